@@ -1,0 +1,3 @@
+"""What is measured. Importing this package registers the vHeat models in timm."""
+
+from vheatbench.subjects import vheat as vheat

@@ -1,0 +1,473 @@
+"""vHeat backbones, registered in timm as ``vheat_tiny``, ``vheat_small`` and ``vheat_base``.
+
+Written from the paper (Wang et al., "vHeat: Building Vision Models upon Heat Conduction", CVPR 2025)
+and checked against what the official implementation computes. Inside a stage everything is channels
+last, (B, H, W, C), so that the linear layers and norms need no copies; stages exchange (B, C, H, W)
+views, which is what timm's tools expect.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import ClassifierHead, DropPath, Mlp, to_2tuple, trunc_normal_
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint,
+    generate_default_cfgs,
+    register_model,
+    register_notrace_function,
+)
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from vheatbench.subjects.checkpoints import convert_official, fit_frequencies
+from vheatbench.subjects.heat import FrequencyResize, HeatOperator, frequency_embedding, resize_frequencies
+
+STRIDE = 32
+"""Pixels per cell of the last stage: heights and widths must be multiples of it."""
+
+
+@register_notrace_function
+def check_size(height: int, width: int) -> None:
+    """Refuse sizes whose stages would have no exact grid. Raises ValueError."""
+    if height % STRIDE or width % STRIDE or height < STRIDE or width < STRIDE:
+        near = [max(STRIDE, round(side / STRIDE) * STRIDE) for side in (height, width)]
+        raise ValueError(
+            f"vHeat takes heights and widths divisible by {STRIDE}, not {height}x{width}: "
+            f"resize or pad to {near[0]}x{near[1]}"
+        )
+
+
+class ConvNorm(nn.Module):
+    """Stride-2 3x3 convolution, then LayerNorm over channels: (B, C, H, W) to (B, C', H/2, W/2)."""
+
+    def __init__(self, in_chans: int, out_chans: int, eps: float, bias: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, out_chans, 3, stride=2, padding=1, bias=bias)
+        self.norm = nn.LayerNorm(out_chans, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Stem(nn.Module):
+    """Two :class:`ConvNorm` with a GELU between: images to (B, C, H/4, W/4)."""
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(in_chans, dim // 2, eps=1e-6, bias=True)
+        self.act = nn.GELU()
+        self.conv2 = ConvNorm(dim // 2, dim, eps=1e-6, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # one small copy here keeps every later map channels last
+        x = x.contiguous(memory_format=torch.channels_last)
+        return self.conv2(self.act(self.conv1(x)))
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel, as timm's, kept here so that deploying can fold it."""
+
+    def __init__(self, dim: int, init: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class HeatBlock(nn.Module):
+    """Heat operator and MLP, each with a residual; norms before them or, ``post_norm``, after.
+
+    x + path(op(norm(x))), then x + path(mlp(norm(x))); post-norm puts the norm, times the layer scale,
+    after op and MLP (Swin V2's arrangement; vHeat-S and -B).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        grid: tuple[int, int],
+        mlp_ratio: float,
+        drop_path: float,
+        post_norm: bool,
+        layer_scale: float | None,
+    ) -> None:
+        super().__init__()
+        self.post_norm = post_norm
+        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
+        self.op = HeatOperator(dim, grid)
+        self.ls1 = LayerScale(dim, layer_scale) if layer_scale is not None else nn.Identity()
+        self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=nn.GELU)
+        self.ls2 = LayerScale(dim, layer_scale) if layer_scale is not None else nn.Identity()
+        self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        if self.post_norm:
+            x = x + self.drop_path1(self.ls1(self.norm1(self.op(x, embedding))))
+            return x + self.drop_path2(self.ls2(self.norm2(self.mlp(x))))
+        x = x + self.drop_path1(self.ls1(self.op(self.norm1(x), embedding)))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
+class HeatStage(nn.Module):
+    """An optional downsampling, then blocks that share one frequency embedding."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        grid: tuple[int, int],
+        drop_path: list[float],
+        mlp_ratio: float,
+        post_norm: bool,
+        layer_scale: float | None,
+        freq_resize: FrequencyResize,
+    ) -> None:
+        super().__init__()
+        self.freq_resize: FrequencyResize = freq_resize
+        self.grad_checkpointing = False
+        self.downsample = nn.Identity() if in_dim == dim else ConvNorm(in_dim, dim, eps=1e-5, bias=False)
+        self.freq_embed: nn.Parameter | None = frequency_embedding(grid, dim)
+        self.blocks = nn.ModuleList(
+            HeatBlock(dim, grid, mlp_ratio, rate, post_norm, layer_scale) for rate in drop_path
+        )
+
+    def embedding(self, height: int, width: int) -> Tensor | None:
+        """The frequency embedding for a grid, shape (H, W, C); None in the deploy form."""
+        if self.freq_embed is None:
+            return None
+        return resize_frequencies(self.freq_embed, (height, width), self.freq_resize)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x).permute(0, 2, 3, 1)
+        embedding = self.embedding(x.shape[1], x.shape[2])
+        for block in self.blocks:
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                x = checkpoint(block, x, embedding)
+            else:
+                x = block(x, embedding)
+        return x.permute(0, 3, 1, 2)
+
+    def set_grid(self, grid: tuple[int, int]) -> None:
+        """Resize the frequency embedding for good, so that no call has to."""
+        assert self.freq_embed is not None
+        with torch.no_grad():
+            resized = resize_frequencies(self.freq_embed, grid, self.freq_resize)
+        self.freq_embed = nn.Parameter(resized.clone(), requires_grad=self.freq_embed.requires_grad)
+        for block in self.blocks:
+            block.op.set_grid(grid)
+
+    def deploy(self, grid: tuple[int, int]) -> None:
+        """Every block keeps its decay for this grid instead of k and the embedding."""
+        embedding = self.embedding(*grid)
+        assert embedding is not None
+        for block in self.blocks:
+            block.op.deploy(embedding)
+        self.freq_embed = None
+
+
+class VHeat(nn.Module):
+    """vHeat image backbone.
+
+    Args:
+        img_size: height and width that the frequency embeddings are made for; other sizes (multiples
+            of 32) work too, with embeddings resized on every call by ``freq_resize``.
+        in_chans: input channels.
+        num_classes: width of the classifier; 0 for none.
+        global_pool: ``avg``, ``max``, ``avgmax``, ``catavgmax`` or ``""``.
+        dim: channels of the first stage, doubled in each later one.
+        depths: blocks of each stage.
+        mlp_ratio: width of the MLP over the stage's channels.
+        post_norm: norms after op and MLP instead of before.
+        layer_scale: initial value of the layer scale, None for none.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block; grows linearly from 0.
+        freq_resize: ``bicubic`` or ``zeropad``, see :func:`vheatbench.subjects.heat.resize_frequencies`.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        dim: int = 96,
+        depths: tuple[int, ...] = (2, 2, 6, 2),
+        mlp_ratio: float = 4.0,
+        post_norm: bool = False,
+        layer_scale: float | None = None,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        freq_resize: FrequencyResize = "bicubic",
+    ) -> None:
+        super().__init__()
+        if freq_resize not in ("bicubic", "zeropad"):
+            raise ValueError(f"freq_resize is 'bicubic' or 'zeropad', not {freq_resize!r}")
+        self.img_size = self._checked(img_size)
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.deployed_for: tuple[int, int] | None = None
+        self.stem = Stem(in_chans, dim)
+
+        blocks = sum(depths)
+        rates = [drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks)]
+        stages: list[nn.Module] = []
+        self.feature_info = []
+        in_dim = dim
+        for i, depth in enumerate(depths):
+            out_dim, reduction = dim * 2**i, 4 * 2**i
+            first = sum(depths[:i])
+            stages.append(
+                HeatStage(
+                    in_dim,
+                    out_dim,
+                    self._grid(i, self.img_size),
+                    rates[first : first + depth],
+                    mlp_ratio,
+                    post_norm,
+                    layer_scale,
+                    freq_resize,
+                )
+            )
+            self.feature_info.append({"num_chs": out_dim, "reduction": reduction, "module": f"stages.{i}"})
+            in_dim = out_dim
+        self.stages = nn.Sequential(*stages)
+        self.num_features = self.head_hidden_size = in_dim
+        self.norm = nn.LayerNorm(in_dim, eps=1e-5)
+        self.head = ClassifierHead(in_dim, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        self.apply(_init_weights)
+
+    @staticmethod
+    def _checked(img_size: int | tuple[int, int]) -> tuple[int, int]:
+        height, width = to_2tuple(img_size)
+        check_size(height, width)
+        return int(height), int(width)
+
+    @staticmethod
+    def _grid(stage: int, img_size: tuple[int, int]) -> tuple[int, int]:
+        stride = 4 * 2**stage
+        return img_size[0] // stride, img_size[1] // stride
+
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Resize the frequency embeddings for another height and width, for good."""
+        if self.deployed_for is not None:
+            raise ValueError("a deployed vHeat keeps its size: build the model anew, then deploy it")
+        self.img_size = self._checked(img_size)
+        for i, stage in enumerate(self.stages):
+            stage.set_grid(self._grid(i, self.img_size))
+
+    def deploy(self, img_size: int | tuple[int, int] | None = None) -> VHeat:
+        """Turn into the deploy form for one input size, in place; the output stays the same.
+
+        k depends on nothing but weights, so every block's decay exp(-k w^2) is computed once and kept
+        as a constant (a parameter without gradient, counted as the official code counts it); the layers
+        that predict k and the frequency embeddings are dropped. The published vHeat MACs and throughput
+        are those of this form. It cannot be trained and takes no other size.
+
+        Args:
+            img_size: height and width to deploy for; default the size the model was built for.
+        """
+        if self.deployed_for is not None:
+            raise ValueError(f"already deployed for {self.deployed_for[0]}x{self.deployed_for[1]}")
+        self.deployed_for = self._checked(img_size if img_size is not None else self.img_size)
+        for i, stage in enumerate(self.stages):
+            stage.deploy(self._grid(i, self.deployed_for))
+        return self.eval()
+
+    def _check_input(self, x: Tensor) -> None:
+        check_size(x.shape[2], x.shape[3])
+        if self.deployed_for is not None:
+            check_deployed(x.shape[2], x.shape[3], self.deployed_for)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        return {f"stages.{i}.freq_embed" for i in range(len(self.stages))}
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        if coarse:
+            return {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
+        return {
+            "stem": r"^stem",
+            "blocks": [
+                (r"^stages\.(\d+)\.(?:downsample|freq_embed)", (0,)),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^norm", (99999,)),
+            ],
+        }
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        self.num_classes = num_classes
+        self.head.reset(num_classes, pool_type=global_pool)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Final features and the outputs of chosen stages, as timm's method of this name.
+
+        Args:
+            x: images, shape (B, in_chans, H, W).
+            indices: stages to take: the last n for an int, these for a list, all for None.
+            norm: apply the final norm to the last stage's output.
+            stop_early: leave out stages after the last one taken.
+            output_fmt: ``NCHW``, the only one.
+            intermediates_only: return the list alone.
+        """
+        assert output_fmt == "NCHW", "output_fmt must be NCHW"
+        take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        self._check_input(x)
+        intermediates: list[Tensor] = []
+        last = len(self.stages) - 1
+        x = self.stem(x)
+        for i, stage in enumerate(self.stages):
+            if stop_early and i > max_index:
+                break
+            x = stage(x)
+            if i in take_indices:
+                intermediates.append(self._norm(x) if norm and i == last else x)
+        if intermediates_only:
+            return intermediates
+        if not (stop_early and max_index < last):
+            x = self._norm(x)
+        return x, intermediates
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last one taken, and on request norm and head; as timm's."""
+        take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        self.stages = self.stages[: max_index + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0, "")
+        return take_indices
+
+    def _norm(self, x: Tensor) -> Tensor:
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) to normed features (B, 8 dim, H/32, W/32)."""
+        self._check_input(x)
+        return self._norm(self.stages(self.stem(x)))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features to logits (B, num_classes), or to pooled features (B, 8 dim)."""
+        return self.head(x, pre_logits=True) if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+@register_notrace_function
+def check_deployed(height: int, width: int, deployed_for: tuple[int, int]) -> None:
+    """Refuse an input that the precomputed decay does not fit. Raises ValueError."""
+    if (height, width) != deployed_for:
+        raise ValueError(
+            f"this vHeat was deployed for {deployed_for[0]}x{deployed_for[1]}, the input is {height}x{width}: "
+            f"deploy a fresh model with deploy(({height}, {width}))"
+        )
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """timm's hook for pretrained files: official or own names, embeddings resized to the model."""
+    state = convert_official(state_dict)
+    assert isinstance(model, VHeat)
+    return fit_frequencies(state, model, model.stages[0].freq_resize)
+
+
+def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
+    return {
+        "url": url,
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem.conv1.conv",
+        "classifier": "head.fc",
+        **kwargs,
+    }
+
+
+# No weights can be downloaded: the official files are fetched by hand and read by load_checkpoint.
+default_cfgs = generate_default_cfgs(
+    {
+        "vheat_tiny.untrained": _cfg(),
+        "vheat_small.untrained": _cfg(),
+        "vheat_base.untrained": _cfg(),
+        "test_vheat.untrained": _cfg(input_size=(3, 64, 64), pool_size=(2, 2), crop_pct=1.0),
+    }
+)
+
+
+def _create_vheat(variant: str, pretrained: bool = False, **kwargs: Any) -> VHeat:
+    return build_model_with_cfg(
+        VHeat,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+        **kwargs,
+    )
+
+
+@register_model
+def vheat_tiny(pretrained: bool = False, **kwargs: Any) -> VHeat:
+    """vHeat-T: 96 channels, 2-2-6-2 blocks, pre-norm."""
+    args = {"dim": 96, "depths": (2, 2, 6, 2), "drop_path_rate": 0.1}
+    return _create_vheat("vheat_tiny", pretrained, **{**args, **kwargs})
+
+
+@register_model
+def vheat_small(pretrained: bool = False, **kwargs: Any) -> VHeat:
+    """vHeat-S: 96 channels, 2-2-18-2 blocks, post-norm, layer scale."""
+    args = {"dim": 96, "depths": (2, 2, 18, 2), "post_norm": True, "layer_scale": 1e-5, "drop_path_rate": 0.3}
+    return _create_vheat("vheat_small", pretrained, **{**args, **kwargs})
+
+
+@register_model
+def vheat_base(pretrained: bool = False, **kwargs: Any) -> VHeat:
+    """vHeat-B: 128 channels, 2-2-18-2 blocks, post-norm, layer scale."""
+    args = {"dim": 128, "depths": (2, 2, 18, 2), "post_norm": True, "layer_scale": 1e-5, "drop_path_rate": 0.5}
+    return _create_vheat("vheat_base", pretrained, **{**args, **kwargs})
+
+
+@register_model
+def test_vheat(pretrained: bool = False, **kwargs: Any) -> VHeat:
+    """A vHeat of 0.2 M parameters at 64x64, for tests and smoke runs, in the manner of timm's ``test_vit``."""
+    args = {"img_size": 64, "dim": 16, "depths": (1, 1, 2, 1)}
+    return _create_vheat("test_vheat", pretrained, **{**args, **kwargs})
+
+
+test_vheat.__test__ = False  # type: ignore[attr-defined]  # not a test for pytest to collect
