@@ -36,7 +36,9 @@ def test_every_container(official, tmp_path):
         model = micro()
         loaded = load_checkpoint(model, tmp_path / name)
         assert torch.equal(bias(model), official["classifier.3.bias"]), name
-        assert loaded.weights == {"plain.pth": "state_dict", "wrapped.pth": "model", "lightning.pth": "state_dict"}[name]
+        assert (
+            loaded.weights == {"plain.pth": "state_dict", "wrapped.pth": "model", "lightning.pth": "state_dict"}[name]
+        )
         assert len(loaded.sha256) == 64
     model = micro()
     loaded = load_checkpoint(model, tmp_path / "wrapped.pth", weights="model_ema")
@@ -79,8 +81,13 @@ def test_timm_pretrained_path_takes_official_names(official, tmp_path):
     path = tmp_path / "plain.pth"
     torch.save(official, path)
     model = timm.create_model(
-        "test_vheat", pretrained=True, pretrained_cfg_overlay={"file": str(path), "num_classes": 10},
-        dim=8, depths=(1, 1, 2, 1), num_classes=10, img_size=96,
+        "test_vheat",
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(path), "num_classes": 10},
+        dim=8,
+        depths=(1, 1, 2, 1),
+        num_classes=10,
+        img_size=96,
     )
     assert torch.equal(bias(model), official["classifier.3.bias"])
     assert model.stages[0].freq_embed.shape == (24, 24, 8)
@@ -93,7 +100,10 @@ def without(state, key):
 BAD = {
     "missing key": (lambda s: without(s, "classifier.0.bias"), "1 of 115 keys are missing: norm.bias"),
     "unknown key": (lambda s: {**s, "layers.9.1.op.x": torch.zeros(1)}, "1 keys that this model does not have"),
-    "wrong size": (lambda s: {**s, "classifier.0.bias": torch.zeros(3)}, r"wrong size: norm.bias is \(3,\) in the file, \(64,\)"),
+    "wrong size": (
+        lambda s: {**s, "classifier.0.bias": torch.zeros(3)},
+        r"wrong size: norm.bias is \(3,\) in the file, \(64,\)",
+    ),
     "other classes": (
         lambda s: {**s, "classifier.3.bias": torch.zeros(3), "classifier.3.weight": torch.zeros(3, 64)},
         "build the model with the file's num_classes",

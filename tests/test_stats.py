@@ -19,7 +19,9 @@ def test_median_interval_contains_the_median_and_lies_in_the_range(values):
     assert interval.value == median(values) == pytest.approx(quantile(values, 0.5))
 
 
-@pytest.mark.parametrize(("n", "coverage", "rank"), [(1, 0.0, 1), (3, 0.75, 1), (6, 0.96875, 1), (10, 0.978515625, 2), (20, 0.9586, 6)])
+@pytest.mark.parametrize(
+    ("n", "coverage", "rank"), [(1, 0.0, 1), (3, 0.75, 1), (6, 0.96875, 1), (10, 0.978515625, 2), (20, 0.9586, 6)]
+)
 def test_median_interval_coverage_by_hand(n, coverage, rank):
     interval = median_interval(list(range(1, n + 1)))
     assert interval.confidence == pytest.approx(coverage, abs=1e-4)

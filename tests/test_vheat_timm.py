@@ -151,9 +151,7 @@ def test_layer_decay_groups_cover_every_parameter(model):
 
 def test_drop_path_grows_linearly_over_blocks():
     model = timm.create_model("vheat_tiny", drop_path_rate=0.22)
-    rates = [
-        getattr(block.drop_path1, "drop_prob", 0.0) for stage in model.stages for block in stage.blocks
-    ]
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for stage in model.stages for block in stage.blocks]
     assert rates == pytest.approx([0.02 * i for i in range(12)])
 
 

@@ -1,0 +1,56 @@
+"""The command line. One file per command: parse, call, print. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from vheatbench import __version__
+from vheatbench.cli import env, merge, models, report, run, show, suites
+from vheatbench.cli.exits import FAILED
+from vheatbench.errors import UserError
+
+app = typer.Typer(
+    name="vheatbench",
+    help="What does vHeat's heat conduction, O(N^1.5), cost against attention on this hardware?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("report")(report.report)
+app.command("show")(show.show)
+app.command("suites")(suites.suites)
+app.command("models")(models.models)
+app.command("env")(env.env)
+app.command("merge")(merge.merge)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vheatbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: bad input is one line and exit code 2, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"vheatbench: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        # the reader of our output is gone (``vheatbench show | head``): nothing to say to nobody
+        sys.stderr.close()
+        raise SystemExit(FAILED) from None

@@ -86,7 +86,7 @@ def load_checkpoint(
     content = _read(path, trust_pickle)
     name, state = _pick(content, weights, path)
     state = convert_official(state)
-    how: FrequencyResize = freq_resize or model.stages[0].freq_resize
+    how: FrequencyResize = freq_resize or model.freq_resize
     before = {key: value.shape for key, value in state.items() if key.endswith("freq_embed")}
     state = fit_frequencies(state, model, how)
     resized = {
@@ -121,9 +121,7 @@ def convert_official(state: dict[str, Any]) -> dict[str, Tensor]:
     return converted
 
 
-def fit_frequencies(
-    state: dict[str, Tensor], model: VHeat, how: FrequencyResize
-) -> dict[str, Tensor]:
+def fit_frequencies(state: dict[str, Tensor], model: VHeat, how: FrequencyResize) -> dict[str, Tensor]:
     """The same state dict with frequency embeddings resized to the model's grids."""
     own = model.state_dict()
     fitted = dict(state)

@@ -179,6 +179,4 @@ class HeatOperator(nn.Module):
 
 def frequency_embedding(grid: tuple[int, int], dim: int) -> nn.Parameter:
     """A fresh frequency embedding of shape (H, W, C), truncated normal with standard deviation 0.02."""
-    embedding = nn.Parameter(torch.zeros(*grid, dim))
-    trunc_normal_(embedding, std=0.02)
-    return embedding
+    return nn.Parameter(trunc_normal_(torch.zeros(*grid, dim), std=0.02))

@@ -8,7 +8,7 @@ views, which is what timm's tools expect.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -134,9 +134,10 @@ class HeatStage(nn.Module):
         self.grad_checkpointing = False
         self.downsample = nn.Identity() if in_dim == dim else ConvNorm(in_dim, dim, eps=1e-5, bias=False)
         self.freq_embed: nn.Parameter | None = frequency_embedding(grid, dim)
-        self.blocks = nn.ModuleList(
-            HeatBlock(dim, grid, mlp_ratio, rate, post_norm, layer_scale) for rate in drop_path
-        )
+        self.blocks = nn.ModuleList(HeatBlock(dim, grid, mlp_ratio, rate, post_norm, layer_scale) for rate in drop_path)
+
+    def _blocks(self) -> list[HeatBlock]:
+        return cast("list[HeatBlock]", list(self.blocks))
 
     def embedding(self, height: int, width: int) -> Tensor | None:
         """The frequency embedding for a grid, shape (H, W, C); None in the deploy form."""
@@ -160,14 +161,14 @@ class HeatStage(nn.Module):
         with torch.no_grad():
             resized = resize_frequencies(self.freq_embed, grid, self.freq_resize)
         self.freq_embed = nn.Parameter(resized.clone(), requires_grad=self.freq_embed.requires_grad)
-        for block in self.blocks:
+        for block in self._blocks():
             block.op.set_grid(grid)
 
     def deploy(self, grid: tuple[int, int]) -> None:
         """Every block keeps its decay for this grid instead of k and the embedding."""
         embedding = self.embedding(*grid)
         assert embedding is not None
-        for block in self.blocks:
+        for block in self._blocks():
             block.op.deploy(embedding)
         self.freq_embed = None
 
@@ -239,9 +240,17 @@ class VHeat(nn.Module):
             in_dim = out_dim
         self.stages = nn.Sequential(*stages)
         self.num_features = self.head_hidden_size = in_dim
-        self.norm = nn.LayerNorm(in_dim, eps=1e-5)
+        self.norm: nn.Module = nn.LayerNorm(in_dim, eps=1e-5)
         self.head = ClassifierHead(in_dim, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.apply(_init_weights)
+
+    def _stages(self) -> list[HeatStage]:
+        return cast("list[HeatStage]", list(self.stages))
+
+    @property
+    def freq_resize(self) -> FrequencyResize:
+        """How frequency embeddings are made to fit another grid: ``bicubic`` or ``zeropad``."""
+        return self._stages()[0].freq_resize
 
     @staticmethod
     def _checked(img_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -259,7 +268,7 @@ class VHeat(nn.Module):
         if self.deployed_for is not None:
             raise ValueError("a deployed vHeat keeps its size: build the model anew, then deploy it")
         self.img_size = self._checked(img_size)
-        for i, stage in enumerate(self.stages):
+        for i, stage in enumerate(self._stages()):
             stage.set_grid(self._grid(i, self.img_size))
 
     def deploy(self, img_size: int | tuple[int, int] | None = None) -> VHeat:
@@ -276,7 +285,7 @@ class VHeat(nn.Module):
         if self.deployed_for is not None:
             raise ValueError(f"already deployed for {self.deployed_for[0]}x{self.deployed_for[1]}")
         self.deployed_for = self._checked(img_size if img_size is not None else self.img_size)
-        for i, stage in enumerate(self.stages):
+        for i, stage in enumerate(self._stages()):
             stage.deploy(self._grid(i, self.deployed_for))
         return self.eval()
 
@@ -304,7 +313,7 @@ class VHeat(nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        for stage in self.stages:
+        for stage in self._stages():
             stage.grad_checkpointing = enable
 
     @torch.jit.ignore
@@ -401,7 +410,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[s
     """timm's hook for pretrained files: official or own names, embeddings resized to the model."""
     state = convert_official(state_dict)
     assert isinstance(model, VHeat)
-    return fit_frequencies(state, model, model.stages[0].freq_resize)
+    return fit_frequencies(state, model, model.freq_resize)
 
 
 def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""The fingerprint: complete, publishable, and comparable where it should be."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_pynvml import FakeGpu, FakePynvml
+
+from vheatbench.measure import environment as module
+from vheatbench.measure.environment import comparable_key, environment
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml([FakeGpu()]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("VHEATBENCH_HOST", "node7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setenv("LD_PRELOAD", "/opt/lib/libjemalloc.so.2:/usr/lib/libfoo.so")
+    monkeypatch.setenv("TORCH_HOME", "/home/somebody/.cache/torch")
+    monkeypatch.setenv("TIMM_API_TOKEN", "hush")
+    return environment()
+
+
+def test_the_fingerprint(found: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(found)) == found
+    assert found["host"] == "node7"
+    assert found["python"].startswith("3.")
+    assert found["packages"]["torch"]
+    assert found["packages"]["vheatbench"]
+    assert found["torch"]["default_threads"] >= 1
+    assert found["torch"]["cpu_capability"]
+    assert found["cpu"]["kind"] == "cpu"
+    assert [gpu["name"] for gpu in found["gpus"]] == ["NVIDIA H200"]
+    assert found["gpus_note"] is None
+    assert set(found["volatile"]) == {"load_average", "uptime_s", "free_memory_bytes", "cpu_frequency_mhz"}
+
+
+def test_variables_without_folders_and_secrets(found: dict[str, Any]) -> None:
+    variables = found["variables"]
+    assert variables["OMP_NUM_THREADS"] == "4"
+    assert variables["LD_PRELOAD"] == "libjemalloc.so.2:libfoo.so"
+    assert variables["TORCH_HOME"] == "torch"
+    assert "hush" not in json.dumps(found)
+    assert "PATH" not in variables
+
+
+def test_no_path_of_the_machine(found: dict[str, Any]) -> None:
+    text = json.dumps(found)
+    for path in (sys.executable, sys.prefix, os.getcwd(), str(Path.home()) + "/", "/home/somebody", "/opt/lib"):
+        assert path not in text
+
+
+def test_the_hosts_name_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VHEATBENCH_HOST", raising=False)
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    assert environment()["host"] == "here"
+
+
+def test_gpus_without_a_known_order_are_listed_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml([FakeGpu(), FakeGpu(uuid="GPU-b", bus=2)]))
+    gpus, note = module._gpus()
+    assert [gpu["name"] for gpu in gpus] == ["NVIDIA H200"] * 2
+    assert "index" not in gpus[0]
+    assert "PCI_BUS_ID" in str(note)
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml([], init_error="DriverNotLoaded"))
+    gpus, note = module._gpus()
+    assert gpus == []
+    assert "not loaded" in str(note)
+
+
+def test_what_must_match(found: dict[str, Any]) -> None:
+    key = comparable_key(found)
+    assert json.loads(json.dumps(key)) == key
+    assert key["gpus"] == ["NVIDIA H200"]
+    assert key["gpu_driver"] == "570.86.15"
+    assert key["python"].count(".") == 1
+    assert key["threads"]["OMP_NUM_THREADS"] == "4"
+
+    def changed(change) -> dict[str, Any]:
+        other = copy.deepcopy(found)
+        change(other)
+        return comparable_key(other)
+
+    assert changed(lambda e: e.update(host="x", kernel="y", volatile={}, code=None)) == key
+    assert changed(lambda e: e["variables"].update(TORCH_HOME="elsewhere")) == key
+    assert changed(lambda e: e["cpu"].update(name="other")) != key
+    assert changed(lambda e: e["cpu"].update(affinity_cores=1)) != key
+    assert changed(lambda e: e["gpus"][0].update(name="NVIDIA A100")) != key
+    assert changed(lambda e: e["gpus"][0].update(driver_version="1")) != key
+    assert changed(lambda e: e["packages"].update(torch="2.6")) != key
+    assert changed(lambda e: e["torch"].update(cudnn=1)) != key
+    assert changed(lambda e: e.update(python="2.7.1")) != key
+    assert changed(lambda e: e["variables"].update(OMP_NUM_THREADS="1")) != key
+    assert changed(lambda e: e["variables"].update(NVIDIA_TF32_OVERRIDE="0")) != key
+
+
+def test_an_older_fingerprint_has_a_key_too() -> None:
+    assert comparable_key({})["cpu"] is None
+    assert comparable_key({})["python"] is None
+
+
+def test_the_checkouts_commit(tmp_path: Path) -> None:
+    assert module._code(tmp_path) is None
+    run = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run([*run, "init", "-q"], check=True)
+    assert module._code(tmp_path) is None  # nothing committed yet
+    (tmp_path / "a").write_text("1")
+    subprocess.run([*run, "add", "a"], check=True)
+    subprocess.run([*run, "commit", "-q", "-m", "a"], check=True)
+    clean = module._code(tmp_path)
+    assert clean is not None
+    assert len(clean["commit"]) == 40
+    assert clean["dirty"] is False
+    (tmp_path / "untracked").write_text("1")
+    assert module._code(tmp_path) == clean
+    (tmp_path / "a").write_text("2")
+    assert module._code(tmp_path) == {**clean, "dirty": True}
+
+
+def test_git_that_is_missing_or_slow_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    for error in (FileNotFoundError("git"), subprocess.TimeoutExpired("git", 2)):
+
+        def fail(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("subprocess.run", fail)
+        assert module._code(tmp_path) is None

@@ -1,0 +1,5 @@
+"""``python -m vheatbench`` is the command line."""
+
+from vheatbench.cli import main
+
+main()

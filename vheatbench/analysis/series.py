@@ -1,0 +1,146 @@
+"""From records to series: one metric of one subject over resolutions, ready to be fitted or compared."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vheatbench.stats import median, median_interval
+from vheatbench.store.schema import Direction, Metric, Record
+
+PATCH = 16
+"""Side in pixels of the patch that counts as one token on every shared axis."""
+
+
+def tokens_of(resolution: tuple[int, int]) -> float:
+    """Number of 16 x 16 pixel patches of an image of ``(height, width)`` pixels; may be fractional.
+
+    Subjects cut images differently (ViT into 16 x 16 patches, Swin and vHeat at strides 4 to 32), so this
+    is a unit of area shared by all curves, not the length of a particular subject's sequence. Every
+    subject's token count is this times a constant (before padding), and exponents do not depend on it.
+    """
+    return resolution[0] * resolution[1] / PATCH**2
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured resolution. ``value``, ``low`` and ``high`` are in the unit of the series."""
+
+    resolution: tuple[int, int]
+    """Height and width in pixels."""
+    tokens: float
+    """See :func:`tokens_of`."""
+    value: float
+    """Median over the rounds."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of the interval; both None where no round came with one. Equal to ``value`` if deterministic."""
+    n_rounds: int = 1
+    confidence: float = 0.95
+    """What the interval covers at least. Small for few rounds, see :func:`series_from`."""
+
+    @property
+    def side(self) -> float:
+        """Side in pixels of the square of equal area."""
+        return math.sqrt(self.resolution[0] * self.resolution[1])
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one subject, variant, device and metric, by growing area."""
+
+    subject: str
+    variant: str
+    """``Case.variant``: batch, dtype, mode and every other axis but subject and resolution."""
+    metric: str
+    unit: str
+    points: tuple[Point, ...]
+    device: str = "cpu"
+    """Kind of device. ``Case.variant`` does not name it, and two devices must not share a curve."""
+    direction: Direction = "neutral"
+    deterministic: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> list[float]:
+        return [point.tokens for point in self.points]
+
+    @property
+    def values(self) -> list[float]:
+        """In ``unit``."""
+        return [point.value for point in self.points]
+
+
+def series_from(records: Iterable[Record], metric: str) -> list[Series]:
+    """One series of ``metric`` per subject, variant and device, in the order of first appearance.
+
+    Records that are not ``ok`` and metrics that are unavailable give no point. A case measured in several
+    rounds gives one point, its median over rounds, with this interval:
+
+    - one round: the metric's own interval (which knows nothing of the spread between processes);
+    - 2 to 5 rounds: the hull of the rounds' intervals. It contains the range of the round values, whose
+      coverage of the median is 1 - 2^(1 - rounds), so no more than that (or the metric's own coverage, if
+      less) is claimed as ``confidence``: 0.5 for 2 rounds, 0.75 for 3;
+    - 6 rounds and more: the order-statistic interval of the median of the round values.
+
+    Deterministic metrics that disagree between rounds keep their largest value, and the series says so.
+
+    Raises:
+        ValueError: the records give ``metric`` in different units.
+    """
+    cases: dict[tuple[str, str, str], dict[tuple[int, int], list[Metric]]] = defaultdict(dict)
+    for record in records:
+        found = record.metrics.get(metric)
+        if record.status == "ok" and found is not None and found.value is not None:
+            case = record.case
+            by_size = cases[(case.subject, case.variant, case.device)]
+            by_size.setdefault(case.resolution, []).append(found)
+    return [_series(*key, metric, by_size) for key, by_size in cases.items()]
+
+
+def _series(subject: str, variant: str, device: str, name: str, by_size: dict[tuple[int, int], list[Metric]]) -> Series:
+    everything = [metric for metrics in by_size.values() for metric in metrics]
+    units = sorted({metric.unit for metric in everything})
+    if len(units) > 1:
+        raise ValueError(f"{name} of {subject} comes in different units: {', '.join(units)}")
+    deterministic = all(metric.deterministic for metric in everything)
+    points, warnings = [], []
+    for size in sorted(by_size, key=lambda size: (size[0] * size[1], size)):
+        values = [metric.value for metric in by_size[size] if metric.value is not None]
+        if deterministic:
+            point = Point(size, tokens_of(size), max(values), max(values), max(values), len(values), 1.0)
+            if min(values) != max(values):
+                warnings.append(
+                    f"{name} of {subject} should be deterministic, but at {size[0]}x{size[1]} its rounds "
+                    f"gave {min(values):g} to {max(values):g} {units[0]}; the largest is shown"
+                )
+        else:
+            point = _noisy_point(size, values, by_size[size])
+        points.append(point)
+    direction = everything[0].direction
+    return Series(subject, variant, name, units[0], tuple(points), device, direction, deterministic, tuple(warnings))
+
+
+def _noisy_point(size: tuple[int, int], values: list[float], metrics: list[Metric]) -> Point:
+    n = len(values)
+    if n >= 6:
+        spread = median_interval(values)
+        low, high = spread.low, spread.high
+        return Point(size, tokens_of(size), spread.value, low, high, n, spread.confidence)
+    own = [
+        (metric.low, metric.high, metric.confidence if metric.confidence is not None else 0.95)
+        for metric in metrics
+        if metric.low is not None and metric.high is not None
+        # An interval of a single sample covers nothing, and an infinite one says nothing.
+        if metric.confidence != 0 and math.isfinite(metric.low) and math.isfinite(metric.high)
+    ]
+    ends = values if n > 1 else []
+    lows, highs = [*ends, *(low for low, _, _ in own)], [*ends, *(high for _, high, _ in own)]
+    if not lows:
+        return Point(size, tokens_of(size), values[0])
+    claims = [confidence for _, _, confidence in own]
+    if n > 1:
+        claims.append(median_interval(values).confidence)
+    return Point(size, tokens_of(size), median(values), min(lows), max(highs), n, min(claims))

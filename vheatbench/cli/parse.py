@@ -1,0 +1,54 @@
+"""Turning what people type into values: comma lists, devices, shards."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vheatbench.errors import UserError
+
+
+def comma_list(text: str | None) -> list[str] | None:
+    """``a,b`` to a list; None stays None. Raises UserError for an empty list or entry."""
+    if text is None:
+        return None
+    values = [part.strip() for part in text.split(",")]
+    if not all(values):
+        raise UserError(f"{text!r} has an empty value: give values separated by commas")
+    return values
+
+
+def numbers_or_words(text: str | None) -> list[Any] | None:
+    """As :func:`comma_list`, whole numbers as int."""
+    values = comma_list(text)
+    return None if values is None else [int(v) if re.fullmatch(r"-?\d+", v) else v for v in values]
+
+
+def booleans(text: str | None, option: str) -> list[bool] | None:
+    """``true,false`` to a list of bool."""
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    values = comma_list(text)
+    if values is None:
+        return None
+    for value in values:
+        if value.lower() not in words:
+            raise UserError(f"{option}: {value!r} is neither true nor false")
+    return [words[value.lower()] for value in values]
+
+
+def shard(text: str | None) -> tuple[int, int] | None:
+    """``2/5`` to (2, 5). Raises UserError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--shard {text!r}: give i/n with 1 <= i <= n, for example 2/5")
+    return int(match[1]), int(match[2])
+
+
+def device_kind(text: str) -> tuple[str, int | None]:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1`` to kind and index."""
+    match = re.fullmatch(r"(auto|cpu|cuda)(?::(\d+))?", text)
+    if not match or (match[2] and match[1] != "cuda"):
+        raise UserError(f"unknown device {text!r}: auto, cpu, cuda or cuda:INDEX")
+    return match[1], int(match[2]) if match[2] else None

@@ -1,0 +1,54 @@
+"""The table of ``vheatbench run --dry-run``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vheatbench.case import Case
+    from vheatbench.run.task import Inspection
+    from vheatbench.suites import Suite
+
+
+def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
+    """Every case in measuring order, with what it will cost and whether it fits."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from vheatbench.run.progress import clock
+
+    forecasts = {forecast.case_id: forecast for forecast in inspection.forecasts}
+    table = Table(title=f"{suite.name}: {len(plan)} cases, {suite.policy.rounds} round(s)", title_justify="left")
+    table.add_column("case", no_wrap=True)
+    table.add_column("id", no_wrap=True)
+    for heading in ("GMAC/step", "peak MiB", "about s"):
+        table.add_column(heading, justify="right")
+    table.add_column("notes")
+    total, too_large = 0.0, 0
+    for case in plan:
+        forecast = forecasts[case.id]
+        limit = inspection.memory_bytes.get(case.device)
+        note = forecast.problem or ""
+        if forecast.peak_bytes is not None and limit is not None and forecast.peak_bytes > limit:
+            note = f"cannot fit: {limit / 2**20:.0f} MiB are available"
+            too_large += 1
+        if case.batch == "largest":
+            note = note or "shown for one image"
+        seconds = min(forecast.seconds or 0.0, suite.policy.timeout_s)
+        total += 0.0 if note.startswith("cannot fit") else seconds
+        table.add_row(
+            escape(case.label),
+            case.id,
+            f"{forecast.macs / 1e9:.4g}" if forecast.macs is not None else "—",
+            f"{forecast.peak_bytes / 2**20:.0f}" if forecast.peak_bytes is not None else "—",
+            f"{seconds:.0f}" if forecast.seconds is not None else "—",
+            escape(note),
+        )
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    print(
+        f"about {clock(total * suite.policy.rounds)} in all (rough: from multiply-adds and the speed of one matrix "
+        f"product; within a factor of 3), {too_large} cases cannot fit. Peak: weights, input and activations "
+        "foreseen without running; kernels may take more."
+    )

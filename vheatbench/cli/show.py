@@ -1,0 +1,32 @@
+"""``vheatbench show``: the table of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def show(
+    run: str = typer.Argument("latest", help="A run file, its id or the start of its name, or 'latest'."),
+    results: Path = typer.Option(Path("results"), help="Folder of run files."),
+    json_: bool = typer.Option(False, "--json", help="Print header and records as JSON."),
+    csv: Path | None = typer.Option(None, help="Also write the table as CSV to this file."),
+) -> None:
+    """Print the table of a run, with what is wrong with the file and every warning."""
+    from vheatbench.store.read import find_run, read_run
+
+    found = read_run(find_run(run, results))
+    if csv is not None:
+        from vheatbench.store.export import write_csv
+
+        write_csv(found, csv)
+    if json_:
+        from vheatbench.cli.output import print_json
+
+        records = [record.model_dump(mode="json") for record in found.records]
+        print_json({"header": found.header.model_dump(mode="json"), "records": records, "problems": found.problems})
+        return
+    from vheatbench.cli.table import print_run
+
+    print_run(found)

@@ -1,0 +1,115 @@
+"""The table of a run on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vheatbench.analysis.outcomes import Outcome
+    from vheatbench.analysis.series import Point
+    from vheatbench.store.read import Run
+
+COLUMNS = (
+    ("latency_s", "latency ms", 1e3),
+    ("throughput_images_per_s", "images/s", 1.0),
+    ("macs", "GMAC/image", 1e-9),
+    ("flops", "GFLOP/image", 1e-9),
+    ("params", "params M", 1e-6),
+    ("peak_memory_bytes", "peak MiB", 2.0**-20),
+    ("peak_allocated_bytes", "allocated MiB", 2.0**-20),
+    ("energy_per_image_j", "J/image", 1.0),
+    ("largest_batch", "largest batch", 1.0),
+    ("compile_time_s", "compile s", 1.0),
+)
+"""Metric, heading with unit, factor from the metric's unit."""
+
+
+def print_run(run: Run) -> None:
+    """One line per case on stdout; what is wrong with the file and every warning below it, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from vheatbench.analysis.outcomes import outcomes_of
+
+    outcomes = outcomes_of(run.records)
+    variants = list(dict.fromkeys(outcome.case.variant for outcome in outcomes))
+    shown = [c for c in COLUMNS if any(c[0] in outcome.points for outcome in outcomes)]
+    title = f"{run.header.suite} on {device_name(run)}, {run.header.created}"
+    table = Table(title=title, title_justify="left", caption=_caption(run, variants), caption_justify="left")
+    table.add_column("model", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    if len(variants) > 1:
+        table.add_column("variant")
+    for _, heading, _ in shown:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("notes")
+    for outcome in outcomes:
+        row = [outcome.case.subject, outcome.case.size]
+        if len(variants) > 1:
+            row.append(outcome.case.variant)
+        row += [_cell(outcome, name, factor) for name, _, factor in shown]
+        row.append(_notes(outcome))
+        table.add_row(*(_plain(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False).print(table)
+    errors = Console(stderr=True, highlight=False, width=width)
+    for problem in run.problems:
+        errors.print(_plain(f"! {problem}"))
+    for outcome in outcomes:
+        for text in outcome.warnings:
+            errors.print(_plain(f"! {outcome.case.label}: {text}"))
+
+
+def device_name(run: Run) -> str:
+    """The GPU or processor that the run was measured on."""
+    environment = run.header.environment
+    gpus = environment.get("gpus") or []
+    if any(case.device == "cuda" for case in run.header.plan) and gpus:
+        return str(gpus[0].get("name", "a GPU"))
+    cpu = environment.get("cpu") or {}
+    return f"{cpu.get('name', 'an unknown processor')} ({cpu.get('affinity_cores', '?')} cores)"
+
+
+def _caption(run: Run, variants: list[str]) -> str:
+    words = []
+    if len(variants) == 1:
+        words.append(variants[0])
+    words.append("± is half the 95 % interval of the median within a process; random weights")
+    return "; ".join(words)
+
+
+def _cell(outcome: Outcome, name: str, factor: float) -> str:
+    point = outcome.points.get(name)
+    if point is None:
+        return "" if outcome.status == "ok" else "—"
+    return f"{_significant(point.value * factor)}{_half_width(point)}"
+
+
+def _half_width(point: Point) -> str:
+    if point.low is None or point.high is None or point.low == point.high:
+        return ""
+    return f" ±{(point.high - point.low) / 2 / point.value:.1%}"
+
+
+def _significant(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _notes(outcome: Outcome) -> str:
+    words = []
+    if outcome.status != "ok":
+        words.append(f"{outcome.status}: {outcome.reason}")
+    elif outcome.reason:
+        words.append(f"{len(outcome.records) - outcome.rounds} of {len(outcome.records)} rounds: {outcome.reason}")
+    if outcome.rounds > 1:
+        words.append(f"{outcome.rounds} rounds")
+    if outcome.warnings:
+        words.append(f"{len(outcome.warnings)} warning{'s' * (len(outcome.warnings) > 1)}")
+    return ", ".join(words)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

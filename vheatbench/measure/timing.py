@@ -1,0 +1,195 @@
+"""How long a step takes: clocks, warm-up, and sampling until the stopping rule is content."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from vheatbench.measure.stopping import Policy, StoppedBy, StoppingRule, is_warm
+from vheatbench.stats import median, median_interval
+from vheatbench.store.schema import Metric, Samples
+
+Step = Callable[[], object]
+
+
+class Reading(tuple[float, float]):
+    """Seconds per step on the device and on the host."""
+
+    __slots__ = ()
+
+    @property
+    def device_s(self) -> float:
+        return self[0]
+
+    @property
+    def host_s(self) -> float:
+        return self[1]
+
+
+class Timer(Protocol):
+    """Runs a step ``loops`` times and reads the clocks."""
+
+    name: str
+
+    def __call__(self, step: Step, loops: int) -> Reading: ...
+
+
+class CpuTimer:
+    """Monotonic wall clock around the steps; device and host time are the same."""
+
+    name = "time.perf_counter_ns around the step"
+
+    def __call__(self, step: Step, loops: int = 1) -> Reading:
+        start = time.perf_counter_ns()
+        for _ in range(loops):
+            step()
+        seconds = (time.perf_counter_ns() - start) / 1e9 / loops
+        return Reading((seconds, seconds))
+
+
+class CudaTimer:
+    """A pair of CUDA events around the steps, and the host's clock until the device is done."""
+
+    name = "CUDA events around the step"
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.start = torch.cuda.Event(enable_timing=True)
+        self.end = torch.cuda.Event(enable_timing=True)
+
+    def __call__(self, step: Step, loops: int = 1) -> Reading:
+        # earlier work must not be in front of the first event
+        torch.cuda.synchronize(self.device)
+        host = time.perf_counter_ns()
+        self.start.record()
+        for _ in range(loops):
+            step()
+        self.end.record()
+        torch.cuda.synchronize(self.device)
+        host_s = (time.perf_counter_ns() - host) / 1e9 / loops
+        return Reading((self.start.elapsed_time(self.end) / 1e3 / loops, host_s))
+
+
+def timer_for(device: torch.device) -> Timer:
+    """The timer that a device needs."""
+    return CudaTimer(device) if device.type == "cuda" else CpuTimer()
+
+
+@dataclass
+class Timing:
+    """All readings of one case, in seconds per step."""
+
+    device_s: list[float] = field(default_factory=list)
+    host_s: list[float] = field(default_factory=list)
+    warmup_s: list[float] = field(default_factory=list)
+    loops: int = 1
+    stopped_by: StoppedBy = "ceiling"
+    warm: bool = True
+    sampling_s: float = 0.0
+    """Wall-clock seconds from the first to the last sample, pauses included."""
+    clock: str = ""
+
+
+def measure_time(step: Step, timer: Timer, policy: Policy, between: Callable[[], object] | None = None) -> Timing:
+    """Warm ``step`` up, then sample it until the policy's stopping rule ends it.
+
+    Args:
+        step: one forward pass, training step, ... Its result is thrown away.
+        timer: see :func:`timer_for`.
+        policy: floors, targets and ceilings.
+        between: called between samples, outside the timed part (reading clocks and temperatures).
+    """
+    timing = Timing(clock=timer.name)
+    timing.warm = _warm_up(step, timer, policy, timing)
+    typical = median(timing.warmup_s[-3:])
+    timing.loops = max(1, math.ceil(policy.min_sample_s / typical)) if typical > 0 else 1
+    rule = StoppingRule(policy)
+    # a collection inside a sample would be charged to the model
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    start = time.monotonic()
+    try:
+        while True:
+            reading = timer(step, timing.loops)
+            timing.device_s.append(reading.device_s)
+            timing.host_s.append(reading.host_s)
+            rule.add(reading.device_s)
+            if between is not None:
+                between()
+            ended = rule.finished(time.monotonic() - start)
+            if ended is not None:
+                timing.stopped_by = ended
+                break
+    finally:
+        timing.sampling_s = time.monotonic() - start
+        if collecting:
+            gc.enable()
+    return timing
+
+
+def _warm_up(step: Step, timer: Timer, policy: Policy, timing: Timing) -> bool:
+    """Run until recent samples agree; True when they did before the ceiling."""
+    start = time.monotonic()
+    while True:
+        timing.warmup_s.append(timer(step, 1).device_s)
+        if is_warm(timing.warmup_s):
+            return True
+        if time.monotonic() - start >= policy.warmup_ceiling_s:
+            return len(timing.warmup_s) >= 2 and timing.warmup_s[-1] > 0.9 * timing.warmup_s[-2]
+
+
+def timing_metrics(timing: Timing, batch: int) -> tuple[dict[str, Metric], dict[str, Samples], list[str]]:
+    """``latency_s`` and ``throughput_images_per_s`` with intervals, the samples, and warnings.
+
+    Latency is the time of a whole batch; throughput is the batch over it.
+    """
+    interval = median_interval(timing.device_s)
+    n = len(timing.device_s)
+    how = f"median of {n} samples, {timing.clock}"
+    if timing.loops > 1:
+        how += f", {timing.loops} steps a sample"
+    how += f"; {interval.confidence:.0%} order-statistic interval within one process"
+    metrics = {
+        "latency_s": Metric(
+            value=interval.value, low=interval.low, high=interval.high, confidence=interval.confidence,
+            unit="s", direction="lower", how=how,
+        ),
+        "throughput_images_per_s": Metric(
+            value=batch / interval.value, low=batch / interval.high, high=batch / interval.low,
+            confidence=interval.confidence, unit="images/s", direction="higher", how=f"batch {batch} / latency; {how}",
+        ),
+    }  # fmt: skip
+    samples = {
+        "latency_s": Samples(
+            unit="s", values=timing.device_s, warmup=timing.warmup_s, loops=timing.loops, stopped_by=timing.stopped_by
+        )
+    }
+    if timing.host_s != timing.device_s:
+        host = median_interval(timing.host_s)
+        metrics["host_latency_s"] = Metric(
+            value=host.value, low=host.low, high=host.high, confidence=host.confidence, unit="s",
+            direction="lower", how=f"median of {n} samples, host clock until the device is done",
+        )  # fmt: skip
+        samples["host_latency_s"] = Samples(unit="s", values=timing.host_s, loops=timing.loops)
+    return metrics, samples, timing_warnings(timing)
+
+
+def timing_warnings(timing: Timing) -> list[str]:
+    """What a reader must know about these samples, one line each."""
+    warnings = []
+    n = len(timing.device_s)
+    interval = median_interval(timing.device_s)
+    if n < 10:
+        warnings.append(f"only {n} samples: the step is slow, the interval covers {interval.confidence:.0%}")
+    if not timing.warm:
+        warnings.append(f"still getting faster when the warm-up of {len(timing.warmup_s)} steps ended")
+    if interval.relative_half_width > 0.1:
+        warnings.append(f"noisy: the median is known to ±{interval.relative_half_width:.0%} only")
+    return warnings

@@ -1,0 +1,130 @@
+"""Starting a worker process and waiting for its answer, whatever becomes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+End = Literal["answered", "timeout", "killed", "crashed", "stopped"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a worker ended."""
+
+    end: End
+    answer: str
+    """Its JSON, empty unless it answered."""
+    reason: str
+    """One line, empty if it answered."""
+    elapsed_s: float
+
+
+class Worker:
+    """One worker process, waited for without polling; ``stop`` may be called from another thread."""
+
+    def __init__(self, environment: dict[str, str] | None = None) -> None:
+        self._environment = environment or {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(self, task: BaseModel, timeout_s: float | None = None) -> Outcome:
+        """Start the process, give it the task, and wait for its end."""
+        oom_kills = _oom_kills()
+        started = time.monotonic()
+        with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as log:
+            with self._lock:
+                if self._stopped:
+                    return Outcome("stopped", "", "stopped before it started", 0.0)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "vheatbench.run.worker", str(answer.fileno()), str(os.getpid())],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(answer.fileno(),),
+                    env={**os.environ, **self._environment},
+                    # Ctrl-C is the runner's to handle: it reaches the worker as a kill, never half-way
+                    start_new_session=True,
+                )
+            timed_out = False
+            try:
+                self._process.communicate(task.model_dump_json().encode(), timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                self._kill()
+            except BaseException:
+                self._kill()
+                raise
+            elapsed = time.monotonic() - started
+            answer.seek(0)
+            text = answer.read().decode("utf-8", "replace")
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - 16384))
+            tail = log.read().decode("utf-8", "replace")
+        return self._outcome(timed_out, timeout_s, text, tail, elapsed, _oom_kills() > oom_kills)
+
+    def stop(self) -> None:
+        """Kill the worker, now or as soon as it starts."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None and self._process.returncode is None:
+                self._signal_group()
+
+    def _kill(self) -> None:
+        self._signal_group()
+        assert self._process is not None
+        self._process.wait()
+
+    def _signal_group(self) -> None:
+        """Kill the worker and what it started (compile workers, data loaders)."""
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _outcome(
+        self, timed_out: bool, timeout_s: float | None, text: str, tail: str, elapsed: float, oom_killed: bool
+    ) -> Outcome:
+        assert self._process is not None
+        code = self._process.returncode
+        if timed_out:
+            return Outcome("timeout", "", f"over its time limit of {timeout_s:g} s", elapsed)
+        if code == 0 and text:
+            return Outcome("answered", text, "", elapsed)
+        if self._stopped:
+            return Outcome("stopped", "", "stopped", elapsed)
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
+            if oom_killed:
+                return Outcome("killed", "", "killed by the kernel: out of host memory", elapsed)
+            return Outcome("crashed", "", f"the worker process was killed by {name}{_last_words(tail)}", elapsed)
+        return Outcome("crashed", "", f"the worker process ended with code {code}{_last_words(tail)}", elapsed)
+
+
+def _last_words(tail: str) -> str:
+    """The last line of a log that says something: usually the exception."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", tail).splitlines() if line.strip()]
+    return f": {lines[-1][:300]}" if lines else ""
+
+
+def _oom_kills() -> int:
+    """Processes that the kernel has killed for memory so far, in this control group or on this machine."""
+    total = 0
+    for path, key in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in Path(path).read_text().splitlines():
+                if line.split()[0] == key:
+                    total += int(line.split()[1])
+    return total

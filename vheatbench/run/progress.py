@@ -1,0 +1,183 @@
+"""What a person sees while a suite runs: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Protocol
+
+from vheatbench.case import Case
+from vheatbench.store.schema import Record
+
+
+class Progress(Protocol):
+    """Told by the runner what happens; everything goes to stderr."""
+
+    def __enter__(self) -> Progress: ...
+    def __exit__(self, *error: object) -> None: ...
+    def started(self, case: Case, round_: int, device: str) -> None: ...
+    def finished(self, record: Record, device: str) -> None: ...
+
+
+def outcome(record: Record) -> str:
+    """A record on one line, for people."""
+    if record.status != "ok":
+        return f"{record.status}: {record.reason}"
+    latency = record.metrics["latency_s"]
+    throughput = record.metrics["throughput_images_per_s"]
+    memory = record.metrics.get("peak_memory_bytes")
+    assert latency.value is not None
+    assert throughput.value is not None
+    text = f"{latency.value * 1e3:.4g} ms  {throughput.value:.3g} images/s"
+    if memory is not None and memory.value is not None:
+        text += f"  {memory.value / 2**20:.0f} MiB"
+    return text + (f"  [{len(record.warnings)} warnings]" if record.warnings else "")
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``1:05`` or ``2:03:04``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Clock:
+    """Elapsed and remaining time of a run whose cases take unequal time."""
+
+    def __init__(self, weights: dict[str, float], done: float) -> None:
+        # A case's pixels times batch are a fair weight: the last resolutions take most of the time
+        self.weights = weights
+        self.total = sum(weights.values())
+        self.before = done
+        self.done = done
+        self.start = time.monotonic()
+
+    def add(self, key: str) -> None:
+        self.done += self.weights.get(key, 0.0)
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.start
+
+    @property
+    def remaining(self) -> float | None:
+        worked = self.done - self.before
+        return self.elapsed * (self.total - self.done) / worked if worked > 0 else None
+
+
+def weight(case: Case) -> float:
+    """Share of the run's time that a case is expected to take: start-up, then work by pixels."""
+    batch = case.batch if isinstance(case.batch, int) else 16
+    return 1.0 + batch * case.pixels / 224**2 * 0.25
+
+
+def _key(case: Case, round_: int) -> str:
+    return f"{case.id}/{round_}"
+
+
+class PlainProgress:
+    """A line when a case starts and one when it ends."""
+
+    def __init__(self, schedule: list[tuple[Case, int]], done: set[tuple[str, int]]) -> None:
+        self._total = len(schedule)
+        self._count = len(done)
+        weights = {_key(case, round_): weight(case) for case, round_ in schedule}
+        self._clock = _Clock(weights, sum(weights.get(f"{i}/{r}", 0.0) for i, r in done))
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def started(self, case: Case, round_: int, device: str) -> None:
+        pass
+
+    def finished(self, record: Record, device: str) -> None:
+        self._count += 1
+        self._clock.add(_key(record.case, record.round))
+        rest = self._clock.remaining
+        left = f", about {clock(rest)} left" if rest is not None and self._count < self._total else ""
+        print(
+            f"[{self._count}/{self._total} {clock(self._clock.elapsed)}{left}] {record.case.label}: {outcome(record)}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class LiveProgress:
+    """Finished cases scroll by; below them a bar, what is being measured, elapsed and remaining."""
+
+    def __init__(self, schedule: list[tuple[Case, int]], done: set[tuple[str, int]]) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        weights = {_key(case, round_): weight(case) for case, round_ in schedule}
+        self._clock = _Clock(weights, sum(weights.get(f"{i}/{r}", 0.0) for i, r in done))
+        self._total, self._count = len(schedule), len(done)
+        self._now: dict[str, str] = {}
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = RichProgress(
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[times]}"),
+            TextColumn("[bold]{task.fields[now]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=self._clock.total, count="", times="", now="starting")
+        self._refresh()
+
+    def __enter__(self) -> LiveProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def started(self, case: Case, round_: int, device: str) -> None:
+        self._now[device] = case.label if not round_ else f"{case.label} (round {round_ + 1})"
+        self._refresh()
+
+    def finished(self, record: Record, device: str) -> None:
+        from rich.markup import escape
+
+        self._now.pop(device, None)
+        self._count += 1
+        self._clock.add(_key(record.case, record.round))
+        colour = "green" if record.status == "ok" else "yellow" if record.status in ("oom", "skipped") else "red"
+        self._console.print(f"[{colour}]●[/] {escape(record.case.label)}  [dim]{escape(outcome(record))}[/]")
+        self._refresh()
+
+    def _refresh(self) -> None:
+        rest = self._clock.remaining
+        times = clock(self._clock.elapsed) + (f" elapsed, about {clock(rest)} left" if rest is not None else " elapsed")
+        self._progress.update(
+            self._task,
+            completed=self._clock.done,
+            count=f"{self._count}/{self._total}",
+            times=times,
+            now="  |  ".join(self._now.values()) or "…",
+        )
+
+
+def make_progress(schedule: list[tuple[Case, int]], done: set[tuple[str, int]], quiet: bool) -> Progress:
+    """The right kind for where stderr goes."""
+    if quiet:
+        return _Quiet()
+    return LiveProgress(schedule, done) if sys.stderr.isatty() else PlainProgress(schedule, done)
+
+
+class _Quiet:
+    def __enter__(self) -> _Quiet:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def started(self, case: Case, round_: int, device: str) -> None:
+        pass
+
+    def finished(self, record: Record, device: str) -> None:
+        pass

@@ -1,0 +1,156 @@
+"""Carrying a suite out: one worker process per case, records on disk as they come."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+from vheatbench.case import Case
+from vheatbench.errors import UserError
+from vheatbench.run.process import Outcome, Worker
+from vheatbench.run.progress import Progress
+from vheatbench.run.task import Inspection, InspectTask, MeasureTask
+from vheatbench.store.schema import Record, Status
+from vheatbench.store.write import RunWriter
+from vheatbench.suites import SuitePolicy
+
+INSPECTION_TIMEOUT_S = 600.0
+
+
+def inspect_machine(cases: Sequence[Case], foresee: bool = False) -> Inspection:
+    """Ask a worker process what this machine is and whether the cases make sense.
+
+    A process of its own, so that the runner never imports torch: it stays small, starts quickly and
+    holds no memory on any GPU.
+
+    Raises:
+        UserError: the process died (torch cannot be imported, say); its last words are in the message.
+    """
+    outcome = Worker().run(InspectTask(cases=list(cases), foresee=foresee), INSPECTION_TIMEOUT_S)
+    if outcome.end != "answered":
+        raise UserError(f"this machine could not be inspected: {outcome.reason}")
+    return Inspection.model_validate_json(outcome.answer)
+
+
+class Runner:
+    """Measures cases on one or more devices side by side, one worker per device, never two."""
+
+    def __init__(self, writer: RunWriter, policy: SuitePolicy, devices: Sequence[str], progress: Progress) -> None:
+        """``devices``: ``cpu``, or ``cuda:0``, ``cuda:1``, ..."""
+        self._writer = writer
+        self._policy = policy
+        self._devices = list(devices)
+        self._progress = progress
+        self._queue: queue.SimpleQueue[tuple[Case, int]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._workers: list[Worker] = []
+        self._error: BaseException | None = None
+
+    def run(self, schedule: Sequence[tuple[Case, int]]) -> list[Record]:
+        """Measure what the run file does not hold yet, and return the new records.
+
+        Every record is on disk before the next case starts on that device.
+
+        Raises:
+            StoreError: the file could not be written; what it holds is safe.
+            KeyboardInterrupt: passed on after the workers were killed.
+        """
+        for case, round_ in schedule:
+            if (case.id, round_) not in self._writer.done:
+                self._queue.put((case, round_))
+        records: list[Record] = []
+        threads = [
+            threading.Thread(target=self._serve, args=(device, records), daemon=True, name=device)
+            for device in self._devices
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._halt()
+            for thread in threads:
+                thread.join(timeout=10)
+            raise
+        if self._error is not None:
+            raise self._error
+        return records
+
+    def _serve(self, device: str, records: list[Record]) -> None:
+        try:
+            while not self._stop.is_set():
+                try:
+                    case, round_ = self._queue.get_nowait()
+                except queue.Empty:
+                    return
+                record = self._measure(case, round_, device)
+                if record is None:
+                    return
+                with self._lock:
+                    self._writer.append(record)
+                    records.append(record)
+                    self._progress.finished(record, device)
+        except BaseException as error:  # handed to the thread that waits
+            self._error = self._error or error
+            self._halt()
+
+    def _halt(self) -> None:
+        self._stop.set()
+        with self._lock:
+            for worker in self._workers:
+                worker.stop()
+
+    def _measure(self, case: Case, round_: int, device: str) -> Record | None:
+        worker = Worker(worker_environment(device, self._policy))
+        with self._lock:
+            if self._stop.is_set():
+                return None
+            self._workers.append(worker)
+            self._progress.started(case, round_, device)
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        outcome = worker.run(MeasureTask(case=case, round=round_, policy=self._policy), self._policy.timeout_s)
+        with self._lock:
+            self._workers.remove(worker)
+        if outcome.end == "stopped" or self._stop.is_set():
+            return None
+        record = _record(case, round_, started, outcome)
+        if device.startswith("cuda"):
+            record.conditions["device_index"] = device.split(":")[1]
+            record.conditions["devices_side_by_side"] = len(self._devices)
+        return record
+
+
+def worker_environment(device: str, policy: SuitePolicy) -> dict[str, str]:
+    """Environment variables that confine a worker to its device and thread count."""
+    variables = {}
+    if device.startswith("cuda:"):
+        index = int(device.split(":")[1])
+        visible = [entry for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
+        variables["CUDA_VISIBLE_DEVICES"] = visible[index].strip() if visible else str(index)
+        # torch's order by default is fastest first, NVML's by bus: make them one
+        variables.setdefault("CUDA_DEVICE_ORDER", os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID"))
+    if policy.threads is not None:
+        variables["OMP_NUM_THREADS"] = variables["MKL_NUM_THREADS"] = str(policy.threads)
+    return variables
+
+
+def _record(case: Case, round_: int, started: str, outcome: Outcome) -> Record:
+    if outcome.end == "answered":
+        record = Record.model_validate_json(outcome.answer)
+        record.elapsed_s = outcome.elapsed_s
+        return record
+    status: Status = {"timeout": "timeout", "killed": "oom"}.get(outcome.end, "failed")  # type: ignore[assignment]
+    return Record(
+        case=case,
+        case_id=case.id,
+        round=round_,
+        status=status,
+        reason=outcome.reason,
+        started=started,
+        elapsed_s=outcome.elapsed_s,
+    )

@@ -1,0 +1,56 @@
+"""What a worker process is told to do, and what it answers: one JSON document each way."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from vheatbench.case import Case
+from vheatbench.suites import SuitePolicy
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class MeasureTask(_Message):
+    """Measure one case; answered by a ``store.schema.Record``."""
+
+    task: Literal["measure"] = "measure"
+    case: Case
+    round: int = 0
+    policy: SuitePolicy = SuitePolicy()
+
+
+class InspectTask(_Message):
+    """Describe the machine, check names and sizes, and on request foresee each case's cost."""
+
+    task: Literal["inspect"] = "inspect"
+    cases: list[Case] = []
+    foresee: bool = False
+
+
+class Forecast(_Message):
+    """What a case will cost, computed without running it."""
+
+    case_id: str
+    macs: float | None = None
+    """Multiply-adds of one step over the whole batch."""
+    peak_bytes: int | None = None
+    """Weights, input and activations alive at once."""
+    seconds: float | None = None
+    problem: str | None = None
+    """Why the case cannot be built."""
+
+
+class Inspection(_Message):
+    """Answer to an :class:`InspectTask`."""
+
+    environment: dict[str, Any]
+    cuda_devices: int
+    problems: list[str] = []
+    """One line for each subject or size that cannot be."""
+    forecasts: list[Forecast] = []
+    memory_bytes: dict[str, int] = {}
+    """Memory that a case on this device may take: ``cpu``, ``cuda``."""

@@ -1,0 +1,54 @@
+"""The worker process: ``python -m vheatbench.run.worker ANSWER_FD``, the task as JSON on stdin.
+
+The answer goes to a pipe of its own, because models and libraries print what they like on stdout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+
+from pydantic import TypeAdapter
+
+from vheatbench.run.task import InspectTask, MeasureTask
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when the runner dies, however it dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main() -> None:
+    """Read the task, do it, write the answer."""
+    answer_fd, parent = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(parent)
+    text = sys.stdin.buffer.read()
+    task = TypeAdapter(MeasureTask | InspectTask).validate_json(text)
+    if isinstance(task, MeasureTask):
+        from vheatbench.run.carry_out import carry_out
+
+        # a million objects of the libraries need not be looked at in every collection
+        gc.freeze()
+        answer = carry_out(task).model_dump_json()
+    else:
+        from vheatbench.run.inspect import inspect
+
+        answer = inspect(task).model_dump_json()
+    with os.fdopen(answer_fd, "w", encoding="utf-8") as pipe:
+        pipe.write(answer)
+    # tearing down CUDA, thread pools and compile workers can hang or crash after the work is done
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

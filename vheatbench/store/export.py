@@ -1,0 +1,105 @@
+"""Runs as tables for other programs. The run file stays the source: samples are not exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vheatbench.errors import UserError
+from vheatbench.store.read import Run
+from vheatbench.store.schema import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def to_frame(run: Run) -> pd.DataFrame:
+    """One row per record: the case, its status, and for every metric ``name``, ``name_low``, ``name_high``.
+
+    Metrics are in their own units (part of their names), empty where unavailable. ``batch`` is empty
+    where ``batch_policy`` is ``largest``. A metric named like a column of the case gets ``metric_`` in
+    front.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame([_case(run, record) for record in run.records], columns=list(_COLUMNS))
+    frame = frame.astype(_COLUMNS)
+    columns: dict[str, pd.Series] = {}
+    for name in dict.fromkeys(name for record in run.records for name in record.metrics):
+        metrics = [record.metrics.get(name) for record in run.records]
+        title = f"metric_{name}" if name in _COLUMNS else name
+        for suffix, field in (("", "value"), ("_low", "low"), ("_high", "high")):
+            values = [getattr(metric, field, None) for metric in metrics]
+            columns[title + suffix] = pd.Series(values, dtype="float64")
+    table: pd.DataFrame = frame.join(pd.DataFrame(columns, index=frame.index))
+    return table
+
+
+def write_csv(run: Run, path: str | Path) -> None:
+    """Writes ``to_frame(run)`` as CSV in UTF-8. Raises UserError if ``path`` cannot be written."""
+    try:
+        to_frame(run).to_csv(path, index=False)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_parquet(run: Run, path: str | Path) -> None:
+    """Writes ``to_frame(run)`` as Parquet. Raises UserError if ``path`` cannot be written or there is no
+    pyarrow."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise UserError("Parquet needs pyarrow, which is not installed: pip install pyarrow") from None
+    try:
+        to_frame(run).to_parquet(path, engine="pyarrow", index=False)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+_COLUMNS = {
+    "run_id": "str",
+    "case_id": "str",
+    "round": "int64",
+    "subject": "str",
+    "height": "int64",
+    "width": "int64",
+    "batch": "Int64",
+    "batch_policy": "str",
+    "dtype": "str",
+    "mode": "str",
+    "device": "str",
+    "memory_format": "str",
+    "compile": "bool",
+    "fused_attention": "bool",
+    "options": "str",
+    "status": "str",
+    "reason": "str",
+    "warnings": "str",
+    "started": "str",
+    "elapsed_s": "float64",
+}
+
+
+def _case(run: Run, record: Record) -> dict[str, Any]:
+    case = record.case
+    height, width = case.resolution
+    largest = case.batch == "largest"
+    values = {
+        **case.model_dump(),
+        **record.model_dump(include={"case_id", "round", "status", "started", "elapsed_s"}),
+        "run_id": run.header.run_id,
+        "height": height,
+        "width": width,
+        "batch": None if largest else case.batch,
+        "batch_policy": "largest" if largest else "fixed",
+        "options": json.dumps(case.options, sort_keys=True),
+        "reason": record.reason or "",
+        "warnings": "; ".join(record.warnings),
+    }
+    return {name: _text(values[name]) for name in _COLUMNS}
+
+
+def _text(value: Any) -> Any:
+    # Half surrogate pairs, which a run file can hold, have no place in CSV and Parquet.
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

@@ -1,0 +1,202 @@
+"""Shards of one suite, measured apart, as one run."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vheatbench.case import Case
+from vheatbench.errors import UserError
+from vheatbench.store.read import Run
+from vheatbench.store.schema import Header, Record
+from vheatbench.store.write import RunWriter, utc_now
+
+VOLATILE = frozenset({"host", "load_average", "created", "volatile"})
+"""Entries of an environment that may differ between runs that belong together."""
+
+
+class Merged(NamedTuple):
+    """What several runs are together."""
+
+    header: Header
+    records: list[Record]
+    """In planned order, round by round."""
+    warnings: list[str]
+    """What is missing, was left out or does not quite fit, one line each."""
+
+
+def merge_runs(runs: list[Run], *, allow_mixed: bool = False) -> Merged:
+    """The runs of one suite (shards ``i/n``, or parts of it) as one, with a new id and no shard.
+
+    Of two records of the same case and round an ``ok`` one wins, else the first. Where environments
+    differ, ``allow_mixed`` marks the header and every record concerned, else it is a UserError; so are
+    different suites, policies, rounds, schemas or numbers of shards.
+    """
+    if not runs:
+        raise UserError("nothing to merge: name at least one run file")
+    first = runs[0].header
+    for run in runs:
+        _check_same_suite(runs[0], run)
+    shards, of = _shards(runs)
+    differing = {key for run in runs for key in differing_keys(first.environment, run.header.environment)}
+    if differing and not allow_mixed:
+        raise UserError(
+            f"the runs come from different environments ({_some(sorted(differing))}): their numbers are "
+            "not comparable; merge only what was measured alike, or allow mixed environments explicitly"
+        )
+    warnings = [problem for run in runs for problem in run.problems]
+    absent = [f"{i}/{of}" for i in range(1, of + 1) if i not in shards]
+    if absent:
+        warnings.append(f"missing shards: {_some(absent)}")
+    plan = _union([run.header.plan for run in sorted(runs, key=_shard_order)])
+    records, repeated = _records(runs, plan)
+    if repeated:
+        warnings.append(
+            f"{len(repeated)} records of cases that have another were left out: "
+            + _some([f"{record.case.label} (round {record.round})" for record in repeated])
+        )
+    header = first.model_copy(
+        update={
+            "run_id": secrets.token_hex(4),
+            "command": "vheatbench merge " + shlex.join(str(run.path) for run in runs),
+            "created": utc_now(),
+            "environment": _environment(runs, sorted(differing)),
+            "plan": plan,
+            "shard": None,
+        }
+    )
+    missing = Run(Path(), header, records).missing
+    if missing:
+        labels = [f"{case.label} (round {number})" for case, number in missing]
+        warnings.append(f"{len(missing)} planned measurements are missing: {_some(labels)}")
+    return Merged(header, records, warnings)
+
+
+def write_merged(runs: list[Run], out_dir: str | Path, *, allow_mixed: bool = False) -> Path:
+    """Merges ``runs`` into a new finished run file in ``out_dir`` and returns its path.
+
+    The warnings of ``merge_runs`` stand in its header, ``environment["volatile"]["merge"]["warnings"]``.
+    Raises what ``merge_runs`` and ``RunWriter`` raise.
+    """
+    header, records, warnings = merge_runs(runs, allow_mixed=allow_mixed)
+    header.environment["volatile"]["merge"]["warnings"] = warnings
+    with RunWriter.create(out_dir, header) as writer:
+        for record in records:
+            writer.append(record)
+        return writer.finish()
+
+
+def differing_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Entries in which two environments differ, volatile ones aside, dotted where nested, sorted."""
+    a, b = _flat(one), _flat(other)
+    return sorted(key for key in a.keys() | b.keys() if key not in a or key not in b or a[key] != b[key])
+
+
+def _flat(environment: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for key, value in environment.items():
+        if key in VOLATILE:
+            continue
+        if isinstance(value, dict) and value:
+            entries |= _flat(value, f"{prefix}{key}.")
+        else:
+            entries[f"{prefix}{key}"] = value
+    return entries
+
+
+def _check_same_suite(one: Run, other: Run) -> None:
+    for name in ("suite", "policy", "rounds", "schema_version"):
+        a, b = getattr(one.header, name), getattr(other.header, name)
+        if a != b:
+            raise UserError(f"{one.path} and {other.path} cannot be merged: {name} is {a!r} and {b!r}")
+
+
+def _shards(runs: list[Run]) -> tuple[set[int], int]:
+    """The numbers of the shards that are there and how many there should be; 0 for runs without."""
+    found: set[int] = set()
+    counts: set[int] = set()
+    for run in runs:
+        if run.header.shard is not None:
+            match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", run.header.shard, re.ASCII)
+            if match is None or int(match[1]) > int(match[2]):
+                raise UserError(f"{run.path} cannot be merged: its shard {run.header.shard!r} is not i/n")
+            found.add(int(match[1]))
+            counts.add(int(match[2]))
+    if len(counts) > 1:
+        raise UserError(f"the runs are shards of different divisions: of {_some(sorted(map(str, counts)))}")
+    return found, counts.pop() if counts else 0
+
+
+def _shard_order(run: Run) -> int:
+    return int(run.header.shard.split("/")[0]) if run.header.shard else 0
+
+
+def _union(plans: list[list[Case]]) -> list[Case]:
+    # Shard i of n holds every n-th case from the i-th on: taking one of each in turn restores the order.
+    cases = (case for turn in zip_longest(*plans) for case in turn if case is not None)
+    return list({case.id: case for case in cases}.values())
+
+
+def _records(runs: list[Run], plan: list[Case]) -> tuple[list[Record], list[Record]]:
+    """The records to keep, in planned order, and those left out for another of the same case and round."""
+    first = runs[0].header.environment
+    kept: dict[tuple[str, int], Record] = {}
+    repeated = []
+    for run in runs:
+        differing = differing_keys(first, run.header.environment)
+        for record in run.records:
+            key = (record.case_id, record.round)
+            marked = _marked(record, run, differing) if differing else record
+            other = kept.get(key)
+            if other is None:
+                kept[key] = marked
+            elif record.status == "ok" and other.status != "ok":
+                kept[key] = marked
+                repeated.append(other)
+            else:
+                repeated.append(record)
+    order = {case.id: place for place, case in enumerate(plan)}
+    records = sorted(kept.values(), key=lambda record: (record.round, order.get(record.case_id, len(order))))
+    return records, repeated
+
+
+def _marked(record: Record, run: Run, differing: list[str]) -> Record:
+    entries = _flat(run.header.environment)
+    return record.model_copy(
+        update={
+            "warnings": [
+                *record.warnings,
+                f"merged from run {run.header.run_id}, whose environment differs: {_some(differing)}",
+            ],
+            "conditions": {**record.conditions, "environment": {key: entries.get(key) for key in differing}},
+        }
+    )
+
+
+def _environment(runs: list[Run], differing: list[str]) -> dict[str, Any]:
+    environment = dict(runs[0].header.environment)
+    hosts = list(dict.fromkeys(str(run.header.environment.get("host", "unknown")) for run in runs))
+    environment["host"] = hosts[0] if len(hosts) == 1 else f"{len(hosts)}-hosts"
+    sources = [
+        {"run_id": run.header.run_id, "shard": run.header.shard, "host": run.header.environment.get("host")}
+        for run in runs
+    ]
+    volatile = environment.get("volatile")
+    environment["volatile"] = {
+        **(volatile if isinstance(volatile, dict) else {}),
+        "merge": {"runs": sources},
+    }
+    if differing:
+        # Not volatile: a mixed run must not pass for one that was measured in its first environment.
+        flat = [_flat(run.header.environment) for run in runs]
+        environment["mixed"] = {key: [entries.get(key) for entries in flat] for key in differing}
+    return environment
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + rest

@@ -1,0 +1,271 @@
+"""Reading runs: a damaged line is set aside and named, everything else is kept."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import re
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from vheatbench.case import Case
+from vheatbench.errors import UserError
+from vheatbench.store.schema import Footer, Header, Record
+from vheatbench.store.upgrade import check_version, upgrade
+
+PARTIAL = ".partial"
+"""What the name of a run file ends in until the run is finished."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run file as it could be read."""
+
+    path: Path
+    header: Header
+    records: list[Record]
+    """In the order of the file."""
+    footer: Footer | None = None
+    problems: list[str] = field(default_factory=list)
+    """What is wrong with the file, one line each; empty for a whole and finished run."""
+
+    @cached_property
+    def done(self) -> set[tuple[str, int]]:
+        """Case id and round of every record, whatever its status."""
+        return {(record.case_id, record.round) for record in self.records}
+
+    @cached_property
+    def case_ids(self) -> list[str]:
+        """Ids of the cases that have a record, each once, in the order of the file."""
+        return list(dict.fromkeys(record.case_id for record in self.records))
+
+    @cached_property
+    def missing(self) -> list[tuple[Case, int]]:
+        """Case and round of everything planned that has no record, round by round in planned order."""
+        plan = {case.id: case for case in self.header.plan}
+        return [
+            (case, number)
+            for number in range(self.header.rounds)
+            for case_id, case in plan.items()
+            if (case_id, number) not in self.done
+        ]
+
+    @property
+    def complete(self) -> bool:
+        """True for a finished run in which everything planned has a record."""
+        return self.footer is not None and not self.missing
+
+
+def read_run(path: str | Path) -> Run:
+    """The run in ``path``, finished (``.jsonl``) or not (``.partial``).
+
+    Lines that cannot be read are left out and named in ``problems``. Raises UserError where nothing can
+    be read: no such file, no run file, a damaged header, a schema that is too new.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    lines = data.split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    header, version = _header(path, lines[0])
+    records: list[Record] = []
+    problems: list[str] = []
+    footer = None
+    offset = len(lines[0]) + 1
+    for number, text in enumerate(lines[1:], start=2):
+        at_end = number == len(lines)
+        try:
+            line = _upgraded(text, version)
+            if line.get("line") == "footer":
+                if not at_end:
+                    raise ValueError("a footer in the middle of the file, ignored")
+                footer = Footer.model_validate(line)
+                problems += _mismatches(path, footer, data[:offset], len(records))
+            else:
+                records.append(_record(line))
+        except ValueError as error:
+            cut_off = at_end and not data.endswith(b"\n")
+            problem = "the last line is cut off, left out" if cut_off else _one_line(error)
+            problems.append(f"{path}:{number}: {problem}")
+        offset += len(text) + 1
+    run = Run(path, header, records, footer, problems)
+    problems += _gaps(run)
+    return run
+
+
+def list_runs(results_dir: str | Path) -> list[Path]:
+    """Every run file in ``results_dir``, unfinished ones too, newest first; none if it does not exist.
+
+    The time is the one in the file's name, for renamed files that of the last change. Raises UserError
+    if ``results_dir`` cannot be listed.
+    """
+    ages = []
+    try:
+        for path in Path(results_dir).iterdir():
+            if not path.name.endswith((".jsonl", ".jsonl" + PARTIAL)):
+                continue
+            # A crash in the middle of the final rename leaves both names of one file.
+            if path.suffix == PARTIAL and path.with_suffix("").exists():
+                continue
+            try:
+                changed = path.stat().st_mtime
+            except FileNotFoundError:  # finished, thus renamed, since the directory was listed
+                continue
+            stamp = re.match(r"\d{8}T\d{6}Z", path.name)
+            when = stamp.group() if stamp else time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(changed))
+            ages.append((when, changed, path))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot list the runs in {results_dir}: {error.strerror}") from error
+    return [path for _, _, path in sorted(ages, reverse=True)]
+
+
+def find_run(name: str, results_dir: str | Path) -> Path:
+    """The run file that ``name`` means: a path, ``latest``, or a file name or run id in ``results_dir``
+    or the unique beginning of one.
+
+    Raises UserError where nothing or more than one file matches, naming the nearest.
+    """
+    runs = list_runs(results_dir)
+    if name == "latest" and runs:
+        return runs[0]
+    if name and Path(name).is_file():
+        return Path(name)
+    if not runs:
+        raise UserError(f"no run named {name!r}: there are no runs in {results_dir} yet")
+    names = {path: (path.name, path.name.split(".jsonl")[0], _run_id(path)) for path in runs}
+    matches = [path for path in runs if name in names[path]]
+    if not matches and name:
+        matches = [path for path in runs if any(known.startswith(name) for known in names[path])]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(f"{name!r} is the beginning of {len(matches)} runs: {_some(matches)}")
+    known = {text: path for path in reversed(runs) for text in names[path]}
+    near = [known[text] for text in difflib.get_close_matches(name, known, n=3, cutoff=0.5)] or runs
+    raise UserError(f"no run named {name!r} in {results_dir}; the nearest: {_some(near)}")
+
+
+def parse_line(text: bytes) -> dict[str, Any]:
+    """The JSON object on one line of a run file; raises ValueError with a short reason."""
+    try:
+        line = json.loads(text.decode(), parse_constant=_not_finite, parse_float=_finite)
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("not JSON of a run: nested too deeply") from None
+    if not isinstance(line, dict):
+        raise ValueError("not a JSON object")
+    return line
+
+
+def _finite(text: str) -> float:
+    # 1e999 is valid JSON, but Python reads it as infinity.
+    value = float(text)
+    if not math.isfinite(value):
+        _not_finite(text)
+    return value
+
+
+def _not_finite(text: str) -> NoReturn:
+    raise ValueError(f"not a finite number: {text[:20]}")
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise UserError(f"{path} is a directory, not a run file: name one of the .jsonl files in it")
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a regular file")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"there is no run file {path}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise UserError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
+    if not data:
+        raise UserError(f"{path} is empty: its run ended before it began; delete it")
+    return data
+
+
+def _header(path: Path, text: bytes) -> tuple[Header, int]:
+    try:
+        line = parse_line(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not a readable run file: {path}:1: {_one_line(error)}") from None
+    if line.get("line") != "header":
+        raise UserError(f"{path} is not a run file of vheatbench: its first line is no header")
+    version = check_version(line.get("schema_version"), str(path))
+    try:
+        return Header.model_validate(_upgraded(text, version)), version
+    except ValueError as error:
+        raise UserError(f"{path} has a damaged header: {path}:1: {_one_line(error)}") from None
+
+
+def _upgraded(text: bytes, version: int) -> dict[str, Any]:
+    line = parse_line(text)
+    try:
+        return upgrade(line, version)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"cannot be upgraded from schema {version}: {error!r}") from error
+
+
+def _record(line: dict[str, Any]) -> Record:
+    if line.get("line") != "record":
+        raise ValueError(f"neither a record nor a footer, but {line.get('line')!r:.40}")
+    record = Record.model_validate(line)
+    if record.case_id != record.case.id:
+        raise ValueError(f"case_id {record.case_id} does not belong to its case, which is {record.case.id}")
+    return record
+
+
+def _mismatches(path: Path, footer: Footer, before: bytes, records: int) -> list[str]:
+    problems = []
+    if footer.sha256 != hashlib.sha256(before).hexdigest():
+        problems.append(f"{path}: changed after the run was finished (its SHA-256 is not the footer's)")
+    if footer.records != records:
+        problems.append(f"{path}: the footer counts {footer.records} records, {records} can be read")
+    return problems
+
+
+def _gaps(run: Run) -> list[str]:
+    planned = len({case.id for case in run.header.plan}) * run.header.rounds
+    unit = "cases" if run.header.rounds == 1 else f"measurements ({run.header.rounds} rounds of each case)"
+    progress = f"{planned - len(run.missing)} of {planned} {unit}"
+    if run.footer is None:
+        return [f"{run.path}: unfinished run: {progress}"]
+    if run.missing:
+        return [f"{run.path}: finished with gaps: {progress} have a record"]
+    return []
+
+
+def _one_line(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    else:
+        text = str(error)
+    # The text may quote the file: no line breaks, no terminal control sequences, no end.
+    return "".join(c if c.isprintable() else " " for c in text)[:300]
+
+
+def _run_id(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return str(parse_line(file.readline()).get("run_id", ""))
+    except (OSError, ValueError):
+        return ""
+
+
+def _some(paths: list[Path]) -> str:
+    rest = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    return ", ".join(path.name for path in paths[:5]) + rest

@@ -1,0 +1,246 @@
+"""From a name to something that can be measured: aliases, every timm model, and the user's own."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+import timm.layers
+import torch
+from timm.models import is_model, list_models, model_entrypoint
+from timm.utils import reparameterize_model
+from torch import nn
+
+import vheatbench.subjects.vheat  # noqa: F401  (registers the vHeat models)
+from vheatbench.case import Case
+from vheatbench.errors import UserError
+from vheatbench.subjects.input_size import Sizing, fit_input_size
+
+ALIASES = {
+    "vheat-t": "vheat_tiny",
+    "vheat-s": "vheat_small",
+    "vheat-b": "vheat_base",
+    "swin-t": "swin_tiny_patch4_window7_224",
+    "swin-s": "swin_small_patch4_window7_224",
+    "swin-b": "swin_base_patch4_window7_224",
+    "swinv2-t": "swinv2_tiny_window8_256",
+    "swinv2-s": "swinv2_small_window8_256",
+    "swinv2-b": "swinv2_base_window8_256",
+    "vit-t": "vit_tiny_patch16_224",
+    "vit-s": "vit_small_patch16_224",
+    "vit-b": "vit_base_patch16_224",
+    "deit-t": "deit_tiny_patch16_224",
+    "deit-s": "deit_small_patch16_224",
+    "deit-b": "deit_base_patch16_224",
+    "dinov3-s": "vit_small_patch16_dinov3",
+    "dinov3-b": "vit_base_patch16_dinov3",
+    "convnext-t": "convnext_tiny",
+    "convnext-s": "convnext_small",
+    "convnext-b": "convnext_base",
+    "mambaout-t": "mambaout_tiny",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A name that was understood: what it is called and what builds it."""
+
+    name: str
+    full_name: str
+    """timm's name or ``package.module:name``."""
+    factory: Callable[..., nn.Module]
+    default_size: tuple[int, int] | None
+    family: str
+    """Module that defines the model, e.g. ``timm.models.swin_transformer``."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model ready to be measured, and what a record says about it."""
+
+    model: nn.Module
+    input_shape: tuple[int, int, int]
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def find_subject(name: str) -> Subject:
+    """Look a name up.
+
+    Takes an alias (``vheat-t``), any timm model name with or without a pretrained tag, or
+    ``package.module:name`` for a function or class of the user's that returns a module, or for a model
+    that the module registers in timm. The working directory is searched for such modules.
+
+    Raises:
+        UserError: unknown name, with near matches; a module that cannot be imported.
+    """
+    if ":" in name:
+        return _own_subject(name)
+    full_name = ALIASES.get(name.lower(), name)
+    base = full_name.split(".")[0]
+    if not is_model(base):
+        raise UserError(f"unknown model {name!r}{_suggest(name)}; 'vheatbench models [PATTERN]' lists all")
+    return _timm_subject(name, full_name)
+
+
+def list_subjects(pattern: str = "*") -> list[tuple[str, str]]:
+    """Pairs of (timm name, alias or empty) whose name or alias matches a wildcard pattern."""
+    alias_of = {full: alias for alias, full in ALIASES.items()}
+    if not any(sign in pattern for sign in "*?["):
+        pattern = f"*{pattern}*"
+    return [
+        (name, alias_of.get(name, ""))
+        for name in list_models()
+        if fnmatch.fnmatch(name, pattern.lower()) or fnmatch.fnmatch(alias_of.get(name, ""), pattern.lower())
+    ]
+
+
+def build(case: Case, device: torch.device | str = "cpu") -> Built:
+    """Build a case's model with random weights from a fixed seed, in the form its mode measures.
+
+    ``infer`` takes the deploy form where the model has one (vHeat's ``deploy()``, timm's
+    reparameterisation); ``forward`` and ``train`` the training form. On ``torch.device("meta")`` nothing
+    is allocated: enough for counting and for checking that a size is possible.
+
+    Raises:
+        UserError: the subject is unknown or cannot take the resolution.
+    """
+    subject = find_subject(case.subject)
+    # One policy for every model, set before any is built: timm reads it at construction, and by default
+    # runs ViT with fused attention but Swin without.
+    timm.layers.set_fused_attn(enable=case.fused_attention, experimental=case.fused_attention)
+    torch.manual_seed(0)
+    device = torch.device(device)
+    sizing = _sizing(subject, case)
+    kwargs = {**case.options, **sizing.kwargs}
+    model = _construct(subject, kwargs, device).train(case.mode == "train")
+    form = "training form"
+    if case.mode == "infer":
+        if device.type == "meta" and _fusable(model):
+            # timm's reparameterisation computes with real weights
+            model = _construct(subject, kwargs, torch.device("cpu")).eval()
+        model, form = _deploy(model)
+        model.to(device)
+    facts: dict[str, Any] = {
+        "name": subject.full_name,
+        "family": subject.family,
+        "form": form,
+        "weights": "random, seed 0",
+        "arguments": {key: _plain(value) for key, value in kwargs.items()},
+        "input": _describe_sizing(sizing),
+        "attention": _describe_attention(model),
+    }
+    return Built(model, (_in_chans(model), *case.resolution), facts, list(sizing.warnings))
+
+
+_SIZINGS: dict[tuple[str, str], Sizing] = {}
+
+
+def _sizing(subject: Subject, case: Case) -> Sizing:
+    """How the subject takes the size; found once per process, for a worker builds its model twice."""
+    key = (subject.full_name, f"{case.resolution} {case.options}")
+    if key not in _SIZINGS:
+        _SIZINGS[key] = fit_input_size(
+            subject.name, subject.factory, subject.default_size, case.resolution, case.options
+        )
+    return _SIZINGS[key]
+
+
+def _construct(subject: Subject, kwargs: dict[str, Any], device: torch.device) -> nn.Module:
+    try:
+        if device.type == "meta":
+            with device:
+                return subject.factory(**kwargs)
+        return subject.factory(**kwargs)
+    except TypeError as error:
+        raise UserError(f"model {subject.name!r} cannot be built with {kwargs}: {_first_line(error)}") from error
+
+
+def _deploy(model: nn.Module) -> tuple[nn.Module, str]:
+    own = getattr(model, "deploy", None)
+    if callable(own):
+        return own(), "deploy form"
+    if _fusable(model):
+        return reparameterize_model(model, inplace=True), "deploy form (reparameterised)"
+    return model, "as trained (no deploy form)"
+
+
+def _fusable(model: nn.Module) -> bool:
+    return not hasattr(model, "deploy") and any(
+        hasattr(module, name) for module in model.modules() for name in ("reparameterize", "fuse", "switch_to_deploy")
+    )
+
+
+def _describe_sizing(sizing: Sizing) -> dict[str, Any]:
+    return {"how": sizing.how, "changed": sizing.changed}
+
+
+def _describe_attention(model: nn.Module) -> str:
+    flags = [bool(m.fused_attn) for m in model.modules() if hasattr(m, "fused_attn")]
+    if not flags:
+        return "no attention module of timm's"
+    if all(flags):
+        return f"fused in all {len(flags)} modules"
+    return f"fused in {sum(flags)} of {len(flags)} modules"
+
+
+def _in_chans(model: nn.Module) -> int:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return 3
+
+
+def _timm_subject(name: str, full_name: str) -> Subject:
+    entry = model_entrypoint(full_name.split(".")[0])
+    cfg = timm.get_pretrained_cfg(full_name, allow_unregistered=True)
+    size = cfg.input_size[-2:] if cfg is not None and cfg.input_size else None
+
+    def factory(**kwargs: Any) -> nn.Module:
+        return timm.create_model(full_name, **kwargs)
+
+    return Subject(name, full_name, factory, size, entry.__module__)
+
+
+def _own_subject(name: str) -> Subject:
+    module_name, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"model {name!r}: cannot import {module_name!r} ({_first_line(error)})") from error
+    if is_model(attribute):
+        return _timm_subject(name, attribute)
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise UserError(f"model {name!r}: {module_name!r} has no function or class {attribute!r}")
+
+    def checked(**kwargs: Any) -> nn.Module:
+        model = factory(**kwargs)
+        if not isinstance(model, nn.Module):
+            raise UserError(f"model {name!r}: {attribute} returned a {type(model).__name__}, not a torch module")
+        return model
+
+    return Subject(name, name, checked, None, module_name)
+
+
+def _suggest(name: str) -> str:
+    known = [*ALIASES, *list_models()]
+    near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.6)
+    return f" (did you mean {', '.join(near)}?)" if near else ""
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

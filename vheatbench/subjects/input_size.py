@@ -1,0 +1,180 @@
+"""How a model is made to take another input size than the one it was designed for.
+
+Every family of timm has its own way, and some ways silently change the model: a Swin built for 224 and
+told not to be strict leaves its last stage unshifted at 512, and ``set_input_size`` replaces the window
+of 7 by one of 16. So the way is chosen here, once, and what it changes is found by comparing the model
+with the same model at its own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from vheatbench.errors import UserError
+
+BY_IMG_SIZE = (
+    "beit",
+    "deit",
+    "gcvit",
+    "hiera",
+    "maxxvit",
+    "mvitv2",
+    "swin_transformer",
+    "swin_transformer_v2",
+    "swin_transformer_v2_cr",
+    "vheat",
+    "vision_transformer",
+)
+"""Modules whose models take ``img_size=(height, width)`` at construction and need it: for these a
+forward pass at another size either fails or changes shifts, windows or position embeddings on the fly.
+(mvitv2 even passes on the meta device without it, and fails on a real one.)"""
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """The constructor arguments that make a model take a size, and what they change."""
+
+    how: str
+    kwargs: dict[str, Any]
+    changed: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def fit_input_size(
+    name: str,
+    factory: Callable[..., nn.Module],
+    default_size: tuple[int, int] | None,
+    size: tuple[int, int],
+    options: dict[str, Any],
+) -> Sizing:
+    """Find how ``factory`` builds a model for inputs of ``size`` (height, width).
+
+    Works on the meta device, so it costs no memory and a fraction of a second.
+
+    Raises:
+        UserError: no known way works; the message carries the model's own reason.
+    """
+    text = f"{size[0]}x{size[1]}"
+    with torch.device("meta"):
+        default = _try_build(factory, options)
+    if isinstance(default, TypeError):
+        raise UserError(f"model {name!r} cannot be built with {options}: {_reason(default)}")
+    if isinstance(default, Exception):
+        # A few models compute with real numbers while they are built: no comparison, only the size.
+        return _by_trial(name, factory, size, options, default)
+    _check_patches(name, default, size)
+    if default_size == size or "img_size" in options:
+        return Sizing("built at its own size" if default_size == size else "img_size in the options", {})
+    family = type(default).__module__.rsplit(".", 1)[-1]
+    problem: Exception | None = None
+    if family not in BY_IMG_SIZE:
+        problem = _forward_problem(default, size)
+        if problem is None:
+            return Sizing("takes any size as built", {})
+    for kwargs in ({"img_size": size}, {"dynamic_img_size": True}):
+        with torch.device("meta"):
+            model = _try_build(factory, {**options, **kwargs})
+        if isinstance(model, Exception):
+            # "unexpected keyword" says nothing about the size: keep the model's own reason
+            if problem is None or not isinstance(model, TypeError):
+                problem = model
+            continue
+        problem = _forward_problem(model, size)
+        if problem is None:
+            changed = _differences(default, model)
+            how = ", ".join(f"{key}={value}" for key, value in kwargs.items())
+            return Sizing(how, kwargs, changed, _warnings(changed))
+    raise UserError(f"model {name!r} cannot take {text} inputs: {_reason(problem)}")
+
+
+def _check_patches(name: str, model: nn.Module, size: tuple[int, int]) -> None:
+    """Patch embeddings that do not pad drop the pixels that fill no patch, without a word: refuse."""
+    embed = getattr(model, "patch_embed", None)
+    patch = getattr(embed, "patch_size", None)
+    if not isinstance(patch, tuple) or getattr(embed, "dynamic_img_pad", False):
+        return
+    if size[0] % patch[0] or size[1] % patch[1]:
+        near = [max(p, round(side / p) * p) for side, p in zip(size, patch, strict=True)]
+        raise UserError(
+            f"model {name!r} cuts images into {_shape(patch)} patches and would drop the rest of a "
+            f"{size[0]}x{size[1]} input: use {near[0]}x{near[1]}"
+        )
+
+
+def _by_trial(
+    name: str, factory: Callable[..., nn.Module], size: tuple[int, int], options: dict[str, Any], why: Exception
+) -> Sizing:
+    note = f"not built on the meta device ({_reason(why)}), so what the size changes was not compared"
+    for kwargs in ({"img_size": size}, {}):
+        model = _try_build(factory, {**options, **kwargs})
+        if isinstance(model, nn.Module):
+            how = f"img_size={size}" if kwargs else "as built"
+            return Sizing(how, dict(kwargs), {}, [note])
+        problem = model
+    raise UserError(f"model {name!r} cannot be built: {_reason(problem)}")
+
+
+def _try_build(factory: Callable[..., nn.Module], kwargs: dict[str, Any]) -> nn.Module | Exception:
+    try:
+        return factory(**kwargs).eval()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model's constructor raises is the answer here
+        return error
+
+
+def _forward_problem(model: nn.Module, size: tuple[int, int]) -> Exception | None:
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    try:
+        with torch.no_grad():
+            model(torch.empty(1, channels, *size, device="meta"))
+    except Exception as error:  # the model's own reason is what the user needs
+        return error
+    return None
+
+
+def _differences(default: nn.Module, model: nn.Module) -> dict[str, str]:
+    """What another size did to the model: resized parameters, windows and shifts."""
+    changed = {}
+    before = {key: tuple(value.shape) for key, value in default.named_parameters()}
+    for key, value in model.named_parameters():
+        if key in before and before[key] != tuple(value.shape):
+            changed[key] = f"{_shape(before[key])} -> {_shape(tuple(value.shape))}"
+    for attribute in ("window_size", "shift_size"):
+        old, new = _geometry(default, attribute), _geometry(model, attribute)
+        if old != new:
+            changed[attribute] = f"{old} -> {new}"
+    return changed
+
+
+def _geometry(model: nn.Module, attribute: str) -> str:
+    """Distinct values of a window or shift in module order, e.g. ``7x7`` or ``0x0, 3x3``."""
+    values: dict[str, None] = {}
+    for module in model.modules():
+        value = getattr(module, attribute, None)
+        if isinstance(value, int):
+            value = (value, value)
+        if isinstance(value, (tuple, list)) and all(isinstance(v, int) for v in value):
+            values[_shape(tuple(value))] = None
+    return ", ".join(values)
+
+
+def _warnings(changed: dict[str, str]) -> list[str]:
+    if "window_size" in changed:
+        return [f"another input size changed the attention window: {changed['window_size']}"]
+    return []
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in shape)
+
+
+def _reason(error: BaseException | None) -> str:
+    if error is None:
+        return "no reason given"
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

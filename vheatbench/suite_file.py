@@ -1,0 +1,194 @@
+"""Suites as YAML files: finding, reading, validating, with errors that name file, line and key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from vheatbench.case import DeviceType
+from vheatbench.errors import UserError
+from vheatbench.suites import Axes, SubjectEntry, Suite, SuitePolicy
+
+MAX_FILE_BYTES = 1_000_000
+
+
+def suite_folders() -> list[Path]:
+    """Where suites are looked for: the working directory's, then the ones shipped with the package."""
+    here = Path(__file__).parent
+    return [Path("suites"), here / "_suites", here.parent / "suites"]
+
+
+def list_suites() -> dict[str, Path]:
+    """Suite names and their files; the first folder that has a name wins."""
+    found: dict[str, Path] = {}
+    for folder in suite_folders():
+        if folder.is_dir():
+            for path in sorted(folder.glob("*.yaml")):
+                found.setdefault(path.stem, path)
+    return found
+
+
+def load_suite(name: str, device: DeviceType = "cpu", overrides: dict[str, Any] | None = None) -> Suite:
+    """Read, validate and specialise a suite.
+
+    Args:
+        name: a suite's name or the path of a YAML file.
+        device: which of the file's ``devices`` sections applies.
+        overrides: axes (``resolution``, ``dtype``, ...), ``subjects`` or policy fields from the
+            command line, replacing the file's.
+
+    Raises:
+        UserError: no such suite, or an invalid one: file, line, key and what is allowed.
+    """
+    path = _find(name)
+    content, lines = _parse(path)
+    merged = _specialise(content, device)
+    for key, value in (overrides or {}).items():
+        section = "axes" if key in Axes.model_fields else "policy" if key in SuitePolicy.model_fields else None
+        if section:
+            merged[section] = {**merged.get(section, {}), key: value}
+        else:
+            merged[key] = value
+    merged.setdefault("name", path.stem)
+    try:
+        return Suite.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(_explain(error, path, lines, device, overrides or {})) from None
+
+
+def _find(name: str) -> Path:
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"suite file {name!r} does not exist")
+        return path
+    known = list_suites()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(f"unknown suite {name!r}: {hint}there are {', '.join(sorted(known))}")
+    return known[name]
+
+
+_SECTIONS = {"name", "description", "subjects", "axes", "policy", "reference", "devices"}
+
+
+def _parse(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UserError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, no suite needs that")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    try:
+        # a few nested aliases can stand for billions of values
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(f"{path}:{_line(event.start_mark)}: YAML aliases are not allowed, write it out")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.constructor.ConstructorError as error:
+        raise UserError(
+            f"{path}:{_line(error.problem_mark)}: a suite holds plain data only ({error.problem})"
+        ) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        line = _line(getattr(error, "problem_mark", None))
+        raise UserError(f"{path}:{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a suite is a mapping with 'subjects' and 'axes', not a {type(content).__name__}")
+    unknown = [key for key in content if key not in _SECTIONS]
+    lines = dict(_node_lines(node, ()))
+    if unknown:
+        line = lines.get((unknown[0],), 1)
+        raise UserError(f"{path}:{line}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(_SECTIONS))}")
+    devices = content.get("devices", {})
+    if (
+        not isinstance(devices, dict)
+        or not set(devices) <= {"cpu", "cuda"}
+        or not all(isinstance(section, dict) for section in devices.values())
+    ):
+        raise UserError(f"{path}:{lines.get(('devices',), 1)}: 'devices' holds mappings named 'cpu' and 'cuda'")
+    return content, lines
+
+
+def _line(mark: Any) -> int:
+    return mark.line + 1 if mark is not None else 1
+
+
+def _node_lines(node: yaml.Node | None, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], int]]:
+    if node is None:
+        return
+    yield path, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _node_lines(value, (*path, key.value))
+            yield (*path, key.value), key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            yield from _node_lines(value, (*path, i))
+
+
+def _specialise(content: dict[str, Any], device: DeviceType) -> dict[str, Any]:
+    """The file with the section of the device merged in, one level deep."""
+    merged = {key: value for key, value in content.items() if key != "devices"}
+    for key, value in content.get("devices", {}).get(device, {}).items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = {**merged[key], **value}
+        else:
+            merged[key] = value
+    return merged
+
+
+def _explain(
+    error: ValidationError,
+    path: Path,
+    lines: dict[tuple[Any, ...], int],
+    device: str,
+    overrides: dict[str, Any],
+) -> str:
+    """The first problem on one line: where, what, and what is allowed."""
+    first = error.errors()[0]
+    # a union reports every branch: its tags ('int', "literal['largest']") are not part of the place
+    location = tuple(part for part in first["loc"] if not (isinstance(part, str) and re.search(r"[\[\]]|^int$", part)))
+    key = ".".join(str(part) for part in location) or "the suite"
+    origin = location[1] if len(location) > 1 and location[0] in ("axes", "policy") else location[0] if location else ""
+    if origin in overrides:
+        where = f"--{'model' if origin == 'subjects' else str(origin).replace('_', '-')}"
+    else:
+        line = next(
+            (
+                lines[prefix]
+                for n in range(len(location), -1, -1)
+                for prefix in (("devices", device, *location[:n]), location[:n])
+                if prefix in lines
+            ),
+            1,
+        )
+        where = f"{path}:{line}: {key}"
+    given = first.get("input")
+    context = first.get("ctx", {})
+    kind = first["type"]
+    if kind == "literal_error" or (kind.startswith("int_") and "batch" in location):
+        allowed = "a whole number of at least 1, or 'largest'" if "batch" in location else context.get("expected")
+        what = f"{given!r} is not allowed; allowed: {allowed}"
+    elif kind == "extra_forbidden":
+        models: dict[str, type[BaseModel]] = {"axes": Axes, "policy": SuitePolicy, "subjects": SubjectEntry}
+        what = f"unknown key; allowed: {', '.join(models.get(str(location[0]), Suite).model_fields)}"
+    elif kind == "too_short":
+        what = "is empty: give at least one value"
+    elif kind == "missing":
+        what = "is missing"
+    else:
+        what = f"{first['msg'].removeprefix('Value error, ')}" + (
+            f", not {given!r}" if kind != "value_error" and not isinstance(given, dict) else ""
+        )
+    more = (
+        f" (and {error.error_count() - 1} more)" if kind not in ("literal_error",) and error.error_count() > 2 else ""
+    )
+    return f"{where}: {what}{more}"

@@ -1,0 +1,191 @@
+"""A suite: subjects, axes and a policy, expanded into cases."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from vheatbench.case import Case, DeviceType, DType, MemoryFormat, Mode
+from vheatbench.errors import UserError
+from vheatbench.measure.stopping import Policy
+
+MAX_CASES = 10_000
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SubjectEntry(_Part):
+    """A subject and what its constructor is given."""
+
+    model: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Axes(_Part):
+    """Values of every axis; the cases are their product with the subjects."""
+
+    resolution: list[tuple[int, int]] = Field(default=[(224, 224)], min_length=1)
+    batch: list[int | Literal["largest"]] = Field(default=[1], min_length=1)
+    dtype: list[DType] = Field(default=["float32"], min_length=1)
+    mode: list[Mode] = Field(default=["infer"], min_length=1)
+    memory_format: list[MemoryFormat] = Field(default=["contiguous"], min_length=1)
+    compile: list[bool] = Field(default=[False], min_length=1)
+    fused_attention: list[bool] = Field(default=[True], min_length=1)
+
+    @field_validator("resolution", mode="before")
+    @classmethod
+    def _sizes(cls, values: Any) -> Any:
+        return [parse_resolution(value) for value in values] if isinstance(values, list) else values
+
+    @field_validator("batch")
+    @classmethod
+    def _positive(cls, values: list[int | str]) -> list[int | str]:
+        if any(isinstance(value, int) and value < 1 for value in values):
+            raise ValueError("a batch is a whole number of at least 1, or 'largest'")
+        return values
+
+
+class SuitePolicy(_Part):
+    """How the cases are carried out. Sampling fields are those of ``measure.stopping.Policy``."""
+
+    rounds: int = Field(default=1, ge=1, le=100)
+    """Repetitions of every case, each in a fresh process, interleaved."""
+    order: Literal["interleaved", "listed"] = "interleaved"
+    seed: int = 0
+    timeout_s: float = Field(default=600, gt=0)
+    memory_limit_gib: float | None = Field(default=None, gt=0)
+    """Host memory a worker may take; default 90 % of what is available when it starts."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of a worker; default the number of cores it may run on."""
+    fvcore: bool = False
+    """Also count with fvcore and record the difference."""
+    max_batch: int = Field(default=4096, ge=1)
+    """Where the search for the largest batch ends."""
+    min_samples: int = Field(default=10, ge=1)
+    slow_min_samples: int = Field(default=3, ge=1)
+    slow_s: float = Field(default=2.0, gt=0)
+    relative_precision: float = Field(default=0.01, gt=0)
+    ceiling_s: float = Field(default=15.0, gt=0)
+    max_samples: int = Field(default=1000, ge=1)
+    warmup_ceiling_s: float = Field(default=5.0, ge=0)
+    min_sample_s: float = Field(default=0.002, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SuitePolicy:
+        self.sampling()
+        return self
+
+    def sampling(self) -> Policy:
+        """The part that the stopping rule needs."""
+        return Policy(**{name: getattr(self, name) for name in Policy.__dataclass_fields__})
+
+
+class ReferenceRow(_Part):
+    """Published numbers of one subject, as printed, and exact ones to check against."""
+
+    params: float | None = None
+    macs: float | None = None
+    throughput: float | None = None
+    """Images per second on the source's hardware."""
+    acc1: float | None = None
+    exact_params: float | None = None
+    exact_macs: float | None = None
+
+
+class Reference(_Part):
+    """A published table shown beside the measured one."""
+
+    source: str
+    tolerance: float = 0.01
+    """Relative difference from the exact numbers that still passes."""
+    models: dict[str, ReferenceRow]
+
+
+class Suite(_Part):
+    """A validated suite for one kind of device."""
+
+    name: str
+    description: str = ""
+    subjects: list[SubjectEntry] = Field(min_length=1)
+    axes: Axes = Axes()
+    policy: SuitePolicy = SuitePolicy()
+    reference: Reference | None = None
+
+    @field_validator("subjects", mode="before")
+    @classmethod
+    def _entries(cls, values: Any) -> Any:
+        if not isinstance(values, list):
+            return values
+        return [{"model": value} if isinstance(value, str) else value for value in values]
+
+    @property
+    def size(self) -> int:
+        """Number of cases, without making them."""
+        axes = (getattr(self.axes, name) for name in Axes.model_fields)
+        return len(self.subjects) * math.prod(len(values) for values in axes)
+
+    def cases(self, device: DeviceType) -> list[Case]:
+        """Every case, listed by axes with the subjects innermost. Raises UserError over 10,000."""
+        if self.size > MAX_CASES:
+            raise UserError(
+                f"suite {self.name!r} has {self.size:,} cases, the limit is {MAX_CASES:,}: "
+                "take values out of an axis or split the suite"
+            )
+        names = [name for name in Axes.model_fields if name != "resolution"]
+        others = itertools.product(*(getattr(self.axes, name) for name in names))
+        cases = [
+            Case(
+                subject=entry.model,
+                options=entry.options,
+                resolution=resolution,
+                device=device,
+                **dict(zip(names, values, strict=True)),
+            )
+            for values, resolution, entry in itertools.product(others, self.axes.resolution, self.subjects)
+        ]
+        return list({case.id: case for case in cases}.values())
+
+    def plan(self, device: DeviceType) -> list[Case]:
+        """The cases in measuring order.
+
+        ``interleaved`` shuffles the subjects within every point of the axes, so that no subject always
+        goes first; ``listed`` keeps the order of the file.
+        """
+        cases = self.cases(device)
+        if self.policy.order == "listed":
+            return cases
+        generator = random.Random(self.policy.seed)
+        groups: dict[tuple[str, tuple[int, int]], list[Case]] = {}
+        for case in cases:
+            groups.setdefault((case.variant, case.resolution), []).append(case)
+        for group in groups.values():
+            generator.shuffle(group)
+        return [case for group in groups.values() for case in group]
+
+
+def schedule(plan: Sequence[Case], rounds: int) -> list[tuple[Case, int]]:
+    """Every case with its round; odd rounds run backwards (ABBA), so that a steady drift cancels."""
+    return [(case, round_) for round_ in range(rounds) for case in (reversed(plan) if round_ % 2 else plan)]
+
+
+def parse_resolution(value: Any) -> tuple[int, int]:
+    """``224``, ``"224"``, ``"480x640"`` or ``[480, 640]`` to height and width. Raises ValueError."""
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d{1,5})(?:\s*[xX]\s*(\d{1,5}))?\s*", value)):
+        value = (int(match[1]), int(match[2] or match[1]))
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = (value, value)
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) != 2
+        or not all(isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= 65536 for side in value)
+    ):
+        raise ValueError(f"{value!r} is no resolution: give 224, '480x640' or [480, 640] (height, width)")
+    return value[0], value[1]
