@@ -167,9 +167,8 @@ class HeatOperator(nn.Module):
         """Map x (B, H, W, C) to (B, H, W, C); ``embedding`` (H, W, C) is unused in the deploy form."""
         x = self.dwconv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         field, gate = self.linear(x).chunk(2, dim=-1)
-        if self.decay is not None:
-            decay = self.decay
-        else:
+        decay: Tensor | None = self.decay
+        if decay is None:
             assert embedding is not None
             decay = heat_decay(self.diffusivity(embedding))
         cos_h, cos_w = self.cosines(x.shape[1], x.shape[2], x)

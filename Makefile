@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make report` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCES := $(shell find vheatbench suites -name '*.py' -o -name '*.yaml')
+
+.PHONY: help report measure test lint clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# Everything else needs the environment; it is made once and again when the dependencies change.
+$(VENV)/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing vheatbench and what it needs (torch: several GB the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# A run is kept until the code or a suite changes. Exit code 6 means that some cases failed: the report says which.
+$(VENV)/.measured: $(VENV)/.installed $(SOURCES)
+	@$(BIN)/vheatbench run --suite resolution-scaling || [ $$? -eq 6 ]
+	@touch $@
+
+report: $(VENV)/.measured  ## measure vHeat, Swin and ViT on this machine and write reports/resolution-scaling.html
+	@$(BIN)/vheatbench report resolution-scaling -o reports/resolution-scaling.html
+	@echo "open reports/resolution-scaling.html in a browser"
+
+measure:  ## measure again, whether or not anything changed
+	@rm -f $(VENV)/.measured
+	@$(MAKE) --no-print-directory report
+
+test: $(VENV)/.installed  ## run the tests
+	@$(BIN)/python -m pytest -q -n 2
+
+lint: $(VENV)/.installed  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:  ## remove the environment and caches, keep results
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

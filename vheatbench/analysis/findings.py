@@ -1,0 +1,192 @@
+"""What a run says, in plain sentences that the numbers support. Each names the chart it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vheatbench.analysis.crossover import Crossover, crossover, ratio_at
+from vheatbench.analysis.outcomes import Outcome
+from vheatbench.analysis.scaling import PowerFit, Scaling, describe_scaling
+from vheatbench.analysis.series import Point, Series, series_from
+from vheatbench.store.schema import Record
+
+LIKE_FOR_LIKE = 0.35
+"""Two models compare when their multiply-adds at the smallest common size differ by at most this share."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence, and the metric whose chart shows it (empty for none)."""
+
+    text: str
+    metric: str
+    important: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two subjects of like cost, the one in question first."""
+
+    focus: str
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records of one variant on one kind of device: what may share a chart."""
+
+    device: str
+    variant: str
+    records: tuple[Record, ...]
+
+    def series(self, metric: str) -> list[Series]:
+        """Series of a metric, by subject."""
+        return series_from(self.records, metric)
+
+
+def groups_of(records: Sequence[Record]) -> list[Group]:
+    """Records by device and variant, in order of first appearance."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        found.setdefault((record.case.device, record.case.variant), []).append(record)
+    return [Group(device, variant, tuple(members)) for (device, variant), members in found.items()]
+
+
+def is_focus(subject: str) -> bool:
+    """Whether a subject is what this project is about: a vHeat."""
+    return "vheat" in subject.lower()
+
+
+def pairs_of(group: Group) -> list[Pair]:
+    """Every vHeat with the other subjects of like cost at the smallest size that both were measured at.
+
+    Without a vHeat, the first subject takes its place and is compared with every other.
+    """
+    costs = {series.subject: {p.resolution: p.value for p in series.points} for series in group.series("macs")}
+    subjects = list(costs)
+    focus = [subject for subject in subjects if is_focus(subject)]
+    if not focus:
+        return [Pair(subjects[0], other) for other in subjects[1:]] if subjects else []
+    pairs = []
+    for subject in focus:
+        for other in subjects:
+            common = [size for size in costs[subject] if size in costs[other]]
+            if other in focus or not common:
+                continue
+            smallest = min(common, key=lambda size: size[0] * size[1])
+            if abs(costs[other][smallest] / costs[subject][smallest] - 1) <= LIKE_FOR_LIKE:
+                pairs.append(Pair(subject, other))
+    return pairs
+
+
+def pair_findings(group: Group, pair: Pair) -> list[Finding]:
+    """Throughput and memory at the largest common size, and where one overtakes the other."""
+    findings = []
+    throughput = {s.subject: s for s in group.series("throughput_images_per_s")}
+    memory = {s.subject: s for s in group.series("peak_memory_bytes")}
+    a, b = throughput.get(pair.focus), throughput.get(pair.baseline)
+    if a is None or b is None:
+        return []
+    common = [p.resolution for p in a.points if any(q.resolution == p.resolution for q in b.points)]
+    if not common:
+        return []
+    size = common[-1]
+    speed = ratio_at(a, b, size)
+    text = f"At {_size(size)} {pair.focus} does {speed.value:.2f}× the images/s of {pair.baseline}"
+    text += f" ({speed.low:.2f} to {speed.high:.2f})" if speed.low is not None else ""
+    if speed.low is not None and speed.high is not None and speed.low <= 1 <= speed.high:
+        text += ", no clear difference"
+    if pair.focus in memory and pair.baseline in memory:
+        sizes = [{p.resolution for p in memory[name].points} for name in (pair.focus, pair.baseline)]
+        if all(size in present for present in sizes):
+            text += f", with {ratio_at(memory[pair.focus], memory[pair.baseline], size).value:.2f}× its peak memory"
+    findings.append(Finding(text + ".", "throughput_images_per_s", important=True))
+    if len(common) > 1:
+        findings.append(Finding(standing(a, b, crossover(a, b)), "throughput_images_per_s"))
+    return findings
+
+
+def standing(a: Series, b: Series, crossing: Crossover) -> str:
+    """At which sizes A clearly leads, clearly trails, or neither; and the crossover if there is one."""
+    others = {point.resolution: point for point in b.points}
+    verdicts: dict[str, list[str]] = {"clearly faster": [], "clearly slower": [], "within the noise": []}
+    for point in a.points:
+        if point.resolution in others:
+            verdicts[_verdict(point, others[point.resolution])].append(_size(point.resolution))
+    parts = [f"{verdict} at {', '.join(sizes)}" for verdict, sizes in verdicts.items() if sizes]
+    text = f"{a.subject} against {b.subject}: {'; '.join(parts)}"
+    if crossing.kind in ("crosses", "crosses back"):
+        text += f". Crossover: {crossing.sentence}"
+    return text + "."
+
+
+def _verdict(a: Point, b: Point) -> str:
+    """By the intervals of two throughputs."""
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return "clearly faster" if a.value > b.value else "clearly slower"
+    if a.low > b.high:
+        return "clearly faster"
+    return "clearly slower" if a.high < b.low else "within the noise"
+
+
+def scaling_of(group: Group, metric: str) -> list[tuple[Series, Scaling]]:
+    """How every subject's metric grows with the number of tokens."""
+    return [
+        (series, describe_scaling(series.tokens, series.values, series.deterministic))
+        for series in group.series(metric)
+    ]
+
+
+def exponent_finding(group: Group) -> Finding | None:
+    """Exponents of latency and multiply-adds of all subjects, if a fit was possible."""
+    words = []
+    macs = {series.subject: scaling.power for series, scaling in scaling_of(group, "macs")}
+    span = (0.0, 0.0)
+    for series, scaling in scaling_of(group, "latency_s"):
+        fit = scaling.power
+        if not isinstance(fit, PowerFit) or fit.low is None:
+            continue
+        span = fit.range
+        counted = macs.get(series.subject)
+        also = f", multiply-adds as N^{counted.exponent:.2f}" if isinstance(counted, PowerFit) else ""
+        words.append(f"{series.subject} N^{fit.exponent:.2f} ({fit.low:.2f} to {fit.high:.2f}{also})")
+    if not words:
+        return None
+    return Finding(
+        f"Latency grows with the number of tokens N ({span[0]:.0f} to {span[1]:.0f} patches of 16×16) as "
+        f"{'; '.join(words)}. A whole model mixes layers linear in N with its token mixer, so these exponents lie "
+        "between 1 and the mixer's own.",
+        "latency_s",
+        important=True,
+    )
+
+
+def failure_findings(outcomes: Sequence[Outcome]) -> list[Finding]:
+    """What did not fit, failed, or was noisy."""
+    findings = []
+    words = {"oom": "did not fit into memory", "timeout": "ran over its time", "failed": "failed", "skipped": "skipped"}
+    for status, word in words.items():
+        hit = [outcome.case.label for outcome in outcomes if outcome.status == status]
+        if hit:
+            findings.append(Finding(f"{len(hit)} {'case' if len(hit) == 1 else 'cases'} {word}: {_some(hit)}.", ""))
+    noisy = [o for o in outcomes if any(text.startswith("noisy") for text in o.warnings)]
+    if noisy:
+        findings.append(
+            Finding(
+                f"{len(noisy)} of {len(outcomes)} cases are noisy (median known to worse than ±10 %): "
+                f"{_some([o.case.label for o in noisy])}.",
+                "",
+            )
+        )
+    return findings
+
+
+def _some(items: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def _size(resolution: tuple[int, int]) -> str:
+    height, width = resolution
+    return f"{height} px" if height == width else f"{height}×{width} px"

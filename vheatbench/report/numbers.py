@@ -1,0 +1,53 @@
+"""Numbers as text: as many digits as the interval allows, always with a unit nearby."""
+
+from __future__ import annotations
+
+import math
+
+from vheatbench.analysis.scaling import OverheadFit, PowerFit, Unfit
+from vheatbench.analysis.series import Point
+
+
+def plain(value: float, digits: int = 4) -> str:
+    """A number with this many significant digits and no exponent: ``0.01235``, ``12.35``, ``12346``."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}".replace(",", "\u202f") if abs(value) >= 10_000 else f"{value:.{decimals}f}"
+
+
+def digits_for(point: Point) -> int:
+    """Significant digits that an interval supports: two of its half width, at least 2, at most 5."""
+    if point.low is None or point.high is None or point.high <= point.low or point.value == 0:
+        return 4
+    relative = (point.high - point.low) / 2 / abs(point.value)
+    return min(5, max(2, 2 - math.floor(math.log10(relative))))
+
+
+def value_of(point: Point, factor: float) -> str:
+    """The value, rounded to what its interval supports."""
+    return plain(point.value * factor, digits_for(point))
+
+
+def interval_of(point: Point, factor: float) -> str:
+    """``low to high``, or empty for a value without an interval."""
+    if point.low is None or point.high is None or point.low == point.high:
+        return ""
+    digits = digits_for(point)
+    return f"{plain(point.low * factor, digits)} to {plain(point.high * factor, digits)}"
+
+
+def exponent_of(fit: PowerFit | OverheadFit | Unfit) -> str:
+    """An exponent with its interval, or why there is none."""
+    if isinstance(fit, Unfit):
+        return f"— ({fit.reason})"
+    low = f"{fit.low:.2f}" if fit.low is not None else "open"
+    high = f"{fit.high:.2f}" if fit.high is not None else "open"
+    if fit.low is None and fit.high is None:
+        return f"{fit.exponent:.2f} (no interval)" if isinstance(fit, PowerFit) else f"{fit.exponent:.2f} (open)"
+    return f"{fit.exponent:.2f} ({low} to {high})"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Signed percentage: ``+1.2 %``."""
+    return f"{value:+.{digits}%}".replace("%", " %").replace("-", "−")
