@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 # Two threads at most: tests share small machines, and results must not depend on the core count.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -14,3 +15,18 @@ DATA = Path(__file__).parent / "data"
 @pytest.fixture
 def data() -> Path:
     return DATA
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device", default=None, help="where tests/test_gpu.py runs: cuda (default where there is one), cpu"
+    )
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """CUDA, or what ``--device`` says; skipped where neither is there."""
+    wanted = request.config.getoption("--device")
+    if wanted is None and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here (pytest --device cpu runs the same checks on the CPU)")
+    return torch.device(wanted or "cuda")

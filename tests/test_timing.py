@@ -79,7 +79,7 @@ def test_metrics_of_known_samples():
 
 def test_few_samples_are_said_to_be_few():
     _, _, warnings = timing_metrics(Timing(device_s=[1.0] * 3, host_s=[1.0] * 3, warm=False), batch=1)
-    assert warnings[0].startswith("only 3 samples")
+    assert warnings[0].startswith("only 3 samples in the time allowed")
     assert warnings[0].endswith("covers 75%")
     assert "still getting faster" in warnings[1]
 

@@ -141,8 +141,9 @@ def _warm_up(step: Step, timer: Timer, policy: Policy, timing: Timing) -> bool:
         timing.warmup_s.append(timer(step, 1).device_s)
         if is_warm(timing.warmup_s):
             return True
-        if time.monotonic() - start >= policy.warmup_ceiling_s:
-            return len(timing.warmup_s) >= 2 and timing.warmup_s[-1] > 0.9 * timing.warmup_s[-2]
+        # one step alone cannot show whether the next is faster
+        if time.monotonic() - start >= policy.warmup_ceiling_s and len(timing.warmup_s) >= 2:
+            return timing.warmup_s[-1] > 0.9 * timing.warmup_s[-2]
 
 
 def timing_metrics(timing: Timing, batch: int) -> tuple[dict[str, Metric], dict[str, Samples], list[str]]:
@@ -187,7 +188,7 @@ def timing_warnings(timing: Timing) -> list[str]:
     n = len(timing.device_s)
     interval = median_interval(timing.device_s)
     if n < 10:
-        warnings.append(f"only {n} samples: the step is slow, the interval covers {interval.confidence:.0%}")
+        warnings.append(f"only {n} samples in the time allowed: the interval covers {interval.confidence:.0%}")
     if not timing.warm:
         warnings.append(f"still getting faster when the warm-up of {len(timing.warmup_s)} steps ended")
     if interval.relative_half_width > 0.1:

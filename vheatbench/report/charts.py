@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "svg.fonttype": "none",
+    # names come from outside: a dollar sign in one is no formula
+    "text.parse_math": False,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
@@ -105,7 +108,10 @@ def scaling_chart(
         axes.set_axisbelow(True)
         axes.legend(loc="best", fontsize=9)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        with warnings.catch_warnings():
+            # the browser draws the text, with fonts that matplotlib does not know of
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return _themed(buffer.getvalue())
 
 
@@ -188,6 +194,8 @@ def _themed(svg: str) -> str:
     svg = svg[svg.index("<svg") :]
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
+    # group ids repeat in every chart and nothing refers to them; those of markers and clips are hashes
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = svg.replace("font-family: sans-serif", "font-family: inherit").replace(

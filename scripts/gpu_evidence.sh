@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# All evidence from a GPU in under 10 minutes: correctness on the device, the published table, resolution scaling.
+# Writes run files, the environment and the report into one folder, to be committed.
+#
+#   scripts/gpu_evidence.sh [--device cuda|cpu] [--out results/h200]
+#
+# --device cpu runs the same steps with tiny models, to see that the script works where there is no GPU.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+device=cuda
+out=
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --device) device=${2:?--device needs a value}; shift 2 ;;
+    --out) out=${2:?--out needs a value}; shift 2 ;;
+    *) echo "gpu_evidence: unknown argument '$1': --device cuda|cpu, --out FOLDER" >&2; exit 2 ;;
+  esac
+done
+case "$device" in
+  cuda) out=${out:-results/h200} ;;
+  cpu) out=${out:-$(mktemp -d)} ;;
+  *) echo "gpu_evidence: --device is cuda or cpu, not '$device'" >&2; exit 2 ;;
+esac
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+mkdir -p "$out"
+
+step() { echo "== $* ($(date +%T))"; }
+# exit code 6: some cases failed; the records say which, and the rest is evidence all the same
+measure() { "$python" -m vheatbench run --device "$device" --out "$out" --quiet "$@" >/dev/null || [ $? -eq 6 ]; }
+
+step environment
+"$python" -m vheatbench env --json >"$out/environment.json"
+
+step correctness on the device
+"$python" -m pytest -q -p no:cacheprovider tests/test_gpu.py --device "$device" | tee "$out/correctness.txt"
+
+if [ "$device" = cuda ]; then
+  step published table
+  measure --suite paper-table --dtype bfloat16 --memory-format contiguous
+  step resolution scaling
+  measure --suite resolution-scaling --rounds 1 --resolution 224,384,512,768,1024 --timeout 120
+else
+  step published table, tiny
+  measure --suite paper-table --model test_vheat
+  step resolution scaling, tiny
+  measure --suite resolution-scaling --model test_vheat,test_vit --resolution 64,96,128
+fi
+
+step report
+for run in "$out"/*.jsonl; do
+  "$python" -m vheatbench report "$run" -o "${run%.jsonl}.html"
+done
+step "done: $out"

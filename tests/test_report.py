@@ -1,0 +1,259 @@
+"""The page: self-contained, escaped, complete; seen by a real browser where there is one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+from records import failed, record, run_of
+from typer.testing import CliRunner
+
+from vheatbench.analysis.series import Point
+from vheatbench.cli import app
+from vheatbench.errors import UserError
+from vheatbench.report import numbers
+from vheatbench.report.page import render, write_report
+from vheatbench.store import RunWriter
+
+SIZES = (224, 320, 448, 640)
+EVIL = '<script>alert("x")</script>\' onmouseover="y" &amp; \u202egnirts 🔥 $x$'
+
+
+def a_run(**header):
+    records = [
+        record(subject, size, factor * (size / 224) ** (2 * alpha))
+        for size in SIZES
+        for subject, factor, alpha in (("vheat-t", 0.1, 1.1), ("swin-t", 0.12, 1.0), ("vit-s", 0.08, 1.4))
+    ]
+    records.append(failed("vit-s", 1024, "oom", "out of memory: tried to allocate 9 GiB"))
+    records[0].warnings.append("noisy: the median is known to ±40% only")
+    return run_of(records, **header)
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask for, and checks that tags are closed in order."""
+
+    VOID = frozenset(("meta", "br", "link", "img", "input", "hr"))
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.append((tag, values))
+        if "id" in values:
+            self.ids.append(values["id"])
+        if tag == "a":
+            self.links.append(values.get("href", ""))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render([a_run()])
+
+
+def test_well_formed_with_unique_ids_and_links_that_lead_somewhere(page):
+    parsed = Page(page)
+    assert parsed.open == []
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert parsed.links
+    assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
+
+
+def test_nothing_is_fetched_and_no_script_runs(page):
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    # namespaces are names, not requests
+    without_names = re.sub(r'xmlns(:\w+)?="[^"]*"|"-//W3C[^>]*>|<rdf:RDF.*?</rdf:RDF>', "", page, flags=re.S)
+    assert not re.search(r"https?://", without_names)
+    assert not re.search(r"@import|url\((?!#)", without_names)
+
+
+def test_every_chart_has_caption_text_and_numbers(page):
+    figures = re.findall(r"<figure.*?</figure>", page, flags=re.S)
+    assert len(figures) == 4
+    for figure in figures:
+        assert "<figcaption>" in figure
+        assert "vheat-t goes from" in figure
+        assert figure.count('<th scope="row">') == 12
+        svg = figure[figure.index("<svg") : figure.index("</svg>") + 6]
+        ET.fromstring(svg)
+        assert "var(--series-1)" in svg
+        assert "var(--ink)" in svg
+        assert "#010203" not in svg
+        assert "resolution (px" in svg
+        assert "tokens N" in svg
+    units = ("throughput (images/s)", "latency of one step (ms)", "peak memory (MiB)", "multiply-adds (GMAC per image)")
+    assert all(any(unit in figure for figure in figures) for unit in units)
+
+
+def test_findings_exponents_failures_and_warnings_are_there(page):
+    assert "At 640 px vheat-t does" in page
+    assert "vheat-t N^1.10" in page
+    assert "1.40 (1.40 to 1.40)" in page
+    assert "Crossover: vheat-t is faster than vit-s from" in page
+    assert "did not fit into memory: vit-s 1024" in page
+    assert "tried to allocate 9 GiB" in page
+    assert "noisy: the median is known to ±40% only" in page
+    assert "A processor" in page
+    assert "vheatbench run" in page
+
+
+def test_what_comes_from_outside_is_escaped():
+    bad = record(EVIL, 224, 0.1, warnings=[EVIL])
+    bad.subject["form"] = EVIL
+    run = run_of(
+        [bad, record(EVIL, 448, 0.4), failed("x", 224, "failed", EVIL)],
+        suite=EVIL, description=EVIL, command=EVIL, environment={EVIL: EVIL},
+    )  # fmt: skip
+    run.problems.append(EVIL)
+    text = render([run])
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert not any("onmouseover" in attributes for _, attributes in Page(text).tags)
+
+
+def test_the_same_run_gives_the_same_page(page):
+    assert render([a_run()]) == page
+
+
+def test_several_runs_stay_apart():
+    text = render([a_run(), a_run(run_id="ffff0000", created="2026-02-02T00:00:00+00:00")])
+    parsed = Page(text)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert "r1g0-latency_s" in parsed.ids
+
+
+def test_one_size_gives_a_table_and_no_chart():
+    text = render([run_of([record("vheat-t", 224, 0.1), record("swin-t", 224, 0.2)])])
+    assert "<figure" not in text
+    assert "vheat-t 224 b1 float32 infer" in text
+    assert "2.00× the images/s of swin-t" in text
+
+
+def test_the_published_table_shows_pass_and_fail():
+    models = {"vheat-t": {"params": 29e6, "exact_params": 28e6, "macs": 4.6e9, "exact_macs": 9e9, "throughput": 1514}}
+    run = run_of([record("vheat-t", 224, 0.1)], reference={"source": "A paper.", "tolerance": 0.01, "models": models})
+    text = render([run])
+    assert "A paper." in text
+    assert '<span class="pass">pass</span> +0.00 %' in text
+    assert '<span class="fail">FAIL</span> −49.33 %' in text
+    assert "1514" in text
+
+
+def test_unfinished_runs_say_so():
+    run = a_run()
+    run.problems.append("run.jsonl: unfinished run: 13 of 20 cases")
+    assert "unfinished run: 13 of 20 cases" in render([run])
+
+
+def test_empty_runs_and_bad_paths_are_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no records"):
+        write_report([run_of([])], tmp_path / "x.html")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report([a_run()], tmp_path / "file" / "x.html")
+
+
+def test_the_command_writes_the_latest_run(tmp_path):
+    run = a_run()
+    with RunWriter.create(tmp_path / "results", run.header) as writer:
+        for one in run.records:
+            writer.append(one)
+        writer.finish()
+    target = tmp_path / "out" / "page.html"
+    result = CliRunner().invoke(app, ["report", "--results", str(tmp_path / "results"), "-o", str(target)])
+    assert result.exit_code == 0, result.output
+    assert "At 640 px" in target.read_text(encoding="utf-8")
+    assert target.stat().st_size < 500_000
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.012345, 4, "0.01235"), (12.345, 4, "12.35"), (12345.6, 4, "12\u202f346"), (0, 4, "0"), (999.96, 4, "1000.0")],
+)
+def test_plain_numbers(value, digits, text):
+    assert numbers.plain(value, digits) == text
+
+
+def test_digits_follow_the_interval():
+    wide = Point((1, 1), 1, 123.456, 100.0, 150.0)
+    narrow = Point((1, 1), 1, 123.456, 123.44, 123.47)
+    assert numbers.value_of(wide, 1) == "123"
+    assert numbers.value_of(narrow, 1) == "123.46"
+    assert numbers.interval_of(Point((1, 1), 1, 1.0), 1) == ""
+
+
+# --- a real browser
+
+
+def chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_browser_shows_it_and_asks_for_nothing_else(browser, page, tmp_path, scheme, width):
+    path = tmp_path / "page.html"
+    path.write_text(page, encoding="utf-8")
+    tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=True)
+    requests, messages = [], []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.goto(path.as_uri())
+    assert requests == [path.as_uri()]
+    assert messages == []
+    assert tab.locator("figure svg").count() == 4
+    # nothing sticks out sideways: wide tables scroll within their box
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    ink = tab.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
+    paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert contrast(ink, paper) > 7
+    box = tab.locator("figure svg").first.bounding_box()
+    assert box["width"] > 200
+    assert box["height"] > 120
+    tab.close()
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG contrast ratio of two CSS rgb() colours."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(c) / 255 for c in re.findall(r"\d+", colour)[:3]]
+        r, g, b = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
