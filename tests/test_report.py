@@ -111,6 +111,7 @@ def test_findings_exponents_failures_and_warnings_are_there(page):
     assert "vheat-t N^1.10" in page
     assert "1.40 (1.40 to 1.40)" in page
     assert "Crossover: vheat-t is faster than vit-s from" in page
+    assert "vheat-t is not cheaper than swin-t at any measured size, 224 to 640 px" in page
     assert "did not fit into memory: vit-s 1024" in page
     assert "tried to allocate 9 GiB" in page
     assert "noisy: the median is known to ±40% only" in page

@@ -88,7 +88,7 @@ def pair_findings(group: Group, pair: Pair) -> list[Finding]:
     a, b = throughput.get(pair.focus), throughput.get(pair.baseline)
     if a is None or b is None:
         return []
-    common = [p.resolution for p in a.points if any(q.resolution == p.resolution for q in b.points)]
+    common = _common_sizes(a, b)
     if not common:
         return []
     size = common[-1]
@@ -97,14 +97,36 @@ def pair_findings(group: Group, pair: Pair) -> list[Finding]:
     text += f" ({speed.low:.2f} to {speed.high:.2f})" if speed.low is not None else ""
     if speed.low is not None and speed.high is not None and speed.low <= 1 <= speed.high:
         text += ", no clear difference"
-    if pair.focus in memory and pair.baseline in memory:
-        sizes = [{p.resolution for p in memory[name].points} for name in (pair.focus, pair.baseline)]
-        if all(size in present for present in sizes):
-            text += f", with {ratio_at(memory[pair.focus], memory[pair.baseline], size).value:.2f}× its peak memory"
+    own, other = memory.get(pair.focus), memory.get(pair.baseline)
+    if own is not None and other is not None and size in _common_sizes(own, other):
+        text += f", with {ratio_at(own, other, size).value:.2f}× its peak memory"
     findings.append(Finding(text + ".", "throughput_images_per_s", important=True))
     if len(common) > 1:
         findings.append(Finding(standing(a, b, crossover(a, b)), "throughput_images_per_s"))
     return findings
+
+
+CROSSED = ("throughput_images_per_s", "peak_memory_bytes", "macs")
+"""Metrics in which crossovers are looked for."""
+
+
+def crossovers_of(group: Group) -> list[Crossover]:
+    """From which size on each vHeat beats its baselines, in throughput, memory and multiply-adds."""
+    found = []
+    pairs = pairs_of(group)
+    for metric in CROSSED:
+        series = {one.subject: one for one in group.series(metric)}
+        for pair in pairs:
+            a, b = series.get(pair.focus), series.get(pair.baseline)
+            if a is not None and b is not None and len(_common_sizes(a, b)) > 1:
+                found.append(crossover(a, b))
+    return found
+
+
+def _common_sizes(a: Series, b: Series) -> list[tuple[int, int]]:
+    """Sizes that both were measured at, by growing area."""
+    others = {point.resolution for point in b.points}
+    return [point.resolution for point in a.points if point.resolution in others]
 
 
 def standing(a: Series, b: Series, crossing: Crossover) -> str:

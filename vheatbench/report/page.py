@@ -13,6 +13,7 @@ from vheatbench import __version__
 from vheatbench.analysis.findings import (
     Finding,
     Group,
+    crossovers_of,
     exponent_finding,
     failure_findings,
     groups_of,
@@ -54,6 +55,7 @@ class Section:
     title: str
     charts: list[Chart] = field(default_factory=list)
     exponents: list[tuple[str, ...]] = field(default_factory=list)
+    crossovers: list[tuple[str, str]] = field(default_factory=list)
     fit_warnings: list[str] = field(default_factory=list)
 
 
@@ -166,6 +168,8 @@ def _section(group: Group, id_: str, subjects: Sequence[str], several: bool) -> 
             if scaling is not None:
                 section.exponents.append(_exponent_row(metric, one, scaling))
                 section.fit_warnings += [f"{one.subject}, {LOOKS[metric].title.lower()}: {w}" for w in scaling.warnings]
+    if section.charts:
+        section.crossovers = [(LOOKS[found.metric].title, found.sentence) for found in crossovers_of(group)]
     return section
 
 
