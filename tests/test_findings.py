@@ -141,3 +141,16 @@ def test_published_numbers_pass_and_fail_by_the_exact_value():
     training = [record("vheat-t", 224, 0.1, case={"mode": "train"})]
     assert published_rows(outcomes_of(training), reference) == []
     assert run_of(records).header.suite == "resolution-scaling"
+
+
+def test_the_published_table_on_the_terminal(capsys):
+    from vheatbench.cli.table import print_run
+
+    models = {"vheat-t": {"params": 29e6, "exact_params": 28e6, "exact_macs": 9e9, "throughput": 1514}}
+    print_run(run_of([record("vheat-t", 224, 0.1)], reference={"source": "A paper.", "tolerance": 0.01, "models": models}))
+    output = capsys.readouterr().out
+    assert "pass +0.00%" in output
+    assert "FAIL -49.33%" in output
+    assert "A paper." in output
+    print_run(run_of([record("vheat-t", 224, 0.1)]))
+    assert "published" not in capsys.readouterr().out

@@ -83,3 +83,12 @@ def test_resizing_rules():
     assert torch.allclose(constant, torch.full((7, 9, 2), 0.25))
     with pytest.raises(ValueError, match="'bicubic' or 'zeropad'"):
         resize_frequencies(embedding, (4, 4), "nearest")
+
+
+def test_a_size_first_seen_in_inference_can_be_trained_on():
+    operator = HeatOperator(4, (7, 7))
+    embedding = torch.rand(11, 13, 4)
+    with torch.inference_mode():
+        operator(torch.rand(1, 11, 13, 4), embedding)
+    operator(torch.rand(1, 11, 13, 4), embedding).sum().backward()
+    assert operator.dwconv.weight.grad is not None

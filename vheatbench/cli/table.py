@@ -31,6 +31,7 @@ def print_run(run: Run) -> None:
     from rich.table import Table
 
     from vheatbench.analysis.outcomes import outcomes_of
+    from vheatbench.cli.published import published_table
 
     outcomes = outcomes_of(run.records)
     variants = list(dict.fromkeys(outcome.case.variant for outcome in outcomes))
@@ -52,13 +53,16 @@ def print_run(run: Run) -> None:
         row.append(_notes(outcome))
         table.add_row(*(_plain(cell) for cell in row))
     width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(table)
-    errors = Console(stderr=True, highlight=False, width=width)
+    console = Console(width=width, highlight=False)
+    console.print(table)
+    published = published_table(run)
+    if published is not None:
+        console.print(published)
     for problem in run.problems:
-        errors.print(_plain(f"! {problem}"))
+        print(f"! {problem}", file=sys.stderr)
     for outcome in outcomes:
         for text in outcome.warnings:
-            errors.print(_plain(f"! {outcome.case.label}: {text}"))
+            print(f"! {outcome.case.label}: {text}", file=sys.stderr)
 
 
 def device_name(run: Run) -> str:

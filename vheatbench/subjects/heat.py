@@ -101,7 +101,9 @@ def resize_frequencies(embedding: Tensor, grid: tuple[int, int], how: FrequencyR
 
 @functools.lru_cache(maxsize=32)
 def _cached_cosine_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return cosine_matrix(n, dtype, device)
+    # a tensor made in inference mode could never be used in training, and this one outlives the call
+    with torch.inference_mode(False):
+        return cosine_matrix(n, dtype, device)
 
 
 @register_notrace_module
