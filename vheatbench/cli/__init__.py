@@ -9,7 +9,8 @@ import typer
 from vheatbench import __version__
 from vheatbench.cli import env, merge, models, report, run, show, suites
 from vheatbench.cli.exits import FAILED
-from vheatbench.errors import UserError
+from vheatbench.cli.output import forget_stdout, prepare_streams
+from vheatbench.errors import StoreError, UserError
 
 app = typer.Typer(
     name="vheatbench",
@@ -45,12 +46,23 @@ def _options(
 
 def main() -> None:
     """Entry point: bad input is one line and exit code 2, never a traceback."""
+    prepare_streams()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         print(f"vheatbench: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except StoreError as error:
+        print(f"vheatbench: {error}", file=sys.stderr)
+        raise SystemExit(FAILED) from None
     except BrokenPipeError:
         # the reader of our output is gone (``vheatbench show | head``): nothing to say to nobody
-        sys.stderr.close()
+        forget_stdout()
+        raise SystemExit(FAILED) from None
+    except OSError as error:  # stdout on a full disk, no folder for temporary files, no more processes
+        forget_stdout()
+        print(f"vheatbench: {error}", file=sys.stderr)
         raise SystemExit(FAILED) from None

@@ -21,7 +21,7 @@ def comma_list(text: str | None) -> list[str] | None:
 def numbers_or_words(text: str | None) -> list[Any] | None:
     """As :func:`comma_list`, whole numbers as int."""
     values = comma_list(text)
-    return None if values is None else [int(v) if re.fullmatch(r"-?\d+", v) else v for v in values]
+    return None if values is None else [int(v) if re.fullmatch(r"-?[0-9]{1,18}", v) else v for v in values]
 
 
 def booleans(text: str | None, option: str) -> list[bool] | None:
@@ -40,15 +40,25 @@ def shard(text: str | None) -> tuple[int, int] | None:
     """``2/5`` to (2, 5). Raises UserError for anything else."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--shard {text!r}: give i/n with 1 <= i <= n, for example 2/5")
     return int(match[1]), int(match[2])
 
 
+def device_numbers(text: str) -> list[int] | None:
+    """``0,1`` to [0, 1], each once; ``all`` to None. Raises UserError for anything else."""
+    if text == "all":
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,4}", word) for word in words):
+        raise UserError(f"--devices {text!r}: give GPU numbers such as 0,1, or all")
+    return list(dict.fromkeys(map(int, words)))
+
+
 def device_kind(text: str) -> tuple[str, int | None]:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1`` to kind and index."""
-    match = re.fullmatch(r"(auto|cpu|cuda)(?::(\d+))?", text)
+    match = re.fullmatch(r"(auto|cpu|cuda)(?::([0-9]{1,4}))?", text)
     if not match or (match[2] and match[1] != "cuda"):
         raise UserError(f"unknown device {text!r}: auto, cpu, cuda or cuda:INDEX")
     return match[1], int(match[2]) if match[2] else None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from vheatbench.cli import exits
-from vheatbench.cli.parse import booleans, comma_list, device_kind, numbers_or_words, shard
-from vheatbench.errors import UserError
+from vheatbench.cli.parse import booleans, comma_list, device_kind, device_numbers, numbers_or_words, shard
+from vheatbench.errors import StoreError, UserError
 
 if TYPE_CHECKING:
     from vheatbench.case import Case
@@ -21,7 +24,12 @@ if TYPE_CHECKING:
     from vheatbench.suites import Suite
 
 
+PLANNED = {"resume", "out", "device", "devices", "json_", "quiet"}
+"""Options that may stand beside ``--resume``: they do not change what is measured."""
+
+
 def run(
+    context: typer.Context,
     suite: str = typer.Option("resolution-scaling", help="Name of a suite, or the path of a YAML file."),
     model: str | None = typer.Option(
         None, help="Instead of the suite's subjects: aliases, timm names or package.module:name, by commas."
@@ -47,6 +55,7 @@ def run(
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
     """Measure a suite: throughput, latency, FLOPs, peak memory of every case, each in a fresh process."""
+    _check_devices(device, devices)
     overrides = {
         "subjects": comma_list(model),
         "resolution": comma_list(resolution),
@@ -63,8 +72,10 @@ def run(
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if resume is not None:
-        if overrides or shard_ or dry_run:
-            raise UserError("--resume continues a run as it was planned: leave the other options out")
+        others = [name for name in context.params if name not in PLANNED and _given(context, name)]
+        if others:
+            option = f"--{others[0].rstrip('_').replace('_', '-')}"
+            raise UserError(f"--resume continues a run as it was planned: leave {option} out")
         _finish(_resume(resume, out, device, devices, quiet), json_)
         return
     part = shard(shard_)
@@ -76,8 +87,26 @@ def run(
     header = _header(chosen, plan, inspection, shard_)
     from vheatbench.store.write import RunWriter
 
-    writer = RunWriter.create(out, header)
+    try:
+        writer = RunWriter.create(out, header)
+    except ValueError as error:  # an infinite time limit, say
+        raise UserError(f"suite {chosen.name!r} cannot be kept: {error}") from None
     _finish(_carry_out(writer, served, quiet), json_)
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _check_devices(device: str, devices: str | None) -> None:
+    kind, index = device_kind(device)
+    if devices is not None:
+        device_numbers(devices)
+        if kind == "cpu":
+            raise UserError("--devices names GPUs: leave --device cpu out")
+        if index is not None:
+            raise UserError(f"--devices {devices} and --device {device} name GPUs both: leave one out")
 
 
 def _plan(
@@ -130,20 +159,9 @@ def _likely_kind() -> str:
 
 def _served_devices(kind: str, device: str, devices: str | None, inspection: Inspection) -> list[str]:
     if kind == "cpu":
-        if devices is not None:
-            raise UserError("--devices names GPUs: leave --device cpu out")
         return ["cpu"]
     there = inspection.cuda_devices
-    _, index = device_kind(device)
-    if devices is None:
-        indices = [index or 0]
-    elif devices == "all":
-        indices = list(range(there))
-    else:
-        words = comma_list(devices) or []
-        if not all(word.isdigit() for word in words):
-            raise UserError(f"--devices {devices!r}: give GPU numbers such as 0,1, or all")
-        indices = list(dict.fromkeys(int(word) for word in words))
+    indices = [device_kind(device)[1] or 0] if devices is None else device_numbers(devices) or list(range(there))
     if max(indices) >= there:
         raise UserError(f"GPU {max(indices)} does not exist: torch sees {there} (0 to {there - 1})")
     return [f"cuda:{i}" for i in indices]
@@ -178,17 +196,18 @@ def _resume(name: str, out: Path, device: str, devices: str | None, quiet: bool)
 
     writer = RunWriter.resume(find_run(name, out))
     plan = writer.header.plan
+    kind = plan[0].device if plan else "cpu"
+    wanted, option = (device_kind(device)[0], "--device") if devices is None else ("cuda", "--devices")
+    if wanted not in ("auto", kind):
+        raise UserError(f"{writer.path} was planned for {kind}, and a case keeps its device: leave {option} out")
     inspection = inspect_machine([])
     differing = differing_keys(writer.header.environment, inspection.environment)
     if differing:
-        writer.close()
         raise UserError(
             f"{writer.path} was begun in another environment ({', '.join(differing[:3])} differ"
             f"{'s' * (len(differing) == 1)}): its numbers would not compare; start a new run"
         )
-    kind = plan[0].device if plan else "cpu"
     if kind == "cuda" and inspection.cuda_devices == 0:
-        writer.close()
         raise UserError("the run was measured on CUDA, and there is no CUDA device here")
     return _carry_out(writer, _served_devices(kind, device, devices, inspection), quiet)
 
@@ -197,14 +216,13 @@ def _carry_out(writer: RunWriter, served: list[str], quiet: bool) -> Path:
     """Measure what is missing, and return the finished file."""
     from vheatbench.run.progress import make_progress
     from vheatbench.run.runner import Runner
-    from vheatbench.store.write import StoreError
     from vheatbench.suites import SuitePolicy, schedule
 
     header = writer.header
     timetable = schedule(header.plan, header.rounds)
     progress = make_progress(timetable, writer.done, quiet)
     runner = Runner(writer, SuitePolicy.model_validate(header.policy), served, progress)
-    with writer:
+    with writer, _terminated_as_interrupted():
         try:
             with progress:
                 runner.run(timetable)
@@ -212,9 +230,23 @@ def _carry_out(writer: RunWriter, served: list[str], quiet: bool) -> Path:
         except KeyboardInterrupt:
             _say_interrupted(writer)
             raise typer.Exit(exits.INTERRUPTED) from None
-        except StoreError as error:
-            print(f"vheatbench: {error}", file=sys.stderr)
-            raise typer.Exit(exits.FAILED) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # no room for temporary files, no more processes
+            resume = f"vheatbench run --resume {shlex.quote(str(writer.path))}"
+            raise StoreError(
+                f"{error}; the {writer.count} records so far are safe: continue with `{resume}`"
+            ) from error
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, with which a cluster announces the end of a job, does what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say_interrupted(writer: RunWriter) -> None:

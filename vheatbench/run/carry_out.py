@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vheatbench.case import Case
-from vheatbench.errors import UserError
+from vheatbench.errors import UserError, one_line
 from vheatbench.measure.device import energy_metrics
 from vheatbench.measure.flops import count_flops, count_with_fvcore, disagreement, flop_metrics
 from vheatbench.measure.memory import host_baseline, measure_memory
@@ -34,6 +34,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+NO_MEMORY = ("out of memory", "can't allocate memory", "could not create a memory", "bad_alloc")
+"""What libraries say, in errors of general types, when an allocation fails."""
 AGREEMENT = 0.01
 """Relative difference from which two counts of multiply-adds are said to disagree."""
 
@@ -61,20 +63,20 @@ def carry_out(task: MeasureTask) -> Record:
     started = time.monotonic()
     try:
         _measure(case, policy, record)
-    except Exception as error:  # whatever a model raises is this case's result
+    except (Exception, SystemExit) as error:  # whatever a model raises is this case's result
         record.status, record.reason = classify(error)
     record.elapsed_s = time.monotonic() - started
     return record
 
 
-def classify(error: Exception) -> tuple[Status, str]:
+def classify(error: BaseException) -> tuple[Status, str]:
     """Status and one-line reason of an exception."""
     text = str(error).strip()
-    line = text.splitlines()[0] if text else type(error).__name__
+    line = one_line(text) or type(error).__name__
     if isinstance(error, UserError):
         return "skipped", line
-    allocation = "can't allocate memory" in text or "could not create a memory" in text.lower()
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or allocation or "out of memory" in text.lower():
+    memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    if memory or any(words in text.lower() for words in NO_MEMORY):
         return "oom", f"out of memory: {line}"
     return "failed", f"{type(error).__name__}: {line}"
 
@@ -132,7 +134,9 @@ def _prepare_device(case: Case, policy: SuitePolicy) -> torch.device:
         # The limit makes torch raise instead of the kernel killing something. It counts private data
         # mappings only, so the gigabytes of address space that libraries reserve do not matter.
         limit = policy.memory_limit_gib * GIB if policy.memory_limit_gib else memory_limit("cpu")
-        resource.setrlimit(resource.RLIMIT_DATA, (int(limit), resource.RLIM_INFINITY))
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        soft = int(limit) if hard == resource.RLIM_INFINITY else min(int(limit), hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
     # float32 means float32: torch's own default already allows TF32 in convolutions
     torch.backends.cuda.matmul.allow_tf32 = case.dtype == "tf32"
     torch.backends.cudnn.allow_tf32 = case.dtype == "tf32"
@@ -172,9 +176,13 @@ def _count(case: Case, policy: SuitePolicy, record: Record) -> None:
         other = count_with_fvcore(real.model, torch.zeros(batch, *real.input_shape))
         coverage |= {"fvcore_macs": other.macs, "fvcore_skipped": other.skipped}
         record.metrics["macs_fvcore"] = Metric(
-            value=other.macs / batch, unit="MAC/image", direction="lower", deterministic=True,
-            how=f"fvcore with handlers for fused attention and broadcast products, norms included, {form}, batch {batch}",
-        )  # fmt: skip
+            value=other.macs / batch,
+            unit="MAC/image",
+            direction="lower",
+            how="fvcore with handlers added for fused attention and broadcast products, norms included, "
+            f"{form}, batch {batch}",
+            deterministic=True,
+        )
         _compare_counts(count.macs, other.products, "fvcore (norms left out)", coverage, record)
         del real
         gc.collect()

@@ -11,7 +11,7 @@ from vheatbench.errors import UserError
 from vheatbench.measure.environment import environment
 from vheatbench.measure.flops import TRAIN_FACTOR, count_flops
 from vheatbench.measure.footprint import activation_bytes
-from vheatbench.run.carry_out import DTYPES, memory_limit
+from vheatbench.run.carry_out import DTYPES, classify, memory_limit
 from vheatbench.run.task import Forecast, Inspection, InspectTask
 from vheatbench.subjects.catalog import build, find_subject
 
@@ -48,6 +48,8 @@ def _problem(case: Case) -> str | None:
             build(case, "meta")
     except UserError as error:
         return str(error)
+    except Exception:  # the model's own failure: a result, which the case's record will hold
+        return None
     return None
 
 
@@ -75,7 +77,7 @@ def _foresee(case: Case, flops_per_s: float | None) -> Forecast:
         resident += images.numel() * images.element_size()
         peak = resident + activation_bytes(step, [*weights, images])
     except Exception as error:  # reported with the case; the run records it too
-        return Forecast(case_id=case.id, problem=str(error).splitlines()[0] if str(error) else type(error).__name__)
+        return Forecast(case_id=case.id, problem=classify(error)[1])
     seconds = None
     if flops_per_s is not None:
         seconds = STARTUP_S + STEPS * 2 * macs / (EFFICIENCY * flops_per_s)

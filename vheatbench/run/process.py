@@ -17,6 +17,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from vheatbench.errors import one_line
+
+WORKER = "vheatbench.run.worker"
+"""Module whose ``main`` is the worker process."""
+
 End = Literal["answered", "timeout", "killed", "crashed", "stopped"]
 
 
@@ -50,7 +55,7 @@ class Worker:
                 if self._stopped:
                     return Outcome("stopped", "", "stopped before it started", 0.0)
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "vheatbench.run.worker", str(answer.fileno()), str(os.getpid())],
+                    _command(answer.fileno()),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -64,10 +69,10 @@ class Worker:
                 self._process.communicate(task.model_dump_json().encode(), timeout=timeout_s)
             except subprocess.TimeoutExpired:
                 timed_out = True
-                self._kill()
-            except BaseException:
-                self._kill()
-                raise
+            finally:
+                # also after an answer: what a worker left running would disturb the next case
+                self._signal_group()
+                self._process.wait()
             elapsed = time.monotonic() - started
             answer.seek(0)
             text = answer.read().decode("utf-8", "replace")
@@ -83,15 +88,10 @@ class Worker:
             if self._process is not None and self._process.returncode is None:
                 self._signal_group()
 
-    def _kill(self) -> None:
-        self._signal_group()
-        assert self._process is not None
-        self._process.wait()
-
     def _signal_group(self) -> None:
         """Kill the worker and what it started (compile workers, data loaders)."""
         assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def _outcome(
@@ -113,10 +113,19 @@ class Worker:
         return Outcome("crashed", "", f"the worker process ended with code {code}{_last_words(tail)}", elapsed)
 
 
+def _command(answer_fd: int) -> list[str]:
+    """The worker finds the modules that the runner finds, in the same order.
+
+    With ``-m`` the working directory would come first, and a ``random.py`` in it would pass for Python's.
+    """
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {WORKER} import main; main()"
+    return [sys.executable, "-c", code, str(answer_fd), str(os.getpid())]
+
+
 def _last_words(tail: str) -> str:
     """The last line of a log that says something: usually the exception."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", tail).splitlines() if line.strip()]
-    return f": {lines[-1][:300]}" if lines else ""
+    return f": {one_line(lines[-1])}" if lines else ""
 
 
 def _oom_kills() -> int:

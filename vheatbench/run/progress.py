@@ -28,7 +28,8 @@ def outcome(record: Record) -> str:
     memory = record.metrics.get("peak_memory_bytes")
     assert latency.value is not None
     assert throughput.value is not None
-    text = f"{latency.value * 1e3:.4g} ms  {throughput.value:.3g} images/s"
+    speed = f"{throughput.value:.0f}" if throughput.value >= 1000 else f"{throughput.value:.3g}"
+    text = f"{latency.value * 1e3:.4g} ms  {speed} images/s"
     if memory is not None and memory.value is not None:
         text += f"  {memory.value / 2**20:.0f} MiB"
     return text + (f"  [{len(record.warnings)} warnings]" if record.warnings else "")
@@ -122,7 +123,7 @@ class LiveProgress:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[times]}"),
-            TextColumn("[bold]{task.fields[now]}"),
+            TextColumn("{task.fields[now]}", style="bold", markup=False),
             console=self._console,
             transient=True,
         )

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
+from pydantic import ValidationError
+
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.run.process import Outcome, Worker
@@ -92,12 +94,20 @@ class Runner:
                 if record is None:
                     return
                 with self._lock:
-                    self._writer.append(record)
+                    record = self._keep(record)
                     records.append(record)
                     self._progress.finished(record, device)
         except BaseException as error:  # handed to the thread that waits
             self._error = self._error or error
             self._halt()
+
+    def _keep(self, record: Record) -> Record:
+        try:
+            self._writer.append(record)
+        except ValueError as error:  # NaN, say: a result that cannot be stored is a failed case
+            record = _failure(record.case, record.round, record.started, "failed", str(error), record.elapsed_s)
+            self._writer.append(record)
+        return record
 
     def _halt(self) -> None:
         self._stop.set()
@@ -141,16 +151,19 @@ def worker_environment(device: str, policy: SuitePolicy) -> dict[str, str]:
 
 def _record(case: Case, round_: int, started: str, outcome: Outcome) -> Record:
     if outcome.end == "answered":
-        record = Record.model_validate_json(outcome.answer)
+        try:
+            record = Record.model_validate_json(outcome.answer)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"the worker answered with no valid record: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            return _failure(case, round_, started, "failed", reason, outcome.elapsed_s)
         record.elapsed_s = outcome.elapsed_s
         return record
     status: Status = {"timeout": "timeout", "killed": "oom"}.get(outcome.end, "failed")  # type: ignore[assignment]
+    return _failure(case, round_, started, status, outcome.reason, outcome.elapsed_s)
+
+
+def _failure(case: Case, round_: int, started: str, status: Status, reason: str, elapsed_s: float) -> Record:
     return Record(
-        case=case,
-        case_id=case.id,
-        round=round_,
-        status=status,
-        reason=outcome.reason,
-        started=started,
-        elapsed_s=outcome.elapsed_s,
+        case=case, case_id=case.id, round=round_, status=status, reason=reason, started=started, elapsed_s=elapsed_s
     )

@@ -1,10 +1,11 @@
-"""The worker process: ``python -m vheatbench.run.worker ANSWER_FD``, the task as JSON on stdin.
+"""The worker process: arguments are the answer's file descriptor and the runner's id, the task is JSON on stdin.
 
-The answer goes to a pipe of its own, because models and libraries print what they like on stdout.
+The answer goes to a file of its own, because models and libraries print what they like on stdout.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -42,11 +43,12 @@ def main() -> None:
         from vheatbench.run.inspect import inspect
 
         answer = inspect(task).model_dump_json()
-    with os.fdopen(answer_fd, "w", encoding="utf-8") as pipe:
-        pipe.write(answer)
+    with os.fdopen(answer_fd, "w", encoding="utf-8") as file:
+        file.write(answer)
     # tearing down CUDA, thread pools and compile workers can hang or crash after the work is done
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a model may have closed or replaced it
+            stream.flush()
     os._exit(0)
 
 

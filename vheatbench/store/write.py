@@ -16,15 +16,11 @@ from types import TracebackType
 
 from pydantic import BaseModel
 
-from vheatbench.errors import UserError
+from vheatbench.errors import StoreError, UserError
 from vheatbench.store.read import PARTIAL, Run, parse_line, read_run
 from vheatbench.store.schema import SCHEMA_VERSION, Footer, Header, Record
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-class StoreError(Exception):
-    """A run file could not be written; the message says what is safe and how to go on."""
 
 
 def run_file_name(header: Header) -> str:

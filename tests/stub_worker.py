@@ -1,0 +1,147 @@
+"""A worker process without torch, which does what its case's subject says: ``run.process.WORKER`` for tests.
+
+``python -m stub_worker ARGUMENTS`` is the command line with such workers. The folder ``STUB`` in the
+environment holds what is known of them: ``log`` with a line for every start and end, pid files; while the
+file ``hold`` is in it, the subject ``held`` does not end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from vheatbench.case import Case
+from vheatbench.run.task import Forecast, Inspection, InspectTask, MeasureTask
+from vheatbench.run.worker import die_with_parent
+from vheatbench.store.schema import Metric, Record, Samples
+
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+"""For processes that shall find this module, and the vheatbench beside it."""
+HERE = Path(os.environ.get("STUB", "."))
+
+
+def main() -> None:
+    """Like ``vheatbench.run.worker.main``."""
+    answer_fd, parent = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(parent)
+    task = TypeAdapter(MeasureTask | InspectTask).validate_json(sys.stdin.buffer.read())
+    if isinstance(task, InspectTask):
+        while (HERE / "hold-inspection").exists():
+            (HERE / f"pid-{os.getpid()}").touch()
+            time.sleep(0.01)
+        os.write(answer_fd, inspection(task).model_dump_json().encode())
+        return
+    case = task.case
+    log("start", case, task.round)
+    print("rubbish on stdout", flush=True)
+    answer = deed(case, answer_record(case, task.round))
+    log("end", case, task.round)
+    with os.fdopen(answer_fd, "w") as file:
+        file.write(answer)
+
+
+def inspection(task: InspectTask) -> Inspection:
+    unknown = [f"unknown model {case.subject!r}" for case in task.cases if case.subject == "unknown"]
+    environment = {"host": "stub", "packages": {"torch": os.environ.get("STUB_TORCH", "2.6")}}
+    forecasts = [Forecast(case_id=case.id, macs=1e9, peak_bytes=2**30, seconds=7.0) for case in task.cases]
+    return Inspection(
+        environment=environment,
+        cuda_devices=int(os.environ.get("STUB_GPUS", "0")),
+        problems=unknown[:1],
+        forecasts=forecasts if task.foresee else [],
+        memory_bytes={"cpu": 2**31, "cuda": 2**31},
+    )
+
+
+def answer_record(case: Case, round_: int) -> Record:
+    def metric(value: float, unit: str) -> Metric:
+        return Metric(value=value, low=value * 0.99, high=value * 1.01, unit=unit, how="made up")
+
+    return Record(
+        case=case,
+        case_id=case.id,
+        round=round_,
+        status="ok",
+        metrics={
+            "latency_s": metric(0.002, "s"),
+            "throughput_images_per_s": metric(1234.5, "images/s"),
+            "macs": Metric(value=1e9, unit="MAC/image", how="made up", deterministic=True),
+        },
+        samples={"latency_s": Samples(unit="s", values=[0.002] * 2000)},
+        warnings=["noisy: the median is known to ±12% only"],
+        started="2026-01-01T00:00:00+00:00",
+    )
+
+
+def deed(case: Case, record: Record) -> str:
+    """What the subject says, then the answer."""
+    kind = case.subject
+    if kind == "held":
+        (HERE / f"pid-{os.getpid()}").touch()
+        while (HERE / "hold").exists():
+            time.sleep(0.01)
+    elif kind == "meet":
+        while (HERE / "log").read_text().count("start meet") < 2:
+            time.sleep(0.01)
+    elif kind == "killed":
+        print("last words", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "exits":
+        os._exit(3)
+    elif kind == "leaves":
+        sys.exit("\x1b[31mgone fishing\x1b[0m\n\n")
+    elif kind == "silent":
+        os._exit(0)
+    elif kind == "raises":
+        raise RuntimeError("no such luck")
+    elif kind in ("sleeps", "orphan"):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        (HERE / "child").write_text(str(child.pid))
+        time.sleep(600 if kind == "sleeps" else 0)
+    elif kind == "garbage":
+        return '{"line": "rec'
+    elif kind == "holes":  # NaN has no JSON form: pydantic writes null
+        return record.model_dump_json().replace("0.002", "null")
+    elif kind == "unkeepable":
+        return record.model_copy(update={"conditions": {"threads": 1}}).model_dump_json().replace(
+            '"threads":1', '"threads":1e999'
+        )  # fmt: skip
+    elif kind == "stranger":
+        return record.model_copy(update={"case_id": "0" * 12}).model_dump_json()
+    elif kind == "fails":
+        return record.model_copy(update={"status": "failed", "reason": "ValueError: as asked"}).model_dump_json()
+    return record.model_dump_json()
+
+
+def log(event: str, case: Case, round_: int) -> None:
+    entry = [event, case.subject, case.id, str(round_), os.environ.get("CUDA_VISIBLE_DEVICES", "-")]
+    with (HERE / "log").open("a") as file:
+        file.write(" ".join(entry) + "\n")
+
+
+def measured(folder: Path) -> list[list[str]]:
+    """The log of a folder, split: event, subject, case id, round, visible GPUs."""
+    path = folder / "log"
+    return [line.split(" ") for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def a_suite(folder: Path, *subjects: str, **policy: object) -> str:
+    """A suite file in ``folder``; its path."""
+    path = folder / "stub.yaml"
+    path.write_text(json.dumps({"subjects": list(subjects), "axes": {"resolution": [32, 64]}, "policy": policy}))
+    return str(path)
+
+
+if __name__ == "__main__":
+    from vheatbench import cli
+    from vheatbench.run import process
+
+    process.WORKER = "stub_worker"
+    cli.main()
