@@ -147,7 +147,8 @@ def test_the_published_table_on_the_terminal(capsys):
     from vheatbench.cli.table import print_run
 
     models = {"vheat-t": {"params": 29e6, "exact_params": 28e6, "exact_macs": 9e9, "throughput": 1514}}
-    print_run(run_of([record("vheat-t", 224, 0.1)], reference={"source": "A paper.", "tolerance": 0.01, "models": models}))
+    reference = {"source": "A paper.", "tolerance": 0.01, "models": models}
+    print_run(run_of([record("vheat-t", 224, 0.1)], reference=reference))
     output = capsys.readouterr().out
     assert "pass +0.00%" in output
     assert "FAIL -49.33%" in output

@@ -454,3 +454,11 @@ def test_the_stub_is_as_strict_as_the_worker() -> None:
     """Stub answers pass the same schema, or the tests above would prove little."""
     record = stub_worker.answer_record(a_case("well"), 0)
     assert Record.model_validate_json(record.model_dump_json()) == record
+
+
+def test_threads_sleep_while_they_wait_unless_the_user_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    assert process.calm_threads() == {"OMP_WAIT_POLICY": "PASSIVE"}
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert process.calm_threads() == {}

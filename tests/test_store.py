@@ -432,3 +432,11 @@ def test_the_store_imports_nothing_heavy() -> None:
         "assert not {'torch', 'timm', 'pandas', 'numpy'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_a_suites_name_means_its_newest_run(tmp_path):
+    for day, suite in ((1, "smoke"), (3, "smoke"), (2, "smoke"), (4, "smoke-large")):
+        header = a_header(suite=suite, created=f"2026-01-0{day}T00:00:00+00:00", run_id=f"0000000{day}")
+        with RunWriter.create(tmp_path, header) as writer:
+            writer.finish()
+    assert find_run("smoke", tmp_path).name.startswith("20260103T000000Z-smoke-")

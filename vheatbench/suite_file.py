@@ -12,10 +12,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from vheatbench.case import DeviceType
-from vheatbench.errors import UserError
-from vheatbench.suites import Axes, SubjectEntry, Suite, SuitePolicy
+from vheatbench.errors import UserError, one_line
+from vheatbench.suites import Axes, Reference, ReferenceRow, SubjectEntry, Suite, SuitePolicy
 
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 100_000
+MAX_DEPTH = 20
+"""Lists and mappings within each other. PyYAML takes minutes over a file of opening brackets."""
+
+
+OPTIONS = {"subjects": "model", "timeout_s": "timeout", "memory_limit_gib": "memory-limit"}
+"""Command line options that are not called as the field they override."""
 
 
 def suite_folders() -> list[Path]:
@@ -51,10 +57,10 @@ def load_suite(name: str, device: DeviceType = "cpu", overrides: dict[str, Any] 
     merged = _specialise(content, device)
     for key, value in (overrides or {}).items():
         section = "axes" if key in Axes.model_fields else "policy" if key in SuitePolicy.model_fields else None
-        if section:
-            merged[section] = {**merged.get(section, {}), key: value}
-        else:
+        if section is None:
             merged[key] = value
+        elif isinstance(given := merged.get(section, {}), dict):  # anything else is refused below
+            merged[section] = {**given, key: value}
     merged.setdefault("name", path.stem)
     try:
         return Suite.model_validate(merged)
@@ -65,9 +71,13 @@ def load_suite(name: str, device: DeviceType = "cpu", overrides: dict[str, Any] 
 def _find(name: str) -> Path:
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(name)
-        if not path.is_file():
-            raise UserError(f"suite file {name!r} does not exist")
-        return path
+        try:
+            if path.is_file():
+                return path
+            what = "is a folder" if path.is_dir() else "does not exist"
+        except OSError as error:
+            what = f"cannot be read ({error.strerror})"
+        raise UserError(f"suite file {_short(name)} {what}")
     known = list_suites()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -87,25 +97,31 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     try:
-        # a few nested aliases can stand for billions of values
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise UserError(f"{path}:{_line(event.start_mark)}: YAML aliases are not allowed, write it out")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        _check_events(text, path)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _check_keys(node, path)
+        lines = dict(_node_lines(node, ()))
+        content = loader.construct_document(node) if node is not None else None
     except yaml.constructor.ConstructorError as error:
         raise UserError(
-            f"{path}:{_line(error.problem_mark)}: a suite holds plain data only ({error.problem})"
+            f"{path}:{_line(error.problem_mark)}: a suite holds plain data only ({one_line(str(error.problem))})"
         ) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{path}:{line}: not valid YAML ({one_line(str(error.reason))})") from None
+    except yaml.YAMLError as error:
         line = _line(getattr(error, "problem_mark", None))
-        raise UserError(f"{path}:{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        raise UserError(
+            f"{path}:{line}: not valid YAML ({one_line(getattr(error, 'problem', None) or str(error))})"
+        ) from None
+    except (ValueError, LookupError, AttributeError) as error:  # what PyYAML lets through of a '!!bool perhaps'
+        raise UserError(f"{path}: a value is not of the kind that it is written as ({one_line(str(error))})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: a suite is a mapping with 'subjects' and 'axes', not a {type(content).__name__}")
     unknown = [key for key in content if key not in _SECTIONS]
-    lines = dict(_node_lines(node, ()))
     if unknown:
-        line = lines.get((unknown[0],), 1)
+        line = lines.get((str(unknown[0]),), 1)
         raise UserError(f"{path}:{line}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(_SECTIONS))}")
     devices = content.get("devices", {})
     if (
@@ -115,6 +131,41 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
     ):
         raise UserError(f"{path}:{lines.get(('devices',), 1)}: 'devices' holds mappings named 'cpu' and 'cuda'")
     return content, lines
+
+
+def _check_events(text: str, path: Path) -> None:
+    """Refuse what a short file can be made to explode with: aliases and endless nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(f"{path}:{_line(event.start_mark)}: YAML aliases are not allowed, write it out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UserError(f"{path}:{_line(event.start_mark)}: nested more than {MAX_DEPTH} levels deep")
+
+
+def _check_keys(node: yaml.Node | None, path: Path) -> None:
+    """Refuse a key that stands twice in one mapping: YAML itself silently takes the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise UserError(
+                        f"{path}:{_line(key.start_mark)}: {_short(key.value)} stands twice, "
+                        f"first in line {seen[key.value]}: keep one"
+                    )
+                seen[key.value] = _line(key.start_mark)
+            _check_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_keys(value, path)
+
+
+def _short(value: Any) -> str:
+    """A value from the file as Python writes it, cut to what fits a line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
 
 def _line(mark: Any) -> int:
@@ -127,8 +178,9 @@ def _node_lines(node: yaml.Node | None, path: tuple[Any, ...]) -> Iterator[tuple
     yield path, node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield from _node_lines(value, (*path, key.value))
-            yield (*path, key.value), key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode):
+                yield from _node_lines(value, (*path, key.value))
+                yield (*path, key.value), key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
         for i, value in enumerate(node.value):
             yield from _node_lines(value, (*path, i))
@@ -158,13 +210,15 @@ def _explain(
     location = tuple(part for part in first["loc"] if not (isinstance(part, str) and re.search(r"[\[\]]|^int$", part)))
     key = ".".join(str(part) for part in location) or "the suite"
     origin = location[1] if len(location) > 1 and location[0] in ("axes", "policy") else location[0] if location else ""
+    if location == ("policy",):  # fields that do not go together: name the one that was typed
+        origin = next((key for key in overrides if key in SuitePolicy.model_fields), origin)
     if origin in overrides:
-        where = f"--{'model' if origin == 'subjects' else str(origin).replace('_', '-')}"
+        where = f"--{OPTIONS.get(str(origin), str(origin).replace('_', '-'))}"
     else:
         line = next(
             (
                 lines[prefix]
-                for n in range(len(location), -1, -1)
+                for n in range(len(location), 0, -1)
                 for prefix in (("devices", device, *location[:n]), location[:n])
                 if prefix in lines
             ),
@@ -176,17 +230,23 @@ def _explain(
     kind = first["type"]
     if kind == "literal_error" or (kind.startswith("int_") and "batch" in location):
         allowed = "a whole number of at least 1, or 'largest'" if "batch" in location else context.get("expected")
-        what = f"{given!r} is not allowed; allowed: {allowed}"
+        what = f"{_short(given)} is not allowed; allowed: {allowed}"
+    elif kind == "bool_parsing":
+        what = f"{_short(given)} is not allowed; allowed: true, false"
+    elif kind in ("list_type", "dict_type", "model_type"):
+        what = f"must be a {'list' if kind == 'list_type' else 'mapping'}, not {_short(given)}"
     elif kind == "extra_forbidden":
         models: dict[str, type[BaseModel]] = {"axes": Axes, "policy": SuitePolicy, "subjects": SubjectEntry}
-        what = f"unknown key; allowed: {', '.join(models.get(str(location[0]), Suite).model_fields)}"
+        models["reference"] = Reference if len(location) == 2 else ReferenceRow
+        model = models.get(str(location[0]), Suite) if len(location) > 1 else Suite
+        what = f"unknown key; allowed: {', '.join(model.model_fields)}"
     elif kind == "too_short":
         what = "is empty: give at least one value"
     elif kind == "missing":
         what = "is missing"
     else:
-        what = f"{first['msg'].removeprefix('Value error, ')}" + (
-            f", not {given!r}" if kind != "value_error" and not isinstance(given, dict) else ""
+        what = one_line(first["msg"].removeprefix("Value error, ")) + (
+            f", not {_short(given)}" if kind != "value_error" and not isinstance(given, dict) else ""
         )
     more = (
         f" (and {error.error_count() - 1} more)" if kind not in ("literal_error",) and error.error_count() > 2 else ""

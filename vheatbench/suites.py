@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 import re
@@ -25,8 +26,18 @@ class _Part(BaseModel):
 class SubjectEntry(_Part):
     """A subject and what its constructor is given."""
 
-    model: str
+    model: str = Field(min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
+        # they travel to the worker and into the record as JSON; YAML also knows dates, sets and bytes
+        try:
+            json.dumps(options, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"options are numbers, words, true, false, null, lists and mappings ({error})") from None
+        return options
 
 
 class Axes(_Part):
@@ -45,10 +56,11 @@ class Axes(_Part):
     def _sizes(cls, values: Any) -> Any:
         return [parse_resolution(value) for value in values] if isinstance(values, list) else values
 
-    @field_validator("batch")
+    @field_validator("batch", mode="before")
     @classmethod
-    def _positive(cls, values: list[int | str]) -> list[int | str]:
-        if any(isinstance(value, int) and value < 1 for value in values):
+    def _positive(cls, values: Any) -> Any:
+        # a bool is an int for Python, and 1 for pydantic
+        if isinstance(values, list) and any(isinstance(v, bool) or (isinstance(v, int) and v < 1) for v in values):
             raise ValueError("a batch is a whole number of at least 1, or 'largest'")
         return values
 
@@ -163,9 +175,10 @@ class Suite(_Part):
         if self.policy.order == "listed":
             return cases
         generator = random.Random(self.policy.seed)
-        groups: dict[tuple[str, tuple[int, int]], list[Case]] = {}
+        groups: dict[tuple[Any, ...], list[Case]] = {}
         for case in cases:
-            groups.setdefault((case.variant, case.resolution), []).append(case)
+            # not Case.variant, which holds the options too: they belong to the subject
+            groups.setdefault(tuple(getattr(case, axis) for axis in Axes.model_fields), []).append(case)
         for group in groups.values():
             generator.shuffle(group)
         return [case for group in groups.values() for case in group]

@@ -37,11 +37,22 @@ class Outcome:
     elapsed_s: float
 
 
+def calm_threads() -> dict[str, str]:
+    """Let threads that wait for each other sleep instead of spin, unless the user has decided otherwise.
+
+    OpenMP's threads spin at the end of every parallel region. With as many threads as cores, one other
+    busy process then makes a step 10 to 30 times slower instead of up to twice.
+    """
+    if any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
+        return {}
+    return {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
 class Worker:
     """One worker process, waited for without polling; ``stop`` may be called from another thread."""
 
     def __init__(self, environment: dict[str, str] | None = None) -> None:
-        self._environment = environment or {}
+        self._environment = {**calm_threads(), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._stopped = False

@@ -129,8 +129,8 @@ def list_runs(results_dir: str | Path) -> list[Path]:
 
 
 def find_run(name: str, results_dir: str | Path) -> Path:
-    """The run file that ``name`` means: a path, ``latest``, or a file name or run id in ``results_dir``
-    or the unique beginning of one.
+    """The run file that ``name`` means: a path; ``latest``; a suite's name, for its newest run; or a file
+    name or run id in ``results_dir`` or the unique beginning of one.
 
     Raises UserError where nothing or more than one file matches, naming the nearest.
     """
@@ -147,10 +147,14 @@ def find_run(name: str, results_dir: str | Path) -> Path:
         matches = [path for path in runs if any(known.startswith(name) for known in names[path])]
     if len(matches) == 1:
         return matches[0]
+    of_suite = next((path for path in runs if name and _suite(path) == name), None)
+    if of_suite is not None:
+        return of_suite
     if matches:
         raise UserError(f"{name!r} is the beginning of {len(matches)} runs: {_some(matches)}")
     known = {text: path for path in reversed(runs) for text in names[path]}
-    near = [known[text] for text in difflib.get_close_matches(name, known, n=3, cutoff=0.5)] or runs
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = list(dict.fromkeys(known[text] for text in close)) or runs
     raise UserError(f"no run named {name!r} in {results_dir}; the nearest: {_some(near)}")
 
 
@@ -256,6 +260,15 @@ def _one_line(error: ValueError) -> str:
         text = str(error)
     # The text may quote the file: no line breaks, no terminal control sequences, no end.
     return "".join(c if c.isprintable() else " " for c in text)[:300]
+
+
+def _suite(path: Path) -> str | None:
+    """The suite in a file's header; None where there is no readable one. Names alone can be ambiguous."""
+    try:
+        with path.open("rb") as file:
+            return str(json.loads(file.readline()).get("suite"))
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _run_id(path: Path) -> str:

@@ -155,10 +155,13 @@ def _sizing(subject: Subject, case: Case) -> Sizing:
 
 def _construct(subject: Subject, kwargs: dict[str, Any], device: torch.device) -> nn.Module:
     try:
-        if device.type == "meta":
+        if device.type != "meta":
+            return subject.factory(**kwargs)
+        try:
             with device:
                 return subject.factory(**kwargs)
-        return subject.factory(**kwargs)
+        except (RuntimeError, NotImplementedError):  # it computes with real numbers while it is built
+            return subject.factory(**kwargs).to(device)
     except TypeError as error:
         raise UserError(f"model {subject.name!r} cannot be built with {kwargs}: {_first_line(error)}") from error
 
@@ -166,14 +169,16 @@ def _construct(subject: Subject, kwargs: dict[str, Any], device: torch.device) -
 def _deploy(model: nn.Module) -> tuple[nn.Module, str]:
     own = getattr(model, "deploy", None)
     if callable(own):
-        return own(), "deploy form"
+        deployed = own()
+        return deployed if isinstance(deployed, nn.Module) else model, "deploy form"
     if _fusable(model):
         return reparameterize_model(model, inplace=True), "deploy form (reparameterised)"
     return model, "as trained (no deploy form)"
 
 
 def _fusable(model: nn.Module) -> bool:
-    return not hasattr(model, "deploy") and any(
+    # RepVGG's own code has a flag of this name, which is no way to deploy
+    return not callable(getattr(model, "deploy", None)) and any(
         hasattr(module, name) for module in model.modules() for name in ("reparameterize", "fuse", "switch_to_deploy")
     )
 
@@ -215,8 +220,9 @@ def _own_subject(name: str) -> Subject:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"model {name!r}: cannot import {module_name!r} ({_first_line(error)})") from error
+    except Exception as error:  # whatever the user's module raises while it is imported
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise UserError(f"model {name!r}: cannot import {module_name!r} ({reason})") from error
     if is_model(attribute):
         return _timm_subject(name, attribute)
     factory = getattr(module, attribute, None)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from timm.layers import Mlp, PatchEmbed
 from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import nn
 
 from vheatbench.subjects.vheat import VHeat
@@ -55,7 +56,9 @@ def _vheat(model: Any, batch: int, size: tuple[int, int]) -> int:
     return int(macs + batch * dim * model.num_classes)
 
 
-def _vit(model: Any, batch: int, size: tuple[int, int]) -> int:
+def _vit(model: Any, batch: int, size: tuple[int, int]) -> int | None:
+    if not _is_plain(model):
+        return None
     patch, dim = model.patch_embed.patch_size, model.embed_dim
     patches = (size[0] // patch[0]) * (size[1] // patch[1])
     tokens = patches + model.num_prefix_tokens
@@ -63,7 +66,20 @@ def _vit(model: Any, batch: int, size: tuple[int, int]) -> int:
     for block in model.blocks:
         hidden = block.mlp.fc1.out_features
         macs += tokens * dim * (4 * dim + 2 * hidden) + 2 * tokens**2 * dim
-    return int(batch * (macs + dim * model.num_classes))
+    heads = 2 if getattr(model, "head_dist", None) is not None else 1
+    return int(batch * (macs + heads * dim * model.num_classes))
+
+
+def _is_plain(model: Any) -> bool:
+    """Whether a ViT is the one of the paper: no gated MLP, parallel block, convolutional stem, ..."""
+    return (
+        type(model.patch_embed) is PatchEmbed
+        and model.attn_pool is None
+        and all(
+            type(getattr(block, "attn", None)) is Attention and type(getattr(block, "mlp", None)) is Mlp
+            for block in model.blocks
+        )
+    )
 
 
 def _swin(model: Any, batch: int, size: tuple[int, int]) -> int:
@@ -86,7 +102,7 @@ def _swin(model: Any, batch: int, size: tuple[int, int]) -> int:
     return int(batch * (macs + dim * model.num_classes))
 
 
-_FORMULAS: tuple[tuple[type[nn.Module], Callable[[Any, int, tuple[int, int]], int]], ...] = (
+_FORMULAS: tuple[tuple[type[nn.Module], Callable[[Any, int, tuple[int, int]], int | None]], ...] = (
     (VHeat, _vheat),
     (VisionTransformer, _vit),
     (SwinTransformer, _swin),

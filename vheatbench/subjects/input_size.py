@@ -19,6 +19,7 @@ from vheatbench.errors import UserError
 
 BY_IMG_SIZE = (
     "beit",
+    "crossvit",
     "deit",
     "gcvit",
     "hiera",
@@ -29,9 +30,11 @@ BY_IMG_SIZE = (
     "swin_transformer_v2_cr",
     "vheat",
     "vision_transformer",
+    "vision_transformer_sam",
 )
 """Modules whose models take ``img_size=(height, width)`` at construction and need it: for these a
-forward pass at another size either fails or changes shifts, windows or position embeddings on the fly.
+forward pass at another size fails, or changes shifts, windows or position embeddings on the fly, or
+(crossvit) resizes the image back to its own size.
 (mvitv2 even passes on the meta device without it, and fails on a real one.)"""
 
 
@@ -70,9 +73,9 @@ def fit_input_size(
     _check_patches(name, default, size)
     if default_size == size or "img_size" in options:
         return Sizing("built at its own size" if default_size == size else "img_size in the options", {})
-    family = type(default).__module__.rsplit(".", 1)[-1]
+    package, _, family = type(default).__module__.rpartition(".")
     problem: Exception | None = None
-    if family not in BY_IMG_SIZE:
+    if family not in BY_IMG_SIZE or package not in ("timm.models", "vheatbench.subjects"):
         problem = _forward_problem(default, size)
         if problem is None:
             return Sizing("takes any size as built", {})
@@ -95,8 +98,10 @@ def fit_input_size(
 def _check_patches(name: str, model: nn.Module, size: tuple[int, int]) -> None:
     """Patch embeddings that do not pad drop the pixels that fill no patch, without a word: refuse."""
     embed = getattr(model, "patch_embed", None)
-    patch = getattr(embed, "patch_size", None)
-    if not isinstance(patch, tuple) or getattr(embed, "dynamic_img_pad", False):
+    patch, conv = getattr(embed, "patch_size", None), getattr(embed, "proj", None)
+    if not isinstance(patch, tuple) or not isinstance(conv, nn.Conv2d) or getattr(embed, "dynamic_img_pad", False):
+        return
+    if conv.stride != patch:  # patches that overlap, as in PVT v2, and pad
         return
     if size[0] % patch[0] or size[1] % patch[1]:
         near = [max(p, round(side / p) * p) for side, p in zip(size, patch, strict=True)]
@@ -147,21 +152,22 @@ def _differences(default: nn.Module, model: nn.Module) -> dict[str, str]:
             changed[key] = f"{_shape(before[key])} -> {_shape(tuple(value.shape))}"
     for attribute in ("window_size", "shift_size"):
         old, new = _geometry(default, attribute), _geometry(model, attribute)
-        if old != new:
-            changed[attribute] = f"{old} -> {new}"
+        changes = dict.fromkeys(f"{old[key]} -> {new[key]}" for key in old if old[key] != new.get(key, old[key]))
+        if changes:
+            changed[attribute] = ", ".join(changes)
     return changed
 
 
-def _geometry(model: nn.Module, attribute: str) -> str:
-    """Distinct values of a window or shift in module order, e.g. ``7x7`` or ``0x0, 3x3``."""
-    values: dict[str, None] = {}
-    for module in model.modules():
+def _geometry(model: nn.Module, attribute: str) -> dict[str, str]:
+    """The window or shift of every module that has one, e.g. ``7x7``."""
+    values = {}
+    for name, module in model.named_modules():
         value = getattr(module, attribute, None)
         if isinstance(value, int):
             value = (value, value)
         if isinstance(value, (tuple, list)) and all(isinstance(v, int) for v in value):
-            values[_shape(tuple(value))] = None
-    return ", ".join(values)
+            values[name] = _shape(tuple(value))
+    return values
 
 
 def _warnings(changed: dict[str, str]) -> list[str]:

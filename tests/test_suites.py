@@ -1,0 +1,545 @@
+"""Suites: files to cases, errors that name file, line and key, identity and order of cases."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vheatbench.case import Case
+from vheatbench.errors import UserError
+from vheatbench.measure.stopping import Policy
+from vheatbench.subjects.catalog import find_subject
+from vheatbench.suite_file import MAX_FILE_BYTES, list_suites, load_suite
+from vheatbench.suites import Axes, Suite, SuitePolicy, parse_resolution, schedule
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def to_file(text: str) -> Path:
+        path = tmp_path / "mine.yaml"
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return path
+
+    return to_file
+
+
+def refusal(path: Path | str, overrides: dict[str, Any] | None = None, device: str = "cpu") -> str:
+    """The one line that a suite is refused with, without the folder."""
+    with pytest.raises(UserError) as caught:
+        load_suite(str(path), device, overrides).cases(device)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    return message.replace(f"{Path(path).parent}/", "")
+
+
+# the shipped suites
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", ["smoke", "paper-table", "resolution-scaling"])
+def test_shipped_suites_are_valid_and_name_known_models(name: str, device: str) -> None:
+    suite = load_suite(name, device)
+    assert suite.name == name
+    assert suite.description
+    cases = suite.cases(device)
+    assert len(cases) == suite.size > 0
+    assert {case.device for case in cases} == {device}
+    for case in cases:
+        find_subject(case.subject)
+    if suite.reference is not None:
+        assert set(suite.reference.models) <= {entry.model for entry in suite.subjects}
+
+
+def test_every_shipped_suite_is_tested_and_smoke_is_small() -> None:
+    shipped = Path(__file__).parent.parent / "suites"
+    assert {path.stem for path in shipped.glob("*.yaml")} == {"smoke", "paper-table", "resolution-scaling"}
+    assert set(list_suites()) >= {path.stem for path in shipped.glob("*.yaml")}
+    assert load_suite("smoke").size <= 8
+
+
+def test_a_suite_of_the_working_directory_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("suites").mkdir()
+    Path("suites/smoke.yaml").write_text("subjects: [mine]\n")
+    assert load_suite("smoke").subjects[0].model == "mine"
+
+
+# what a file may hold
+
+
+def test_everything_at_once(write: Write) -> None:
+    suite = load_suite(
+        str(
+            write("""\
+                description: all of it
+                subjects:
+                  - vheat-t
+                  - {model: swin-t, options: {window_size: 14, nested: {a: [1, null, true]}}}
+                axes:
+                  resolution: [224, "256", 480x640, [32, 64]]
+                  batch: [1, largest]
+                  dtype: [float32, bfloat16]
+                  mode: [infer, forward, train]
+                  memory_format: [contiguous, channels_last]
+                  compile: [false, true]
+                  fused_attention: [true, false]
+                policy: {rounds: 2, order: listed, min_samples: 5}
+            """)
+        )
+    )
+    assert suite.name == "mine"
+    assert suite.size == 2 * 4 * 2 * 2 * 3 * 2 * 2 * 2 == len(suite.cases("cpu"))
+    assert suite.axes.resolution == [(224, 224), (256, 256), (480, 640), (32, 64)]
+    first, second = suite.cases("cpu")[:2]
+    assert (first.subject, second.subject) == ("vheat-t", "swin-t"), "subjects are innermost"
+    assert second.options == {"window_size": 14, "nested": {"a": [1, None, True]}}
+    assert suite.policy.sampling() == Policy(min_samples=5)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("\ufeffsubjects: [a]\r\naxes: {batch: [2]}\r\n".encode())
+    assert [case.batch for case in load_suite(str(path)).cases("cpu")] == [2]
+
+
+def test_the_same_value_twice_is_one_case(write: Write) -> None:
+    suite = load_suite(str(write("subjects: [a, a]\naxes: {resolution: [224, '224', 224x224], batch: [1, 1]}\n")))
+    assert len(suite.cases("cpu")) == 1
+
+
+# errors: file, line, key, what is allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("subject: [a]", "mine.yaml:1: unknown key 'subject'; allowed: axes, description, devices, name, policy,"),
+        ("\n\nsubjects: [a]\n7: x", "mine.yaml:4: unknown key 7; allowed: axes"),
+        ("subjects: [a]\naxes:\n  batches: [1]", "mine.yaml:3: axes.batches: unknown key; allowed: resolution, batch,"),
+        ("subjects: [a]\npolicy:\n  retries: 1", "mine.yaml:3: policy.retries: unknown key; allowed: rounds, order,"),
+        ("subjects:\n- model: a\n  size: 1", "mine.yaml:3: subjects.0.size: unknown key; allowed: model, options"),
+        (
+            "subjects: [a]\nreference:\n  source: x\n  models:\n    a: {speed: 1}",
+            "mine.yaml:5: reference.models.a.speed: unknown key; allowed: params, macs, throughput, acc1,",
+        ),
+        (
+            "subjects: [a]\nreference:\n  source: x\n  page: 1\n  models: {}",
+            "mine.yaml:4: reference.page: unknown key; allowed: source, tolerance, models",
+        ),
+        (
+            "subjects: [a]\naxes:\n  dtype:\n    - float32\n    - fp16",
+            "mine.yaml:5: axes.dtype.1: 'fp16' is not allowed; allowed: 'float32', 'tf32', 'bfloat16' or 'float16'",
+        ),
+        ("subjects: [a]\naxes: {mode: [test]}", "mine.yaml:2: axes.mode.0: 'test' is not allowed; allowed: 'infer', "),
+        ("subjects: [a]\naxes: {compile: [maybe]}", "compile.0: 'maybe' is not allowed; allowed: true, false"),
+        ("subjects: [a]\naxes:\n  batch: []", "mine.yaml:3: axes.batch: is empty: give at least one value"),
+        ("subjects: []", "mine.yaml:1: subjects: is empty"),
+        ("description: x\naxes: {}\ndevices:\n  cpu: {}", "mine.yaml:1: subjects: is missing"),
+        ("subjects:\n- options: {}", "mine.yaml:2: subjects.0.model: is missing"),
+        ("subjects: a", "mine.yaml:1: subjects: must be a list, not 'a'"),
+        ("subjects: [a, 3]", "mine.yaml:1: subjects.1: must be a mapping, not 3"),
+        ("subjects: ['']", "mine.yaml:1: subjects.0.model: String should have at least 1 character"),
+        ("subjects: [a]\naxes:", "mine.yaml:2: axes: must be a mapping, not None"),
+        ("subjects: [a]\naxes: {resolution: 224}", "mine.yaml:2: axes.resolution: must be a list, not 224"),
+        ("subjects: [a]\naxes: {batch: [0]}", "a batch is a whole number of at least 1, or 'largest'"),
+        ("subjects: [a]\naxes: {batch: [true]}", "a batch is a whole number of at least 1, or 'largest'"),
+        ("subjects: [a]\naxes: {batch: [1.5]}", "axes.batch.0: 1.5 is not allowed; allowed: a whole number of"),
+        ("subjects: [a]\naxes: {batch: [all]}", "axes.batch.0: 'all' is not allowed; allowed: a whole number of at"),
+        ("subjects: [a]\npolicy:\n  rounds: 0", "mine.yaml:3: policy.rounds: Input should be greater than or equal to"),
+        ("subjects: [a]\npolicy:\n  max_samples: 2", "mine.yaml:2: policy: sample counts must be at least 1, and max"),
+        ("subjects: [a]\npolicy: {order: any}", "policy.order: 'any' is not allowed; allowed: 'interleaved' or"),
+        ("subjects: [a]\ndevices: {tpu: {}}", "mine.yaml:2: 'devices' holds mappings named 'cpu' and 'cuda'"),
+        ("subjects: [a]\ndevices: [cpu]", "mine.yaml:2: 'devices' holds mappings named 'cpu' and 'cuda'"),
+        ("subjects: [a]\ndevices:\n  cpu:\n    axs: {}", "mine.yaml:4: axs: unknown key"),
+        ("subjects: [a]\ndevices:\n  cpu:\n    axes:\n      batch: [0]", "mine.yaml:5: axes.batch: a batch is a whole"),
+        ("subjects:\n- model: a\n  options: {day: 2026-01-01}", "mine.yaml:3: subjects.0.options: options are"),
+        ("subjects:\n- model: a\n  options: {x: !!binary gIGC}", "mine.yaml:3: subjects.0.options: options are"),
+        ("subjects:\n- model: a\n  options: {x: .nan}", "mine.yaml:3: subjects.0.options: options are numbers, words"),
+        ("subjects: [a]\naxes: {dtype: [" + "x" * 9000 + "]}", "... (9,002 characters) is not allowed"),
+    ],
+)  # fmt: skip
+def test_invalid_suites(write: Write, text: str, message: str) -> None:
+    assert message in refusal(write(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("subjects: [a]\nname: !!python/object/apply:os.system [exit]", "mine.yaml:2: a suite holds plain data only"),
+        ("subjects: [a]\nname: !!python/name:os.system ''", "mine.yaml:2: a suite holds plain data only"),
+        ("subjects: [a]\n? [a, b]\n: c", "mine.yaml:2: a suite holds plain data only (found unhashable key)"),
+        ("subjects: [a\naxes: {}", "mine.yaml:2: not valid YAML ("),
+        ("subjects:\n\t- a", "mine.yaml:2: not valid YAML (found character '\\t'"),
+        ("subjects: [a]\n---\nsubjects: [b]", "mine.yaml:2: not valid YAML (but found another document)"),
+        ("subjects: [a]\nname: \x00", "mine.yaml:2: not valid YAML (special characters are not allowed)"),
+        ("name: !!bool perhaps", "mine.yaml: a value is not of the kind that it is written as ('perhaps')"),
+        ("name: !!timestamp soon", "mine.yaml: a value is not of the kind that it is written as"),
+        ("name: 2026-99-99", "mine.yaml: a value is not of the kind that it is written as (month must be in 1..12)"),
+        ("name: " + "1" * 5000, "mine.yaml: a value is not of the kind that it is written as (Exceeds the limit"),
+        ("", "mine.yaml: a suite is a mapping with 'subjects' and 'axes', not a NoneType"),
+        ("- a", "mine.yaml: a suite is a mapping with 'subjects' and 'axes', not a list"),
+        ("just words", "mine.yaml: a suite is a mapping with 'subjects' and 'axes', not a str"),
+    ],
+)
+def test_not_the_yaml_of_a_suite(write: Write, text: str, message: str) -> None:
+    assert message in refusal(write(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "first"),
+    [
+        ("subjects: [a]\naxes: {}\nsubjects: [b]", 3, "subjects", 1),
+        ("subjects: [a]\naxes:\n  batch: [1]\n  dtype: [float32]\n  batch: [2]", 5, "batch", 3),
+        ("subjects:\n- model: a\n  options: {x: 1, 'x': 2}", 3, "x", 3),
+        ("subjects: [a]\ndevices:\n  cpu: {}\n  cuda: {}\n  cpu: {}", 5, "cpu", 3),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(write: Write, text: str, line: int, key: str, first: int) -> None:
+    assert refusal(write(text)) == f"mine.yaml:{line}: {key!r} stands twice, first in line {first}: keep one"
+
+
+# files that are meant to hurt
+
+
+def test_aliases_are_refused_before_they_are_expanded(write: Write) -> None:
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"a{i}: &a{i} [" + ", ".join([f"*a{i - 1}"] * 9) + "]" for i in range(1, 30)]
+    assert refusal(write("\n".join(bomb))) == "mine.yaml:2: YAML aliases are not allowed, write it out"
+    assert "YAML aliases are not allowed" in refusal(write("a: &a {b: 1}\nc: {<<: *a}"))
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
+def test_endless_nesting_is_refused_early(write: Write, opening: str) -> None:
+    """Reading a hundred thousand brackets takes PyYAML two minutes."""
+    text = opening * ((MAX_FILE_BYTES - 100) // len(opening))
+    assert refusal(write(text)) == "mine.yaml:1: nested more than 20 levels deep"
+
+
+def test_a_thousand_million_cases_are_counted_and_not_made(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = list(range(1, 1001))
+    path = write(f"subjects: {[f'm{n}' for n in numbers]}\naxes: {{resolution: {numbers}, batch: {numbers}}}\n")
+    suite = load_suite(str(path))
+    assert suite.size == 10**9
+    monkeypatch.setattr("vheatbench.suites.Case", None)  # whoever makes one fails
+    for method in (suite.cases, suite.plan):
+        with pytest.raises(UserError, match="suite 'mine' has 1,000,000,000 cases, the limit is 10,000: take values"):
+            method("cpu")
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    assert refusal(path) == "mine.yaml: larger than 100,000 bytes, no suite needs that"
+
+
+def test_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("subjects: [caf\xe9]".encode("latin-1"))
+    assert refusal(path).startswith("mine.yaml: cannot be read ('utf-8' codec can't decode byte 0xe9")
+
+
+def test_not_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "folder.yaml"
+    folder.mkdir()
+    assert refusal(f"{folder}") == f"suite file {str(folder)!r} is a folder".replace(f"{tmp_path}/", "")
+    with pytest.raises(UserError, match=r"^suite file 'no/such.yaml' does not exist$"):
+        load_suite("no/such.yaml")
+    assert "cannot be read (File name too long)" in refusal("a" * 5000 + ".yaml")
+    assert "does not exist" in refusal("a\0.yaml")
+
+
+def test_an_unknown_suite_suggests() -> None:
+    assert refusal("smoek").startswith("unknown suite 'smoek': did you mean 'smoke'? there are paper-table, ")
+    assert refusal("zzz").startswith("unknown suite 'zzz': there are paper-table, ")
+
+
+# overrides
+
+
+def test_overrides_replace_axes_policy_and_subjects(write: Write) -> None:
+    path = write("subjects: [a]\naxes: {batch: [1], dtype: [float32]}\npolicy: {rounds: 3, seed: 5}\n")
+    suite = load_suite(str(path), "cpu", {"batch": [7, 8], "rounds": 1, "subjects": ["b"], "timeout_s": 9})
+    assert suite.axes.batch == [7, 8]
+    assert suite.axes.dtype == ["float32"]
+    assert (suite.policy.rounds, suite.policy.seed, suite.policy.timeout_s) == (1, 5, 9)
+    assert [entry.model for entry in suite.subjects] == ["b"]
+
+
+def test_overrides_beat_the_section_of_the_device(write: Write) -> None:
+    path = write("subjects: [a]\ndevices: {cpu: {axes: {batch: [2], mode: [train]}}}\n")
+    axes = load_suite(str(path), "cpu", {"batch": [3]}).axes
+    assert (axes.batch, axes.mode) == ([3], ["train"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"dtype": ["fp16"]}, "--dtype: 'fp16' is not allowed; allowed: 'float32', 'tf32', 'bfloat16' or 'float16'"),
+        ({"resolution": ["224x"]}, "--resolution: '224x' is no resolution: give 224, '480x640' or [480, 640]"),
+        ({"batch": [0]}, "--batch: a batch is a whole number of at least 1, or 'largest'"),
+        ({"batch": ["big"]}, "--batch: 'big' is not allowed; allowed: a whole number of at least 1, or 'largest'"),
+        ({"memory_format": ["nhwc"]}, "--memory-format: 'nhwc' is not allowed; allowed: 'contiguous' or "),
+        ({"fused_attention": []}, "--fused-attention: is empty: give at least one value"),
+        ({"subjects": []}, "--model: is empty: give at least one value"),
+        ({"rounds": 0}, "--rounds: Input should be greater than or equal to 1, not 0"),
+        ({"timeout_s": 0}, "--timeout: Input should be greater than 0, not 0"),
+        ({"memory_limit_gib": -1}, "--memory-limit: Input should be greater than 0, not -1"),
+        ({"min_samples": 2000}, "--min-samples: sample counts must be at least 1, and max_samples at least min_"),
+    ],
+)
+def test_errors_of_overrides_name_the_option(write: Write, overrides: dict[str, Any], message: str) -> None:
+    assert refusal(write("subjects: [a]\naxes: {batch: [1]}\n"), overrides).startswith(message)
+
+
+@pytest.mark.parametrize("axes", ["", "[1]", "words"])
+def test_an_override_does_not_hide_a_broken_section(write: Write, axes: str) -> None:
+    assert "mine.yaml:2: axes: must be a mapping" in refusal(write(f"subjects: [a]\naxes: {axes}\n"), {"batch": [1]})
+
+
+def test_an_error_of_the_file_is_not_blamed_on_an_override(write: Write) -> None:
+    path = write("subjects: [a]\naxes: {dtype: [fp16]}\n")
+    assert refusal(path, {"batch": [1]}).startswith("mine.yaml:2: axes.dtype.0: 'fp16'")
+
+
+# devices
+
+
+def test_the_section_of_the_device_is_merged_in(write: Write) -> None:
+    path = write("""\
+        subjects: [a]
+        axes: {batch: [1], mode: [infer]}
+        policy: {rounds: 4}
+        devices:
+          cpu:
+            axes: {batch: [2]}
+          cuda:
+            subjects: [b, c]
+            axes: {dtype: [bfloat16]}
+            policy: {seed: 1}
+            description: for cards
+    """)
+    cpu, cuda = load_suite(str(path), "cpu"), load_suite(str(path), "cuda")
+    assert (cpu.axes.batch, cpu.axes.mode, cpu.policy.rounds) == ([2], ["infer"], 4)
+    assert [entry.model for entry in cpu.subjects] == ["a"]
+    assert (cuda.axes.batch, cuda.axes.dtype, cuda.axes.mode) == ([1], ["bfloat16"], ["infer"])
+    assert (cuda.policy.rounds, cuda.policy.seed, cuda.description) == (4, 1, "for cards")
+    assert [entry.model for entry in cuda.subjects] == ["b", "c"], "lists are replaced, not joined"
+
+
+def test_the_other_devices_section_is_not_validated_away(write: Write) -> None:
+    path = write("subjects: [a]\ndevices:\n  cuda:\n    axes: {dtype: [fp8]}\n")
+    assert load_suite(str(path), "cpu").size == 1
+    assert refusal(path, device="cuda").startswith("mine.yaml:4: axes.dtype.0: 'fp8' is not allowed")
+
+
+# resolutions
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        (224, (224, 224)),
+        ("224", (224, 224)),
+        ("480x640", (480, 640)),
+        ("480X640", (480, 640)),
+        (" 480 x 640 ", (480, 640)),
+        ([480, 640], (480, 640)),
+        ((480, 640), (480, 640)),
+        (65536, (65536, 65536)),
+    ],
+)
+def test_resolutions(value: Any, size: tuple[int, int]) -> None:
+    assert parse_resolution(value) == size
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, 65537, "0", "x", "224x", "x224", "1x2x3", "1e3", "224.0", 224.0, True, [True, 1], [224], [1, 2, 3],
+     None, {}, "-5", "999999", ["224", "224"], "224×224"],
+)  # fmt: skip
+def test_no_resolutions(value: Any) -> None:
+    with pytest.raises(ValueError, match="is no resolution: give 224, '480x640' or"):
+        parse_resolution(value)
+
+
+# the identity of a case
+
+KNOWN = {
+    "17fc70cff1f9": Case(subject="a", resolution=(224, 224)),
+    "99964f1c3b11": Case(subject="vheat-t", resolution=(512, 512), batch=16, dtype="bfloat16", device="cuda"),
+    "9fb70a552db6": Case(
+        subject="swin-t",
+        resolution=(480, 640),
+        batch="largest",
+        mode="train",
+        memory_format="channels_last",
+        compile=True,
+        fused_attention=False,
+        options={"window_size": 14, "name": "é", "deep": {"b": [1, None], "a": 0.5}},
+    ),
+}
+
+
+def test_known_ids() -> None:
+    """Runs of years ago are continued and compared by these: a change here needs a new schema version."""
+    assert {case.id: case for case in KNOWN.values()} == KNOWN
+
+
+def test_ids_do_not_depend_on_the_process() -> None:
+    code = "import sys; from vheatbench.case import Case; [print(Case.model_validate_json(a).id) for a in sys.argv[1:]]"
+    arguments = [case.model_dump_json() for case in KNOWN.values()]
+    for seed in ("1", "2"):
+        out = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert out.stdout.split() == list(KNOWN)
+
+
+def test_default_values_leave_the_id_alone() -> None:
+    plain = Case(subject="a", resolution=(224, 224))
+    spelled = Case(subject="a", resolution=(224, 224), batch=1, dtype="float32", mode="infer", device="cpu", options={})
+    assert plain.id == spelled.id
+    assert plain == Case(subject="a", resolution=224)
+
+
+def test_the_order_of_options_leaves_the_id_alone() -> None:
+    one = Case(subject="a", resolution=1, options={"x": 1, "y": {"p": 1, "q": 2}})
+    two = Case(subject="a", resolution=1, options={"y": {"q": 2, "p": 1}, "x": 1})
+    assert one.id == two.id
+
+
+def test_every_field_makes_another_id() -> None:
+    base = Case(subject="a", resolution=(224, 224))
+    changes: dict[str, Any] = {
+        "subject": "b",
+        "resolution": (224, 225),
+        "batch": "largest",
+        "dtype": "tf32",
+        "mode": "train",
+        "device": "cuda",
+        "memory_format": "channels_last",
+        "compile": True,
+        "fused_attention": False,
+        "options": {"x": 1},
+    }
+    assert set(changes) == set(Case.model_fields)
+    ids = [base.id, *(base.model_copy(update={key: value}).id for key, value in changes.items())]
+    ids += [Case(subject="a", resolution=(225, 224)).id, Case(subject="a", resolution=1, options={"x": "1"}).id]
+    assert len(set(ids)) == len(ids)
+
+
+def test_labels_and_variants() -> None:
+    plain, rich = KNOWN["17fc70cff1f9"], list(KNOWN.values())[2]
+    assert plain.label == "a 224 b1 float32 infer"
+    assert plain.variant == "b1 float32 infer"
+    assert plain.size == "224"
+    assert rich.size == "480x640"
+    assert rich.pixels == 480 * 640
+    assert rich.label.startswith("swin-t 480x640 blargest float32 train channels_last compiled unfused attention deep=")
+    assert rich.label == f"swin-t 480x640 {rich.variant}"
+
+
+# order
+
+
+def test_listed_order_is_the_files() -> None:
+    suite = Suite.model_validate(
+        {"name": "s", "subjects": ["a", "b"], "axes": {"resolution": [1, 2]}, "policy": {"order": "listed"}}
+    )
+    assert [(c.resolution[0], c.subject) for c in suite.plan("cpu")] == [(1, "a"), (1, "b"), (2, "a"), (2, "b")]
+
+
+def interleaved(seed: int) -> list[Case]:
+    subjects: list[Any] = ["a", "b", {"model": "c", "options": {"x": 1}}, {"model": "c", "options": {"x": 2}}]
+    axes = {"resolution": [32, 64, 96, 128], "batch": [1, 2], "mode": ["infer", "train"]}
+    return Suite.model_validate({"name": "s", "subjects": subjects, "axes": axes, "policy": {"seed": seed}}).plan("cpu")
+
+
+def test_interleaving_shuffles_the_subjects_of_each_point() -> None:
+    plan = interleaved(0)
+    assert len(plan) == 64
+    points = [plan[i : i + 4] for i in range(0, 64, 4)]
+    for point in points:
+        assert len({(c.resolution, c.batch, c.mode) for c in point}) == 1, "a point is not torn apart"
+        assert Counter(c.subject for c in point) == {"a": 1, "b": 1, "c": 2}
+    first = Counter((point[0].subject, str(point[0].options)) for point in points)
+    assert len(first) == 4, "everyone goes first somewhere, the subjects with options too"
+    assert max(first.values()) <= 9
+
+
+def test_interleaving_is_the_same_for_the_same_seed() -> None:
+    assert interleaved(3) == interleaved(3)
+    assert interleaved(3) != interleaved(4)
+    assert sorted(c.id for c in interleaved(3)) == sorted(c.id for c in interleaved(4))
+
+
+def test_rounds_run_forth_and_back() -> None:
+    plan = [Case(subject=name, resolution=1) for name in "ab"]
+    order = [(case.subject, round_) for case, round_ in schedule(plan, 4)]
+    assert order == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2), ("b", 3), ("a", 3)]
+    places = {name: [i for i, (subject, _) in enumerate(order) if subject == name] for name in "ab"}
+    assert sum(places["a"]) == sum(places["b"]), "a steady drift falls on both alike"
+    assert schedule(plan, 0) == []
+
+
+# any suite
+
+axis = {
+    "resolution": st.tuples(st.integers(1, 4096), st.integers(1, 4096)).map(list) | st.integers(1, 4096),
+    "batch": st.integers(1, 512) | st.just("largest"),
+    "dtype": st.sampled_from(["float32", "tf32", "bfloat16", "float16"]),
+    "mode": st.sampled_from(["infer", "forward", "train"]),
+    "memory_format": st.sampled_from(["contiguous", "channels_last"]),
+    "compile": st.booleans(),
+    "fused_attention": st.booleans(),
+}
+plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e9, 1e9) | st.text(max_size=5)
+options = st.dictionaries(st.text(max_size=5), plain | st.lists(plain, max_size=2), max_size=2)
+subject = st.text(min_size=1, max_size=8)
+suites = st.fixed_dictionaries(
+    {
+        "name": st.just("s"),
+        "subjects": st.lists(
+            subject | st.fixed_dictionaries({"model": subject, "options": options}), min_size=1, max_size=3
+        ),
+        "axes": st.fixed_dictionaries(
+            {}, optional={name: st.lists(values, min_size=1, max_size=2) for name, values in axis.items()}
+        ),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(suites)
+def test_any_suite_gives_unique_cases_that_survive_json(content: dict[str, Any]) -> None:
+    suite = Suite.model_validate(content)
+    cases = suite.cases("cpu")
+    assert len({case.id for case in cases}) == len(cases) <= suite.size
+    assert all(Case.model_validate_json(case.model_dump_json()) == case for case in cases[:20])
+    assert [Case.model_validate_json(case.model_dump_json()).id for case in cases[:20]] == [c.id for c in cases[:20]]
+    assert sorted(case.id for case in suite.plan("cpu")) == sorted(case.id for case in cases)
+    assert Suite.model_validate_json(suite.model_dump_json()) == suite
+
+
+def test_the_axes_are_fields_of_a_case_and_the_policy_that_of_the_stopping_rule() -> None:
+    assert set(Axes.model_fields) | {"subject", "options", "device"} == set(Case.model_fields)
+    assert set(Policy.__dataclass_fields__) <= set(SuitePolicy.model_fields)
+    assert {name: getattr(SuitePolicy(), name) for name in Policy.__dataclass_fields__} == vars(Policy())
