@@ -79,7 +79,9 @@ def _caption(run: Run, variants: list[str]) -> str:
     words = []
     if len(variants) == 1:
         words.append(variants[0])
-    words.append("± is half the 95 % interval of the median within a process; random weights")
+    rounds = run.header.rounds
+    spread = f"over {rounds} fresh processes" if rounds > 1 else "of the median within one process"
+    words.append(f"± is half the interval {spread}; random weights")
     return "; ".join(words)
 
 

@@ -187,7 +187,7 @@ def timing_warnings(timing: Timing) -> list[str]:
     warnings = []
     n = len(timing.device_s)
     interval = median_interval(timing.device_s)
-    if n < 10:
+    if interval.confidence < 0.95:
         warnings.append(f"only {n} samples in the time allowed: the interval covers {interval.confidence:.0%}")
     if not timing.warm:
         warnings.append(f"still getting faster when the warm-up of {len(timing.warmup_s)} steps ended")
