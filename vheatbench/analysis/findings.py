@@ -177,8 +177,8 @@ def exponent_finding(group: Group) -> Finding | None:
         return None
     return Finding(
         f"Latency grows with the number of tokens N ({span[0]:.0f} to {span[1]:.0f} patches of 16×16) as "
-        f"{'; '.join(words)}. A whole model mixes layers linear in N with its token mixer, so these exponents lie "
-        "between 1 and the mixer's own.",
+        f"{'; '.join(words)}. A whole model mixes layers linear in N with its token mixer, so its exponent lies "
+        "between 1 and the mixer's own, and below that where a fixed overhead still counts.",
         "latency_s",
         important=True,
     )

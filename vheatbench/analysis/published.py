@@ -35,7 +35,7 @@ class PublishedRow:
 
 
 def published_rows(outcomes: list[Outcome], reference: dict[str, Any]) -> list[PublishedRow]:
-    """Rows for the measured subjects that the reference (``Suite.reference``, as stored) knows."""
+    """Rows for the measured subjects that the reference (``Suite.reference``, as stored) knows, in its order."""
     models = reference.get("models") or {}
     tolerance = float(reference.get("tolerance") or 0.01)
     rows = []
@@ -55,7 +55,8 @@ def published_rows(outcomes: list[Outcome], reference: dict[str, Any]) -> list[P
                 known.get("acc1"),
             )
         )
-    return rows
+    order = list(models)
+    return sorted(rows, key=lambda row: order.index(row.subject))
 
 
 def _check(outcome: Outcome, metric: str, published: float | None, exact: float | None, tolerance: float) -> Check:
