@@ -350,7 +350,7 @@ def test_show_for_eyes_and_for_programs(call: Callable[..., Called], tmp_path: P
     path = finished(tmp_path / "results", "one", "two")
     code, out, _ = call("show")
     assert code == 0
-    assert out.count("± is half the 95 % interval") == 1
+    assert out.count("± is half the interval of the median") == 1
     assert "2 ±1.0%" in out
     code, out, _ = call("show", "stubbed", "--json", "--csv", "table.csv")
     assert code == 0

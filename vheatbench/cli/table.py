@@ -80,7 +80,7 @@ def _caption(run: Run, variants: list[str]) -> str:
     if len(variants) == 1:
         words.append(variants[0])
     rounds = run.header.rounds
-    spread = f"over {rounds} fresh processes" if rounds > 1 else "of the median within one process"
+    spread = f"over {rounds} fresh processes" if rounds > 1 else "of the median within a process"
     words.append(f"± is half the interval {spread}; random weights")
     return "; ".join(words)
 
