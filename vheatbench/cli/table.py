@@ -36,7 +36,7 @@ def print_run(run: Run) -> None:
     outcomes = outcomes_of(run.records)
     variants = list(dict.fromkeys(outcome.case.variant for outcome in outcomes))
     shown = [c for c in COLUMNS if any(c[0] in outcome.points for outcome in outcomes)]
-    title = f"{run.header.suite} on {device_name(run)}, {run.header.created}"
+    title = f"{run.header.suite} on {run.device_name}, {run.header.created}"
     table = Table(title=title, title_justify="left", caption=_caption(run, variants), caption_justify="left")
     table.add_column("model", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)
@@ -63,16 +63,6 @@ def print_run(run: Run) -> None:
     for outcome in outcomes:
         for text in outcome.warnings:
             print(f"! {outcome.case.label}: {text}", file=sys.stderr)
-
-
-def device_name(run: Run) -> str:
-    """The GPU or processor that the run was measured on."""
-    environment = run.header.environment
-    gpus = environment.get("gpus") or []
-    if any(case.device == "cuda" for case in run.header.plan) and gpus:
-        return str(gpus[0].get("name", "a GPU"))
-    cpu = environment.get("cpu") or {}
-    return f"{cpu.get('name', 'an unknown processor')} ({cpu.get('affinity_cores', '?')} cores)"
 
 
 def _caption(run: Run, variants: list[str]) -> str:

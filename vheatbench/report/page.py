@@ -131,7 +131,7 @@ def _part(run: Run, index: int, subjects: Sequence[str]) -> RunPart:
     published = published_rows(outcomes, run.header.reference) if run.header.reference else []
     return RunPart(
         run,
-        f"{run.header.suite} on {device_name(run)}",
+        f"{run.header.suite} on {run.device_name}",
         findings,
         sections,
         published,
@@ -139,16 +139,6 @@ def _part(run: Run, index: int, subjects: Sequence[str]) -> RunPart:
         warnings,
         _environment_rows(run.header.environment),
     )
-
-
-def device_name(run: Run) -> str:
-    """The GPU or processor that the run was measured on."""
-    environment = run.header.environment
-    gpus = environment.get("gpus") or []
-    if any(record.case.device == "cuda" for record in run.records) and gpus:
-        return str(gpus[0].get("name", "a GPU"))
-    cpu = environment.get("cpu") or {}
-    return f"{cpu.get('name', 'an unknown processor')}, {cpu.get('affinity_cores', '?')} cores"
 
 
 def _section(group: Group, id_: str, subjects: Sequence[str], several: bool) -> Section:

@@ -76,23 +76,30 @@ def _key(case: Case, round_: int) -> str:
     return f"{case.id}/{round_}"
 
 
-class PlainProgress:
-    """A line when a case starts and one when it ends."""
+class Silent:
+    """Says nothing."""
 
-    def __init__(self, schedule: list[tuple[Case, int]], done: set[tuple[str, int]]) -> None:
-        self._total = len(schedule)
-        self._count = len(done)
-        weights = {_key(case, round_): weight(case) for case, round_ in schedule}
-        self._clock = _Clock(weights, sum(weights.get(f"{i}/{r}", 0.0) for i, r in done))
-
-    def __enter__(self) -> PlainProgress:
+    def __enter__(self) -> Silent:
         return self
 
     def __exit__(self, *error: object) -> None:
         return None
 
     def started(self, case: Case, round_: int, device: str) -> None:
-        pass
+        """A worker begins a case."""
+
+    def finished(self, record: Record, device: str) -> None:
+        """A record is on disk."""
+
+
+class PlainProgress(Silent):
+    """A line when a case ends."""
+
+    def __init__(self, schedule: list[tuple[Case, int]], done: set[tuple[str, int]]) -> None:
+        self._total = len(schedule)
+        self._count = len(done)
+        weights = {_key(case, round_): weight(case) for case, round_ in schedule}
+        self._clock = _Clock(weights, sum(weights.get(f"{i}/{r}", 0.0) for i, r in done))
 
     def finished(self, record: Record, device: str) -> None:
         self._count += 1
@@ -166,19 +173,5 @@ class LiveProgress:
 def make_progress(schedule: list[tuple[Case, int]], done: set[tuple[str, int]], quiet: bool) -> Progress:
     """The right kind for where stderr goes."""
     if quiet:
-        return _Quiet()
+        return Silent()
     return LiveProgress(schedule, done) if sys.stderr.isatty() else PlainProgress(schedule, done)
-
-
-class _Quiet:
-    def __enter__(self) -> _Quiet:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-    def started(self, case: Case, round_: int, device: str) -> None:
-        pass
-
-    def finished(self, record: Record, device: str) -> None:
-        pass

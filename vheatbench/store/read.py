@@ -58,6 +58,16 @@ class Run:
         ]
 
     @property
+    def device_name(self) -> str:
+        """The GPU or processor that the run was measured on, in words."""
+        environment = self.header.environment
+        gpus = environment.get("gpus") or []
+        if gpus and any(case.device == "cuda" for case in self.header.plan):
+            return str(gpus[0].get("name", "a GPU"))
+        cpu = environment.get("cpu") or {}
+        return f"{cpu.get('name', 'an unknown processor')} ({cpu.get('affinity_cores', '?')} cores)"
+
+    @property
     def complete(self) -> bool:
         """True for a finished run in which everything planned has a record."""
         return self.footer is not None and not self.missing
