@@ -17,14 +17,7 @@ from vheatbench.errors import UserError
 from vheatbench.measure.flops import count_flops
 from vheatbench.subjects.catalog import ALIASES, Built, build, find_subject, list_subjects
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Threads that wait for each other on busy cores take several times as long as one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def built(subject: str, size: int = 224, device: str = "meta", **axes) -> Built:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,13 +17,7 @@ NARROW = {"embed_dim": 24, "num_heads": (1, 2, 4, 8)}
 """Options of a Swin that a test can afford to run."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Threads that wait for each other on busy cores take several times as long as one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def prepared(subject: str, size: int, mode: str, batch: int, device: str, fused: bool) -> tuple[Callable, list[Tensor]]:

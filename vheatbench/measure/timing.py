@@ -91,8 +91,6 @@ class Timing:
     loops: int = 1
     stopped_by: StoppedBy = "ceiling"
     warm: bool = True
-    sampling_s: float = 0.0
-    """Wall-clock seconds from the first to the last sample, pauses included."""
     clock: str = ""
 
 
@@ -128,7 +126,6 @@ def measure_time(step: Step, timer: Timer, policy: Policy, between: Callable[[],
                 timing.stopped_by = ended
                 break
     finally:
-        timing.sampling_s = time.monotonic() - start
         if collecting:
             gc.enable()
     return timing

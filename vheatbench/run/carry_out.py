@@ -280,8 +280,13 @@ def _energy(record: Record, loops: int, batch: int) -> None:
     samples = record.samples["latency_s"]
     images = (len(samples.warmup) + len(samples.values) * loops) * batch
     conditions = record.conditions
+    unavailable = conditions["unavailable"]
     record.metrics |= energy_metrics(
-        conditions["energy_start_j"], conditions["energy_end_j"], images, conditions["elapsed_s"]
+        conditions["energy_start_j"],
+        conditions["energy_end_j"],
+        images,
+        conditions["elapsed_s"],
+        reason=unavailable.get("nvml") or unavailable.get("energy_j"),
     )
 
 
