@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vheatbench.errors import UserError
-from vheatbench.subjects.heat import FrequencyResize, resize_frequencies
+from vheatbench.subjects.heat_operator import FrequencyResize, resize_frequencies
 
 if TYPE_CHECKING:
     from vheatbench.subjects.vheat import VHeat

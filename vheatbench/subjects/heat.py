@@ -1,4 +1,4 @@
-"""The heat conduction operator: DCT-II, decay in frequency, inverse DCT, channels last.
+"""Heat conduction on a grid: DCT-II, decay in frequency, inverse DCT, channels last, by several backends.
 
 Theory: heat conduction du/dt = k (d2u/dx2 + d2u/dy2) on a rectangle whose border lets no heat through
 (Neumann) has cosine eigenfunctions. A field transformed by the DCT-II therefore evolves coefficient by
@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from timm.layers import trunc_normal_
-from timm.models import register_notrace_function, register_notrace_module
-from torch import Tensor, nn
+from torch import Tensor
 
-FrequencyResize = Literal["bicubic", "zeropad"]
+from vheatbench.subjects import fused, heat_fft, heat_symmetric, heat_triton, lean_autograd
+from vheatbench.subjects.parts import part
+from vheatbench.subjects.paths import observed, path_for
+
+SYMMETRIC_FROM = 256
+"""Tokens per side from which the even/odd split pays for its extra passes in 16 bits (docs/performance.md)."""
+TURNING_FROM = 40
+"""Tokens per side from which float32 products on a CPU go through :func:`vheatbench.subjects.fused.conduct`."""
 
 
 def cosine_matrix(n: int, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
@@ -31,16 +36,32 @@ def cosine_matrix(n: int, dtype: torch.dtype = torch.float64, device: torch.devi
     """
     frequency = torch.arange(n, dtype=torch.float64, device=device)[:, None]
     position = torch.arange(n, dtype=torch.float64, device=device)[None, :]
-    matrix = torch.cos(math.pi / n * frequency * (position + 0.5)) * math.sqrt(2 / n)
-    return torch.where(frequency == 0, matrix * math.sqrt(0.5), matrix).to(dtype)
+    # n may be a symbol of a traced graph: it only divides tensors, because arithmetic with floats would fix it
+    squared_scale = (1 + frequency.clamp(max=1)) / n  # 1/n for frequency 0, 2/n for the others
+    return (torch.cos(frequency * (position + 0.5) * math.pi / n) * squared_scale.sqrt()).to(dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_cosine_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # a tensor made in inference mode could never be used in training, and this one outlives the call
+    with torch.inference_mode(False):
+        return cosine_matrix(n, dtype, device)
+
+
+def cosines_for(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The cosine matrices of the grid of ``x`` (B, H, W, C), kept from call to call unless ``x`` is observed."""
+    # a traced size is a symbol and a cached tensor a constant of the graph; and a fake or wrapped matrix
+    # must not be kept for later calls
+    build = cosine_matrix if observed(x) else _cached_cosine_matrix
+    return build(x.shape[1], x.dtype, x.device), build(x.shape[2], x.dtype, x.device)
 
 
 def squared_frequency(
     height: int, width: int, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
 ) -> Tensor:
     """Squared angular frequency (n pi / H)^2 + (m pi / W)^2 of every coefficient, shape (H, W)."""
-    rows = torch.arange(height, dtype=torch.float64, device=device) * (math.pi / height)
-    columns = torch.arange(width, dtype=torch.float64, device=device) * (math.pi / width)
+    rows = torch.arange(height, dtype=torch.float64, device=device) * math.pi / height
+    columns = torch.arange(width, dtype=torch.float64, device=device) * math.pi / width
     return (rows[:, None] ** 2 + columns[None, :] ** 2).to(dtype)
 
 
@@ -55,129 +76,127 @@ def heat_decay(k: Tensor) -> Tensor:
 def dct2(x: Tensor, cos_h: Tensor, cos_w: Tensor) -> Tensor:
     """Two-dimensional DCT-II of ``x`` (B, H, W, C) over H and W."""
     batch, height, width, channels = x.shape
-    x = torch.matmul(cos_h, x.reshape(batch, height, width * channels))
-    return torch.matmul(cos_w, x.view(batch, height, width, channels))
+    # W first: its product reads x as it lies, also where x is one half of a wider tensor
+    x = torch.matmul(cos_w, x)
+    return torch.matmul(cos_h, x.view(batch, height, width * channels)).view(batch, height, width, channels)
 
 
 def idct2(x: Tensor, cos_h: Tensor, cos_w: Tensor) -> Tensor:
     """Inverse of :func:`dct2`: the matrices are orthonormal, so their transposes undo them."""
-    return dct2(x, cos_h.t(), cos_w.t())
+    batch, height, width, channels = x.shape
+    x = torch.matmul(cos_h.t(), x.reshape(batch, height, width * channels))
+    return torch.matmul(cos_w.t(), x.view(batch, height, width, channels))
 
 
-def conduct_heat(x: Tensor, decay: Tensor, cos_h: Tensor, cos_w: Tensor) -> Tensor:
+def conduct_heat(
+    x: Tensor, decay: Tensor, cos_h: Tensor | None = None, cos_w: Tensor | None = None, backend: str = "auto"
+) -> Tensor:
     """The core of the operator: transform, decay, transform back.
 
     Args:
-        x: field, shape (B, H, W, C).
+        x: field, shape (B, H, W, C); may be a slice of a wider tensor's channels.
         decay: factor of every coefficient, shape (H, W, C); see :func:`heat_decay`.
-        cos_h, cos_w: :func:`cosine_matrix` of H and of W.
+        cos_h, cos_w: :func:`cosine_matrix` of H and of W, if at hand.
+        backend: one of :data:`BACKENDS`; ``auto`` chooses by :func:`choose_backend`.
 
     Returns:
         The field after conduction, shape (B, H, W, C).
+
+    Raises:
+        ValueError: an unknown backend, or one that cannot run here: the reason is in the message.
     """
-    return idct2(dct2(x, cos_h, cos_w) * decay, cos_h, cos_w)
+    if backend == "auto":
+        backend = choose_backend(x, decay)
+    if backend not in _CONDUCT:
+        raise ValueError(f"unknown backend {backend!r} of the heat operator: {', '.join(BACKENDS)}")
+    if backend in _BY_COSINES and (cos_h is None or cos_w is None):
+        cos_h, cos_w = cosines_for(x)
+    return _CONDUCT[backend](x, decay, cos_h, cos_w)
 
 
-@register_notrace_function
-def resize_frequencies(embedding: Tensor, grid: tuple[int, int], how: FrequencyResize) -> Tensor:
-    """Frequency embedding (H, W, C) for another grid.
+def choose_backend(x: Tensor, decay: Tensor) -> str:
+    """The backend that ``auto`` takes for ``x`` (B, H, W, C) and ``decay`` (H, W, C).
 
-    ``bicubic`` interpolates over frequency, as the official detection code does at run time. ``zeropad``
-    keeps every learned low frequency where it is and pads zeros at the high end (or cuts the high end
-    off for a smaller grid), as the official ``interpolate4downstream`` prepares its weights.
+    On a CUDA device ``triton`` wherever its kernels take the shape; of float32 without TF32, which tensor
+    cores do not multiply, only up to 32x32, where one kernel does everything. Otherwise ``symmetric`` in 16
+    bits, without gradients, for sides of :data:`SYMMETRIC_FROM` tokens and more; ``matmul`` for the rest.
     """
-    height, width = embedding.shape[0], embedding.shape[1]
-    new_height, new_width = int(grid[0]), int(grid[1])
-    if (height, width) == (new_height, new_width):
-        return embedding
-    if how == "zeropad":
-        return F.pad(embedding, (0, 0, 0, new_width - width, 0, new_height - height))
-    if how != "bicubic":
-        raise ValueError(f"unknown frequency resizing {how!r}: 'bicubic' or 'zeropad'")
-    image = embedding.permute(2, 0, 1)[None]
-    resized = F.interpolate(image.float(), size=(new_height, new_width), mode="bicubic", align_corners=False)
-    return resized[0].permute(1, 2, 0).to(embedding.dtype)
+    height, width = x.shape[1], x.shape[2]
+    if x.device.type == "cuda" and heat_triton.unsupported(x, decay) is None:
+        exact = x.dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32
+        if not exact or (height <= 32 and width <= 32):
+            return "triton"
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (x.requires_grad or decay.requires_grad)):
+        return "matmul"
+    large = height >= SYMMETRIC_FROM and width >= SYMMETRIC_FROM
+    return "symmetric" if large and x.element_size() == 2 else "matmul"
 
 
-@functools.lru_cache(maxsize=32)
-def _cached_cosine_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # a tensor made in inference mode could never be used in training, and this one outlives the call
-    with torch.inference_mode(False):
-        return cosine_matrix(n, dtype, device)
+def _by_convolutions(x: Tensor, decay: Tensor, cos_h: Tensor, cos_w: Tensor) -> Tensor:
+    """The official formulation, literally: every product a 1-D convolution of kernel size 1.
 
-
-@register_notrace_module
-class HeatOperator(nn.Module):
-    """Heat conduction operator of vHeat (paper, section 4.2), channels last.
-
-    depthwise conv 3x3 -> linear C to 2C, split into field u and gate z -> heat conduction of u with
-    k = relu(linear(frequency embedding)) -> LayerNorm -> times silu(z) -> linear C to C.
+    The axis to transform stands where convolutions have their channels. Kept as the reference and as the
+    baseline of every ratio; its copies are part of it.
     """
+    batch, height, width, channels = x.shape
 
-    cos_h: Tensor
-    cos_w: Tensor
+    def rows(x: Tensor, matrix: Tensor) -> Tensor:
+        return F.conv1d(x.contiguous().view(batch, height, width * channels), matrix.contiguous()[:, :, None])
 
-    def __init__(self, dim: int, grid: tuple[int, int]) -> None:
-        super().__init__()
-        self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
-        self.linear = nn.Linear(dim, 2 * dim)
-        self.to_k: nn.Module | None = nn.Sequential(nn.Linear(dim, dim), nn.ReLU())
-        self.decay: nn.Parameter | None = None
-        self.out_norm = nn.LayerNorm(dim, eps=1e-5)
-        self.out_linear = nn.Linear(dim, dim)
-        self.set_grid(grid)
+    def columns(x: Tensor, matrix: Tensor) -> Tensor:
+        return F.conv1d(x.contiguous().view(batch * height, width, channels), matrix.contiguous()[:, :, None])
 
-    def set_grid(self, grid: tuple[int, int]) -> None:
-        """Keep the cosine matrices of this grid at hand; other grids build theirs when they come."""
-        weight = self.out_norm.weight
-        self.grid = (int(grid[0]), int(grid[1]))
-        for name, n in zip(("cos_h", "cos_w"), self.grid, strict=True):
-            self.register_buffer(name, cosine_matrix(n, weight.dtype, weight.device), persistent=False)
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        super()._apply(fn, recurse)
-        # A cosine rounded to float32 and widened again is no float64 cosine, and ``to_empty`` leaves
-        # non-persistent buffers undefined: build them anew instead of converting them.
-        self.set_grid(self.grid)
-        return self
-
-    def diffusivity(self, embedding: Tensor) -> Tensor:
-        """k >= 0 for every frequency and channel, shape (H, W, C), in cells squared."""
-        assert self.to_k is not None, "the deploy form keeps the decay, not k"
-        return self.to_k(embedding)
-
-    def deploy(self, embedding: Tensor) -> None:
-        """Replace k by the decay it leads to on the embedding's grid (H, W, C); in place."""
-        if self.to_k is None:
-            return
-        with torch.no_grad():
-            decay = heat_decay(self.diffusivity(embedding))
-        self.decay = nn.Parameter(decay, requires_grad=False)
-        self.to_k = None
-        self.set_grid((embedding.shape[0], embedding.shape[1]))
-
-    def cosines(self, height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The two cosine matrices of a grid, from the buffers where they fit."""
-        if (height, width) == self.grid:
-            return self.cos_h, self.cos_w
-        return (
-            _cached_cosine_matrix(height, self.cos_h.dtype, like.device),
-            _cached_cosine_matrix(width, self.cos_w.dtype, like.device),
-        )
-
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """Map x (B, H, W, C) to (B, H, W, C); ``embedding`` (H, W, C) is unused in the deploy form."""
-        x = self.dwconv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        field, gate = self.linear(x).chunk(2, dim=-1)
-        decay: Tensor | None = self.decay
-        if decay is None:
-            assert embedding is not None
-            decay = heat_decay(self.diffusivity(embedding))
-        cos_h, cos_w = self.cosines(x.shape[1], x.shape[2], x)
-        field = conduct_heat(field, decay, cos_h, cos_w)
-        return self.out_linear(self.out_norm(field) * F.silu(gate))
+    with part("dct"):
+        spectrum = columns(rows(x, cos_h), cos_w).contiguous().view(batch, height, width, channels)
+    with part("decay"):
+        spectrum = torch.einsum("bnmc,nmc->bnmc", spectrum, decay)
+    with part("idct"):
+        x = columns(rows(spectrum, cos_h.t()), cos_w.t())
+        return x.contiguous().view(batch, height, width, channels)
 
 
-def frequency_embedding(grid: tuple[int, int], dim: int) -> nn.Parameter:
-    """A fresh frequency embedding of shape (H, W, C), truncated normal with standard deviation 0.02."""
-    return nn.Parameter(trunc_normal_(torch.zeros(*grid, dim), std=0.02))
+def _by_products(x: Tensor, decay: Tensor, cos_h: Tensor, cos_w: Tensor) -> Tensor:
+    """Four matrix products; with gradients, a function that saves the spectrum alone."""
+    path = path_for(x)
+    if path == "lean" and (x.requires_grad or decay.requires_grad):
+        return lean_autograd.conduct(x, decay, cos_h, cos_w)
+    if path != "fused" or x.dtype != decay.dtype:
+        with part("dct"):
+            spectrum = dct2(x, cos_h, cos_w)
+        with part("decay"):
+            spectrum = spectrum * decay
+        with part("idct"):
+            return idct2(spectrum, cos_h, cos_w)
+    batch, height, width, channels = x.shape
+    if path == "fused" and x.dtype == torch.float32 and height * width >= TURNING_FROM**2:
+        return fused.conduct(x, decay, cos_h, cos_w)
+    # two buffers back and forth: fresh memory costs a page fault every 4 KiB
+    with part("dct"):
+        a = torch.matmul(cos_w, x).view(batch, height, width * channels)
+        b = torch.matmul(cos_h, a)
+    with part("decay"):
+        b.view(batch, height, width, channels).mul_(decay)
+    with part("idct"):
+        torch.matmul(cos_h.t(), b, out=a)
+        out = b.view(batch, height, width, channels)
+        return torch.matmul(cos_w.t(), a.view(batch, height, width, channels), out=out)
+
+
+def _by_kernels(x: Tensor, decay: Tensor, cos_h: Tensor | None, cos_w: Tensor | None) -> Tensor:
+    reason = heat_triton.unsupported(x, decay)
+    if reason is not None:
+        raise ValueError(f"backend 'triton' of the heat operator: {reason}")
+    return heat_triton.conduct(x, decay)
+
+
+_CONDUCT: dict[str, Callable[..., Tensor]] = {
+    "official": _by_convolutions,
+    "matmul": _by_products,
+    "symmetric": heat_symmetric.conduct,
+    "fft": heat_fft.conduct,
+    "triton": _by_kernels,
+}
+_BY_COSINES = {"official", "matmul", "symmetric"}
+BACKENDS = ("auto", *_CONDUCT)
+"""Ways to compute the same: ``official`` (1-D convolutions), ``matmul``, ``symmetric`` (even and odd
+frequencies apart, half the multiplications), ``fft`` (O(N log N)), ``triton`` (fused kernels)."""

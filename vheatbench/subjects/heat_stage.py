@@ -9,7 +9,10 @@ from timm.layers import DropPath, Mlp
 from timm.models import checkpoint
 from torch import Tensor, nn
 
-from vheatbench.subjects.heat import FrequencyResize, HeatOperator, frequency_embedding, resize_frequencies
+from vheatbench.subjects import fused, lean_autograd
+from vheatbench.subjects.heat_operator import FrequencyResize, HeatOperator, frequency_embedding, resize_frequencies
+from vheatbench.subjects.parts import part
+from vheatbench.subjects.paths import Path, has_hooks, path_for
 
 
 class ConvNorm(nn.Module):
@@ -58,6 +61,8 @@ class HeatBlock(nn.Module):
     after op and MLP (Swin V2's arrangement; vHeat-S and -B).
     """
 
+    operator: type[HeatOperator] = HeatOperator
+
     def __init__(
         self,
         dim: int,
@@ -70,7 +75,7 @@ class HeatBlock(nn.Module):
         super().__init__()
         self.post_norm = post_norm
         self.norm1 = nn.LayerNorm(dim, eps=1e-5)
-        self.op = HeatOperator(dim, grid)
+        self.op = self.operator(dim, grid)
         self.ls1 = LayerScale(dim, layer_scale) if layer_scale is not None else nn.Identity()
         self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=1e-5)
@@ -81,13 +86,90 @@ class HeatBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         if self.post_norm:
             x = x + self.drop_path1(self.ls1(self.norm1(self.op(x, embedding))))
-            return x + self.drop_path2(self.ls2(self.norm2(self.mlp(x))))
-        x = x + self.drop_path1(self.ls1(self.op(self.norm1(x), embedding)))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+            return x + self.drop_path2(self.ls2(self.norm2(self._mlp(x))))
+        # without anything between layer and residual, the layer's last product may add it
+        if _is_nothing(self.ls1, self.drop_path1) and not has_hooks(self.op):
+            x = self.op(x, embedding, self.norm1, residual=x)
+        else:
+            x = x + self.drop_path1(self.ls1(self._op(x, embedding)))
+        if _is_nothing(self.ls2, self.drop_path2):
+            return self._mlp(x, self.norm2, residual=x)
+        return x + self.drop_path2(self.ls2(self._mlp(x, self.norm2)))
+
+    def _op(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """``op(norm1(x))``; whoever listens to the operator hears its input, not the norm's."""
+        return self.op(self.norm1(x), embedding) if has_hooks(self.op) else self.op(x, embedding, self.norm1)
+
+    def _mlp(self, x: Tensor, norm: nn.LayerNorm | None = None, residual: Tensor | None = None) -> Tensor:
+        """``mlp(norm(x)) + residual`` by the path that suits."""
+        # the layers are used without calling the MLP: only where that leaves nothing out
+        own = (
+            type(self.mlp) is Mlp
+            and not has_hooks(self.mlp)
+            and _is_nothing(self.mlp.drop1, self.mlp.norm, self.mlp.drop2)
+        )
+        path: Path = "plain"
+        if own:
+            fc1, fc2 = self.mlp.fc1, self.mlp.fc2
+            path = path_for(x, *(() if norm is None else (norm,)), fc1, fc2, self.mlp.act)
+        if path == "lean":
+            with part("mlp"):
+                layers = cast("tuple[Tensor, Tensor, Tensor, Tensor]", (fc1.weight, fc1.bias, fc2.weight, fc2.bias))
+                if norm is None:
+                    out = lean_autograd.mlp(x, *layers)
+                else:
+                    out = lean_autograd.norm_mlp(x, norm.weight, norm.bias, norm.eps, *layers)
+                return out if residual is None else out + residual
+        if norm is not None:
+            with part("block norm"):
+                x = norm(x)
+        with part("mlp"):
+            if path == "fused":
+                return fused.mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, residual)
+            if own and torch.compiler.is_compiling():
+                out = fused.traced_linear(fc2, self.mlp.act(fused.traced_linear(fc1, x)))
+            else:
+                out = self.mlp(x)
+            return out if residual is None else out + residual
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Move layer scales, and the affine part of the norm before the MLP, into their neighbours; in place.
+
+        Exact up to rounding. A norm before the operator stays: its bias would have to pass the zero padding
+        of the depthwise convolution.
+        """
+        norms, layers = (self.norm1, self.norm2), (self.op.out_linear, cast(nn.Linear, self.mlp.fc2))
+        for i, scale in enumerate((self.ls1, self.ls2)):
+            if isinstance(scale, LayerScale):
+                target: nn.LayerNorm | nn.Linear = norms[i] if self.post_norm else layers[i]
+                gamma = scale.gamma.double()
+                target.weight.copy_(target.weight.double() * (gamma if self.post_norm else gamma[:, None]))
+                target.bias.copy_(target.bias.double() * gamma)
+        self.ls1 = self.ls2 = nn.Identity()
+        if not self.post_norm:
+            norm, linear = self.norm2, cast(nn.Linear, self.mlp.fc1)
+            weight = linear.weight.double()
+            linear.bias.add_((weight @ norm.bias.double()).to(linear.bias.dtype))
+            linear.weight.copy_(weight * norm.weight.double())
+            self.norm2 = nn.LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
+
+
+def _is_nothing(*modules: nn.Module) -> bool:
+    """Whether none of the modules changes anything now, and nobody listens to them."""
+    return not has_hooks(*modules) and all(
+        isinstance(m, nn.Identity)
+        or (isinstance(m, DropPath) and not m.training)
+        or (isinstance(m, nn.Dropout) and (m.p == 0 or not m.training))
+        for m in modules
+    )
 
 
 class HeatStage(nn.Module):
     """An optional downsampling, then blocks that share one frequency embedding."""
+
+    conv_norm: type[ConvNorm] = ConvNorm
+    block: type[HeatBlock] = HeatBlock
 
     def __init__(
         self,
@@ -103,9 +185,11 @@ class HeatStage(nn.Module):
         super().__init__()
         self.freq_resize: FrequencyResize = freq_resize
         self.grad_checkpointing = False
-        self.downsample = nn.Identity() if in_dim == dim else ConvNorm(in_dim, dim, eps=1e-5, bias=False)
+        self.downsample = nn.Identity() if in_dim == dim else self.conv_norm(in_dim, dim, eps=1e-5, bias=False)
         self.freq_embed: nn.Parameter | None = frequency_embedding(grid, dim)
-        self.blocks = nn.ModuleList(HeatBlock(dim, grid, mlp_ratio, rate, post_norm, layer_scale) for rate in drop_path)
+        self.blocks = nn.ModuleList(
+            self.block(dim, grid, mlp_ratio, rate, post_norm, layer_scale) for rate in drop_path
+        )
 
     def _blocks(self) -> list[HeatBlock]:
         return cast("list[HeatBlock]", list(self.blocks))
@@ -135,10 +219,12 @@ class HeatStage(nn.Module):
         for block in self._blocks():
             block.op.set_grid(grid)
 
-    def deploy(self, grid: tuple[int, int]) -> None:
-        """Every block keeps its decay for this grid instead of k and the embedding."""
+    def deploy(self, grid: tuple[int, int], fold: bool) -> None:
+        """Every block keeps its decay for this grid instead of k and the embedding; ``fold``: see there."""
         embedding = self.embedding(*grid)
         assert embedding is not None
         for block in self._blocks():
-            block.op.deploy(embedding)
+            block.op.deploy(embedding, fold)
+            if fold:
+                block.fold()
         self.freq_embed = None

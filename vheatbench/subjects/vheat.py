@@ -23,7 +23,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from vheatbench.subjects.checkpoints import convert_official, fit_frequencies
-from vheatbench.subjects.heat import FrequencyResize
+from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.heat_stage import HeatStage, Stem
 
 STRIDE = 32
@@ -57,8 +57,11 @@ class VHeat(nn.Module):
         layer_scale: initial value of the layer scale, None for none.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block; grows linearly from 0.
-        freq_resize: ``bicubic`` or ``zeropad``, see :func:`vheatbench.subjects.heat.resize_frequencies`.
+        freq_resize: ``bicubic`` or ``zeropad``, see :func:`vheatbench.subjects.heat_operator.resize_frequencies`.
     """
+
+    stem_type: type[Stem] = Stem
+    stage_type: type[HeatStage] = HeatStage
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class VHeat(nn.Module):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.deployed_for: tuple[int, int] | None = None
-        self.stem = Stem(in_chans, dim)
+        self.stem = self.stem_type(in_chans, dim)
 
         blocks = sum(depths)
         rates = [drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks)]
@@ -93,7 +96,7 @@ class VHeat(nn.Module):
             out_dim, reduction = dim * 2**i, 4 * 2**i
             first = sum(depths[:i])
             stages.append(
-                HeatStage(
+                self.stage_type(
                     in_dim,
                     out_dim,
                     self._grid(i, self.img_size),
@@ -139,7 +142,7 @@ class VHeat(nn.Module):
         for i, stage in enumerate(self._stages()):
             stage.set_grid(self._grid(i, self.img_size))
 
-    def deploy(self, img_size: int | tuple[int, int] | None = None) -> VHeat:
+    def deploy(self, img_size: int | tuple[int, int] | None = None, fold: bool = True) -> VHeat:
         """Turn into the deploy form for one input size, in place; the output stays the same.
 
         k depends on nothing but weights, so every block's decay exp(-k w^2) is computed once and kept
@@ -149,12 +152,19 @@ class VHeat(nn.Module):
 
         Args:
             img_size: height and width to deploy for; default the size the model was built for.
+            fold: also move what is exact to move into its neighbours: the bias of the depthwise convolution
+                through the linear layer behind it, layer scales into norms or linear layers, the affine part
+                of the norm before the MLP into the MLP. False keeps the official code's parameters.
         """
         if self.deployed_for is not None:
             raise ValueError(f"already deployed for {self.deployed_for[0]}x{self.deployed_for[1]}")
         self.deployed_for = self._checked(img_size if img_size is not None else self.img_size)
         for i, stage in enumerate(self._stages()):
-            stage.deploy(self._grid(i, self.deployed_for))
+            stage.deploy(self._grid(i, self.deployed_for), fold)
+        for module in self.modules():
+            # in the layout of the maps; else every call of the convolution would copy its weight into it
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         return self.eval()
 
     def _check_input(self, x: Tensor) -> None:
@@ -308,9 +318,9 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create_vheat(variant: str, pretrained: bool = False, **kwargs: Any) -> VHeat:
+def _create_vheat(variant: str, pretrained: bool = False, cls: type[VHeat] = VHeat, **kwargs: Any) -> VHeat:
     return build_model_with_cfg(
-        VHeat,
+        cls,
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
