@@ -39,7 +39,7 @@ def test_every_alias_leads_to_a_model(alias: str) -> None:
     assert is_model(subject.full_name)
     assert subject.name == alias
     assert subject.default_size is not None
-    assert subject.family.startswith(("timm.models.", "vheatbench.subjects.vheat"))
+    assert subject.family.startswith(("timm.models.", "vheatbench.subjects."))
     assert find_subject(alias.upper()).full_name == subject.full_name
 
 
@@ -75,9 +75,10 @@ def test_nothing_is_suggested_for_nonsense(wrong: str) -> None:
 
 def test_list_subjects() -> None:
     assert ("vheat_tiny", "vheat-t") in list_subjects("vheat*")
-    assert {name for name, _ in list_subjects("vheat_*")} == {"vheat_tiny", "vheat_small", "vheat_base"}
+    assert {"vheat_tiny", "vheat_small", "vheat_base"} <= {name for name, _ in list_subjects("vheat_*")}
+    assert all(name.startswith("vheat_") for name, _ in list_subjects("vheat_*"))
     assert list_subjects("swin-t") == [("swin_tiny_patch4_window7_224", "swin-t")], "an alias finds its model"
-    assert list_subjects("VHEAT-B") == [("vheat_base", "vheat-b")]
+    assert ("vheat_base", "vheat-b") in list_subjects("VHEAT-B")
     assert list_subjects("dinov3_qkvb") == list_subjects("*dinov3_qkvb*") != [], "a plain word is looked for anywhere"
     assert list_subjects("no_such*") == []
     assert len(list_subjects()) > 1000

@@ -15,14 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vheatbench.case import Case
+from vheatbench.case import Case, kind_of
 from vheatbench.errors import UserError
 from vheatbench.measure.stopping import Policy
 from vheatbench.subjects.catalog import find_subject
+from vheatbench.subjects.operators import find_operator
 from vheatbench.suite_file import MAX_FILE_BYTES, list_suites, load_suite
 from vheatbench.suites import Axes, Suite, SuitePolicy, parse_resolution, schedule
 
 Write = Callable[[str], Path]
+SHIPPED = sorted(path.stem for path in (Path(__file__).parent.parent / "suites").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -49,24 +51,23 @@ def refusal(path: Path | str, overrides: dict[str, Any] | None = None, device: s
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("name", ["smoke", "paper-table", "resolution-scaling"])
-def test_shipped_suites_are_valid_and_name_known_models(name: str, device: str) -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_suites_are_valid_and_name_known_subjects(name: str, device: str) -> None:
     suite = load_suite(name, device)
     assert suite.name == name
     assert suite.description
     cases = suite.cases(device)
     assert len(cases) == suite.size > 0
     assert {case.device for case in cases} == {device}
-    for case in cases:
-        find_subject(case.subject)
+    for entry in suite.subjects:
+        find = find_operator if kind_of(entry.model) == "operator" else find_subject
+        find(entry.model)
     if suite.reference is not None:
         assert set(suite.reference.models) <= {entry.model for entry in suite.subjects}
 
 
-def test_every_shipped_suite_is_tested_and_smoke_is_small() -> None:
-    shipped = Path(__file__).parent.parent / "suites"
-    assert {path.stem for path in shipped.glob("*.yaml")} == {"smoke", "paper-table", "resolution-scaling"}
-    assert set(list_suites()) >= {path.stem for path in shipped.glob("*.yaml")}
+def test_every_shipped_suite_is_found_and_smoke_is_small() -> None:
+    assert {"smoke", "paper-table", "resolution-scaling", "operator-scaling"} <= set(SHIPPED) <= set(list_suites())
     assert load_suite("smoke").size <= 8
 
 
@@ -126,11 +127,11 @@ def test_the_same_value_twice_is_one_case(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("subject: [a]", "mine.yaml:1: unknown key 'subject'; allowed: axes, description, devices, name, policy,"),
+        ("subject: [a]", "mine.yaml:1: unknown key 'subject'; allowed: axes, ceilings, description, devices, name,"),
         ("\n\nsubjects: [a]\n7: x", "mine.yaml:4: unknown key 7; allowed: axes"),
-        ("subjects: [a]\naxes:\n  batches: [1]", "mine.yaml:3: axes.batches: unknown key; allowed: resolution, batch,"),
+        ("subjects: [a]\naxes:\n  batches: [1]", "mine.yaml:3: axes.batches: unknown key; allowed: resolution, grid,"),
         ("subjects: [a]\npolicy:\n  retries: 1", "mine.yaml:3: policy.retries: unknown key; allowed: rounds, order,"),
-        ("subjects:\n- model: a\n  size: 1", "mine.yaml:3: subjects.0.size: unknown key; allowed: model, options"),
+        ("subjects:\n- model: a\n  size: 1", "mine.yaml:3: subjects.0.size: unknown key; allowed: model, options, "),
         (
             "subjects: [a]\nreference:\n  source: x\n  models:\n    a: {speed: 1}",
             "mine.yaml:5: reference.models.a.speed: unknown key; allowed: params, macs, throughput, acc1,",
@@ -144,7 +145,7 @@ def test_the_same_value_twice_is_one_case(write: Write) -> None:
             "mine.yaml:5: axes.dtype.1: 'fp16' is not allowed; allowed: 'float32', 'tf32', 'bfloat16' or 'float16'",
         ),
         ("subjects: [a]\naxes: {mode: [test]}", "mine.yaml:2: axes.mode.0: 'test' is not allowed; allowed: 'infer', "),
-        ("subjects: [a]\naxes: {compile: [maybe]}", "compile.0: 'maybe' is not allowed; allowed: true, false"),
+        ("subjects: [a]\naxes: {compile: [maybe]}", "compile.0: 'maybe' is not allowed; allowed: true, false, freez"),
         ("subjects: [a]\naxes:\n  batch: []", "mine.yaml:3: axes.batch: is empty: give at least one value"),
         ("subjects: []", "mine.yaml:1: subjects: is empty"),
         ("description: x\naxes: {}\ndevices:\n  cpu: {}", "mine.yaml:1: subjects: is missing"),
@@ -263,8 +264,8 @@ def test_not_a_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_suite_suggests() -> None:
-    assert refusal("smoek").startswith("unknown suite 'smoek': did you mean 'smoke'? there are paper-table, ")
-    assert refusal("zzz").startswith("unknown suite 'zzz': there are paper-table, ")
+    assert refusal("smoek").startswith("unknown suite 'smoek': did you mean 'smoke'? there are ")
+    assert refusal("zzz").startswith("unknown suite 'zzz': there are ")
 
 
 # overrides
@@ -344,6 +345,94 @@ def test_the_other_devices_section_is_not_validated_away(write: Write) -> None:
     path = write("subjects: [a]\ndevices:\n  cuda:\n    axes: {dtype: [fp8]}\n")
     assert load_suite(str(path), "cpu").size == 1
     assert refusal(path, device="cuda").startswith("mine.yaml:4: axes.dtype.0: 'fp8' is not allowed")
+
+
+# operators and ceilings
+
+OPERATORS = """\
+    subjects:
+      - op/heat
+      - {model: op/attention, only: {grid: [14], part: [core]}}
+    axes: {grid: [14, 28x56], channels: [96, 192], part: [core, layer]}
+"""
+
+
+def test_a_suite_of_operators(write: Write) -> None:
+    suite = load_suite(str(write(OPERATORS)))
+    cases = suite.cases("cpu")
+    assert len(cases) == suite.size == 2 * 2 * 2 + 2
+    heat = [case for case in cases if case.subject == "op/heat"]
+    assert {(c.size, c.channels, c.part) for c in heat} == {
+        (size, channels, part) for size in ("14", "28x56") for channels in (96, 192) for part in ("core", "layer")
+    }
+    assert [(c.size, c.channels, c.part) for c in cases if c.subject == "op/attention"] == [
+        ("14", 96, "core"), ("14", 192, "core"),
+    ]  # fmt: skip
+    assert Suite.model_validate_json(suite.model_dump_json()) == suite
+    assert sorted(case.id for case in suite.plan("cpu")) == sorted(case.id for case in cases)
+
+
+def test_a_restriction_to_sizes_of_models_and_to_nothing(write: Write) -> None:
+    restricted = "{model: a, only: {resolution: ['224'], batch: [2, 9]}}"
+    text = f"subjects: [{restricted}, b]\naxes: {{resolution: [224, 256], batch: [1, 2]}}"
+    cases = load_suite(str(write(text))).cases("cpu")
+    assert [(c.size, c.batch) for c in cases if c.subject == "a"] == [("224", 2)]
+    assert len(cases) == 5
+    path = write("subjects: [{model: a, only: {batch: [3]}}]\naxes: {batch: [1]}")
+    assert refusal(path) == "suite 'mine' has no cases: every subject is restricted ('only') to other values"
+
+
+def test_ceilings_come_first_once_for_every_dtype_and_in_every_round(write: Write) -> None:
+    text = "ceilings: true\nsubjects: [op/heat]\naxes: {grid: [4, 8], dtype: [float32, bfloat16]}"
+    suite = load_suite(str(write(text)))
+    plan = suite.plan("cpu")
+    assert len(plan) == suite.size == 8
+    assert [(c.subject, c.dtype) for c in plan[:4]] == [
+        (name, dtype) for dtype in ("float32", "bfloat16") for name in ("ceiling/copy", "ceiling/matmul")
+    ]
+    assert all(c.kind == "operator" for c in plan[4:])
+    assert [c.kind for c, _ in schedule(plan, 2)].count("ceiling") == 8
+    assert load_suite(str(write("subjects: [a]")), overrides={"ceilings": True}).size == 3
+    assert {c.device for c in suite.cases("cuda")} == {"cuda"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("subjects: [a, op/heat]\naxes: {grid: [14]}", "a is a model and op/heat an operator: they share no axis, so "),
+        ("subjects: [op/heat]\naxes: {resolution: [224]}", "operators are measured on grids of tokens: give grid ("),
+        ("subjects: [op/heat]", "operators are measured on grids of tokens: give grid (--grid 14,28), not resolution"),
+        ("subjects: [a]\naxes: {grid: [14]}", "grid, channels and part belong to operators (op/heat, ...): leave them"),
+        ("subjects: [a]\naxes: {channels: [96]}", "grid, channels and part belong to operators"),
+        ("subjects: [a]\naxes: {part: [core]}", "grid, channels and part belong to operators"),
+        ("subjects: [a]\naxes: {grid: [14], resolution: [14]}", "mine.yaml:2: axes: resolution is for models and grid"),
+        ("subjects: [op/heat, ceiling/copy]\naxes: {grid: [14]}", "ceiling/copy is no subject: write 'ceilings: true'"),
+        ("subjects: [op/heat]\naxes:\n  grid: [x]", "mine.yaml:3: axes.grid: 'x' is no resolution"),
+        ("subjects: [op/heat]\naxes: {grid: [14], channels: [0]}", "axes.channels: channels are whole numbers of at"),
+        ("subjects: [op/heat]\naxes: {grid: [14], channels: [true]}", "axes.channels: channels are whole numbers of"),
+        ("subjects: [op/heat]\naxes: {grid: [14], channels: [x]}", "axes.channels.0: 'x' is not allowed; allowed: a"),
+        ("subjects: [op/heat]\naxes: {grid: [14], part: [all]}", "axes.part.0: 'all' is not allowed; allowed: 'core'"),
+        ("subjects: [a]\nceilings: perhaps", "mine.yaml:2: ceilings: 'perhaps' is not allowed; allowed: true, false"),
+        ("subjects:\n- {model: a, only: {size: [1]}}", "mine.yaml:2: subjects.0.only: 'size' is no axis; allowed: "),
+        ("subjects:\n- {model: a, only: {batch: [0]}}", "subjects.0.only: batch: a batch is a whole number of at"),
+        ("subjects:\n- {model: a, only: {batch: 1}}", "subjects.0.only.batch: must be a list, not 1"),
+    ],
+)  # fmt: skip
+def test_invalid_suites_of_operators(write: Write, text: str, message: str) -> None:
+    assert message in refusal(write(text))
+
+
+def test_a_size_from_the_command_line_replaces_either_of_the_files(write: Write) -> None:
+    models = write("subjects: [a]\naxes: {mode: [forward]}\ndevices: {cpu: {axes: {resolution: [224]}}}")
+    suite = load_suite(str(models), "cpu", {"subjects": ["op/heat"], "grid": ["14", "7x9"]})
+    assert [(c.subject, c.resolution, c.mode) for c in suite.cases("cpu")] == [
+        ("op/heat", (14, 14), "forward"), ("op/heat", (7, 9), "forward"),
+    ]  # fmt: skip
+    operators = write("subjects: [op/heat]\naxes: {grid: [14]}")
+    suite = load_suite(str(operators), "cpu", {"subjects": ["a"], "resolution": [224]})
+    assert [c.size for c in suite.cases("cpu")] == ["224"]
+    assert "--grid: 'x' is no resolution" in refusal(operators, {"grid": ["x"]})
+    assert "give one of them" in refusal(operators, {"grid": [14], "resolution": [224]})
 
 
 # resolutions
@@ -438,6 +527,8 @@ def test_every_field_makes_another_id() -> None:
         "memory_format": "channels_last",
         "compile": True,
         "fused_attention": False,
+        "channels": 96,
+        "part": "core",
         "options": {"x": 1},
     }
     assert set(changes) == set(Case.model_fields)
@@ -506,9 +597,9 @@ axis = {
     "resolution": st.tuples(st.integers(1, 4096), st.integers(1, 4096)).map(list) | st.integers(1, 4096),
     "batch": st.integers(1, 512) | st.just("largest"),
     "dtype": st.sampled_from(["float32", "tf32", "bfloat16", "float16"]),
-    "mode": st.sampled_from(["infer", "forward", "train"]),
+    "mode": st.sampled_from(["infer", "forward", "forward_backward", "train"]),
     "memory_format": st.sampled_from(["contiguous", "channels_last"]),
-    "compile": st.booleans(),
+    "compile": st.booleans() | st.just("freezing"),
     "fused_attention": st.booleans(),
 }
 plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e9, 1e9) | st.text(max_size=5)
@@ -540,6 +631,7 @@ def test_any_suite_gives_unique_cases_that_survive_json(content: dict[str, Any])
 
 
 def test_the_axes_are_fields_of_a_case_and_the_policy_that_of_the_stopping_rule() -> None:
-    assert set(Axes.model_fields) | {"subject", "options", "device"} == set(Case.model_fields)
+    assert set(Axes().values()) | {"subject", "options", "device"} == set(Case.model_fields)
+    assert set(Axes.model_fields) == {*Axes().values(), "grid"}
     assert set(Policy.__dataclass_fields__) <= set(SuitePolicy.model_fields)
     assert {name: getattr(SuitePolicy(), name) for name in Policy.__dataclass_fields__} == vars(Policy())

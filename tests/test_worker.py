@@ -234,8 +234,8 @@ def test_training_and_low_precision(run: Run) -> None:
     assert train.subject["precision"] == "float32 weights, bfloat16 autocast"
     assert low.subject["precision"] == "weights and input in bfloat16"
     assert low.metrics["input_bytes"].value == 3 * 64 * 64 * 2
-    # gradients and AdamW's two states are in the peak
-    assert train.metrics["peak_allocated_bytes"].value > 3 * train.metrics["weights_bytes"].value  # type: ignore[operator]
+    # the gradients, as large as the weights, are in the peak of what the step allocates
+    assert train.metrics["activation_peak_bytes"].value > train.metrics["weights_bytes"].value  # type: ignore[operator]
 
 
 def test_the_largest_batch_is_found_within_the_memory_limit(run: Run) -> None:

@@ -6,12 +6,31 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Mode = Literal["infer", "forward", "train"]
+Mode = Literal["infer", "forward", "forward_backward", "train"]
+"""``infer``: deploy form, no gradients. ``forward``: training form, no gradients. ``forward_backward``: forward,
+loss and gradients of the parameters (of an operator: no loss, gradients of its input too). ``train``: the same
+and the optimizer's step."""
+Compile = bool | Literal["freezing"]
+"""``freezing``: torch.compile with inductor's constant folding of weights (inference only)."""
+Part = Literal["core", "layer"]
+"""Of an operator: the token mixing alone, or the whole layer with its projections."""
 DType = Literal["float32", "tf32", "bfloat16", "float16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 DeviceType = Literal["cpu", "cuda"]
+Kind = Literal["model", "operator", "ceiling"]
+
+
+PATCH = 16
+"""Side in pixels of the patch that counts as one token of a model's input, whatever the model."""
+
+
+def kind_of(subject: str) -> Kind:
+    """What a name names: an operator (``op/...``), a ceiling of the device (``ceiling/...``), else a model."""
+    if subject.startswith("op/"):
+        return "operator"
+    return "ceiling" if subject.startswith("ceiling/") else "model"
 
 
 class Case(BaseModel):
@@ -24,18 +43,23 @@ class Case(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     subject: str
-    """Catalog name: an alias such as ``vheat-t``, any timm model name, or ``package.module:name``."""
+    """Catalog name: an alias such as ``vheat-t``, any timm model name, or ``package.module:name``; an operator
+    (``op/heat``, ``op/window-attention``, ...); or one of the device's ceilings (``ceiling/copy``)."""
     resolution: tuple[int, int]
-    """Input height and width in pixels."""
+    """Height and width: of a model's input in pixels, of an operator's token grid, of a ceiling's matrix."""
     batch: int | Literal["largest"] = 1
     """Images per step, or ``largest``: the largest batch that fits, itself a metric."""
     dtype: DType = "float32"
     mode: Mode = "infer"
     device: DeviceType = "cpu"
     memory_format: MemoryFormat = "contiguous"
-    compile: bool = False
+    compile: Compile = False
     fused_attention: bool = True
     """Fused scaled-dot-product attention wherever the model has it; False turns it off everywhere."""
+    channels: int | None = None
+    """Channels of an operator, 96 where not given; None for a model."""
+    part: Part | None = None
+    """Which part of an operator, ``core`` where not given; None for a model."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments given to the model's constructor, for example ``{"window_size": 14}``."""
 
@@ -43,6 +67,15 @@ class Case(BaseModel):
     @classmethod
     def _square(cls, value: Any) -> Any:
         return (value, value) if isinstance(value, int) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _operator(cls, fields: Any) -> Any:
+        # said in every case, so that one that leaves them out is the same case
+        if isinstance(fields, dict) and kind_of(str(fields.get("subject"))) == "operator":
+            defaults = {"channels": 96, "part": "core"}
+            return {**fields, **{name: value for name, value in defaults.items() if fields.get(name) is None}}
+        return fields
 
     @property
     def id(self) -> str:
@@ -64,20 +97,39 @@ class Case(BaseModel):
     def label(self) -> str:
         """The case on one line, for people."""
         batch = "largest" if self.batch == "largest" else str(self.batch)
-        parts = [self.subject, self.size, f"b{batch}", self.dtype, self.mode]
+        parts = [self.subject, self.size, f"b{batch}", self.dtype, self.mode.replace("_", "+")]
+        if self.part is not None:
+            parts.append(self.part)
+        if self.channels is not None:
+            parts.append(f"C={self.channels}")
         if self.memory_format != "contiguous":
             parts.append(self.memory_format)
         if self.compile:
-            parts.append("compiled")
+            parts.append("compiled with freezing" if self.compile == "freezing" else "compiled")
         if not self.fused_attention:
             parts.append("unfused attention")
         parts += [f"{key}={value}" for key, value in sorted(self.options.items())]
         return " ".join(parts)
 
     @property
+    def kind(self) -> Kind:
+        """What the subject is; it decides what ``resolution`` means."""
+        return kind_of(self.subject)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the mode takes gradients."""
+        return self.mode in ("forward_backward", "train")
+
+    @property
     def pixels(self) -> int:
         """Height times width: proportional to the number of tokens of every subject."""
         return self.resolution[0] * self.resolution[1]
+
+    @property
+    def tokens(self) -> float:
+        """Number of tokens N: cells of an operator's grid, patches of 16 x 16 pixels of a model's input."""
+        return float(self.pixels) if self.kind == "operator" else self.pixels / PATCH**2
 
     @property
     def variant(self) -> str:

@@ -55,6 +55,11 @@ def load_suite(name: str, device: DeviceType = "cpu", overrides: dict[str, Any] 
     path = _find(name)
     content, lines = _parse(path)
     merged = _specialise(content, device)
+    if {"resolution", "grid"} & (overrides or {}).keys():
+        # a size from the command line stands for the file's, whichever of the two that has
+        axes = merged.get("axes")
+        if isinstance(axes, dict):
+            merged["axes"] = {key: value for key, value in axes.items() if key not in ("resolution", "grid")}
     for key, value in (overrides or {}).items():
         section = "axes" if key in Axes.model_fields else "policy" if key in SuitePolicy.model_fields else None
         if section is None:
@@ -86,7 +91,7 @@ def _find(name: str) -> Path:
     return known[name]
 
 
-_SECTIONS = {"name", "description", "subjects", "axes", "policy", "reference", "devices"}
+_SECTIONS = {"name", "description", "subjects", "axes", "policy", "reference", "devices", "ceilings"}
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
@@ -207,7 +212,8 @@ def _explain(
     """The first problem on one line: where, what, and what is allowed."""
     first = error.errors()[0]
     # a union reports every branch: its tags ('int', "literal['largest']") are not part of the place
-    location = tuple(part for part in first["loc"] if not (isinstance(part, str) and re.search(r"[\[\]]|^int$", part)))
+    tag = re.compile(r"[\[\]]|^(int|bool)$")
+    location = tuple(part for part in first["loc"] if not (isinstance(part, str) and tag.search(part)))
     key = ".".join(str(part) for part in location) or "the suite"
     origin = location[1] if len(location) > 1 and location[0] in ("axes", "policy") else location[0] if location else ""
     if location == ("policy",):  # fields that do not go together: name the one that was typed
@@ -231,8 +237,11 @@ def _explain(
     if kind == "literal_error" or (kind.startswith("int_") and "batch" in location):
         allowed = "a whole number of at least 1, or 'largest'" if "batch" in location else context.get("expected")
         what = f"{_short(given)} is not allowed; allowed: {allowed}"
-    elif kind == "bool_parsing":
-        what = f"{_short(given)} is not allowed; allowed: true, false"
+    elif kind in ("bool_parsing", "bool_type"):
+        freezing = ", freezing" if "compile" in location else ""
+        what = f"{_short(given)} is not allowed; allowed: true, false{freezing}"
+    elif kind.startswith("int_") and "channels" in location:
+        what = f"{_short(given)} is not allowed; allowed: a whole number of at least 1"
     elif kind in ("list_type", "dict_type", "model_type"):
         what = f"must be a {'list' if kind == 'list_type' else 'mapping'}, not {_short(given)}"
     elif kind == "extra_forbidden":

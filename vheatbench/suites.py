@@ -10,13 +10,15 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vheatbench.case import Case, DeviceType, DType, MemoryFormat, Mode
+from vheatbench.case import Case, Compile, DeviceType, DType, MemoryFormat, Mode, Part, kind_of
 from vheatbench.errors import UserError
 from vheatbench.measure.stopping import Policy
 
 MAX_CASES = 10_000
+
+Size = tuple[int, int]
 
 
 class _Part(BaseModel):
@@ -24,10 +26,25 @@ class _Part(BaseModel):
 
 
 class SubjectEntry(_Part):
-    """A subject and what its constructor is given."""
+    """A subject, what its constructor is given, and the values of the axes that it is restricted to."""
 
     model: str = Field(min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
+    only: dict[str, list[Any]] = Field(default_factory=dict)
+    """Axis to values: the subject is measured at these values of the suite's axis, others at all."""
+
+    @field_validator("only")
+    @classmethod
+    def _values_of_axes(cls, only: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        unknown = only.keys() - Axes.model_fields.keys()
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is no axis; allowed: {', '.join(Axes.model_fields)}")
+        try:
+            axes = Axes.model_validate(only)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
+        return {name: getattr(axes, name) for name in only}
 
     @field_validator("options")
     @classmethod
@@ -43,17 +60,22 @@ class SubjectEntry(_Part):
 class Axes(_Part):
     """Values of every axis; the cases are their product with the subjects."""
 
-    resolution: list[tuple[int, int]] = Field(default=[(224, 224)], min_length=1)
+    resolution: list[Size] | None = Field(default=None, min_length=1)
+    """Of the input image; 224 if not given. For suites of models."""
+    grid: list[Size] | None = Field(default=None, min_length=1)
+    """Of tokens: what suites of operators write instead."""
     batch: list[int | Literal["largest"]] = Field(default=[1], min_length=1)
     dtype: list[DType] = Field(default=["float32"], min_length=1)
     mode: list[Mode] = Field(default=["infer"], min_length=1)
     memory_format: list[MemoryFormat] = Field(default=["contiguous"], min_length=1)
-    compile: list[bool] = Field(default=[False], min_length=1)
+    compile: list[Compile] = Field(default=[False], min_length=1)
     fused_attention: list[bool] = Field(default=[True], min_length=1)
+    channels: list[int | None] = Field(default=[None], min_length=1)
+    part: list[Part | None] = Field(default=[None], min_length=1)
 
-    @field_validator("resolution", mode="before")
+    @field_validator("resolution", "grid", mode="before")
     @classmethod
-    def _sizes(cls, values: Any) -> Any:
+    def _parsed(cls, values: Any) -> Any:
         return [parse_resolution(value) for value in values] if isinstance(values, list) else values
 
     @field_validator("batch", mode="before")
@@ -63,6 +85,24 @@ class Axes(_Part):
         if isinstance(values, list) and any(isinstance(v, bool) or (isinstance(v, int) and v < 1) for v in values):
             raise ValueError("a batch is a whole number of at least 1, or 'largest'")
         return values
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _whole(cls, values: Any) -> Any:
+        if isinstance(values, list) and any(isinstance(v, bool) or (isinstance(v, int) and v < 1) for v in values):
+            raise ValueError("channels are whole numbers of at least 1")
+        return values
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Axes:
+        if self.resolution is not None and self.grid is not None:
+            raise ValueError("resolution is for models and grid for operators: give one of them")
+        return self
+
+    def values(self) -> dict[str, list[Any]]:
+        """Values by field of a case; the order is that of the plan, ``resolution`` the grid of operators."""
+        named = {name: getattr(self, name) for name in Axes.model_fields if name != "grid"}
+        return {**named, "resolution": self.resolution or self.grid or [(224, 224)]}
 
 
 class SuitePolicy(_Part):
@@ -130,6 +170,8 @@ class Suite(_Part):
     axes: Axes = Axes()
     policy: SuitePolicy = SuitePolicy()
     reference: Reference | None = None
+    ceilings: bool = False
+    """Also measure what the device can do: a large copy and a large matrix product, for every dtype."""
 
     @field_validator("subjects", mode="before")
     @classmethod
@@ -138,31 +180,62 @@ class Suite(_Part):
             return values
         return [{"model": value} if isinstance(value, str) else value for value in values]
 
+    @model_validator(mode="after")
+    def _one_kind(self) -> Suite:
+        kinds = {kind_of(entry.model): entry.model for entry in self.subjects}
+        if "ceiling" in kinds:
+            raise ValueError(f"{kinds['ceiling']} is no subject: write 'ceilings: true' (--ceilings)")
+        if len(kinds) > 1:
+            raise ValueError(
+                f"{kinds['model']} is a model and {kinds['operator']} an operator: they share no axis, "
+                "so measure them in two suites"
+            )
+        axes = self.axes
+        if "operator" in kinds and axes.grid is None:
+            raise ValueError("operators are measured on grids of tokens: give grid (--grid 14,28), not resolution")
+        if "model" in kinds and (axes.grid is not None or axes.channels != [None] or axes.part != [None]):
+            raise ValueError("grid, channels and part belong to operators (op/heat, ...): leave them out for models")
+        return self
+
+    def _axes_of(self, entry: SubjectEntry) -> dict[str, list[Any]]:
+        """The axes with the values that a subject is measured at."""
+        only = {"resolution" if name == "grid" else name: values for name, values in entry.only.items()}
+        return {
+            name: [value for value in values if value in only.get(name, values)]
+            for name, values in self.axes.values().items()
+        }
+
     @property
     def size(self) -> int:
         """Number of cases, without making them."""
-        axes = (getattr(self.axes, name) for name in Axes.model_fields)
-        return len(self.subjects) * math.prod(len(values) for values in axes)
+        ceilings = 2 * len(self.axes.dtype) if self.ceilings else 0
+        return ceilings + sum(
+            math.prod(len(values) for values in self._axes_of(entry).values()) for entry in self.subjects
+        )
 
     def cases(self, device: DeviceType) -> list[Case]:
-        """Every case, listed by axes with the subjects innermost. Raises UserError over 10,000."""
+        """Every case: ceilings first, then listed by axes with the subjects innermost.
+
+        Raises UserError over 10,000, or if no subject is left with a case.
+        """
         if self.size > MAX_CASES:
             raise UserError(
                 f"suite {self.name!r} has {self.size:,} cases, the limit is {MAX_CASES:,}: "
                 "take values out of an axis or split the suite"
             )
-        names = [name for name in Axes.model_fields if name != "resolution"]
-        others = itertools.product(*(getattr(self.axes, name) for name in names))
+        axes = self.axes.values()
+        allowed = [(entry, self._axes_of(entry)) for entry in self.subjects]
+        names = [*(name for name in axes if name != "resolution"), "resolution"]
         cases = [
-            Case(
-                subject=entry.model,
-                options=entry.options,
-                resolution=resolution,
-                device=device,
-                **dict(zip(names, values, strict=True)),
-            )
-            for values, resolution, entry in itertools.product(others, self.axes.resolution, self.subjects)
+            Case(subject=entry.model, options=entry.options, device=device, **dict(zip(names, values, strict=True)))
+            for values in itertools.product(*(axes[name] for name in names))
+            for entry, own in allowed
+            if all(value in own[name] for name, value in zip(names, values, strict=True))
         ]
+        if not cases:
+            raise UserError(f"suite {self.name!r} has no cases: every subject is restricted ('only') to other values")
+        if self.ceilings:
+            cases = [ceiling for dtype in self.axes.dtype for ceiling in ceiling_cases(device, dtype)] + cases
         return list({case.id: case for case in cases}.values())
 
     def plan(self, device: DeviceType) -> list[Case]:
@@ -178,10 +251,25 @@ class Suite(_Part):
         groups: dict[tuple[Any, ...], list[Case]] = {}
         for case in cases:
             # not Case.variant, which holds the options too: they belong to the subject
-            groups.setdefault(tuple(getattr(case, axis) for axis in Axes.model_fields), []).append(case)
+            groups.setdefault(tuple(getattr(case, axis) for axis in self.axes.values()), []).append(case)
         for group in groups.values():
             generator.shuffle(group)
         return [case for group in groups.values() for case in group]
+
+
+def ceiling_cases(device: DeviceType, dtype: DType) -> list[Case]:
+    """The large copy and the large matrix product of a device, which give the roofs of a roofline.
+
+    The copied tensor takes 256 MiB on a CPU and 2 GiB on a GPU, more than any cache holds.
+    """
+    height, mib = (8192, 256) if device == "cpu" else (32768, 2048)
+    itemsize = 4 if dtype in ("float32", "tf32") else 2
+    width = mib * 2**20 // itemsize // height
+    side = 3072 if device == "cpu" else 8192
+    return [
+        Case(subject="ceiling/copy", resolution=(height, width), dtype=dtype, device=device),
+        Case(subject="ceiling/matmul", resolution=(side, side), dtype=dtype, device=device),
+    ]
 
 
 def schedule(plan: Sequence[Case], rounds: int) -> list[tuple[Case, int]]:

@@ -9,7 +9,7 @@ def models(
     pattern: str = typer.Argument("*", help="Part of a name, or a wildcard pattern such as 'swin*224'."),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
-    """List the models that can be measured: vHeat, and everything in timm."""
+    """List what can be measured: the operators (op/...), vHeat, and everything in timm."""
     from vheatbench.errors import UserError
     from vheatbench.subjects.catalog import list_subjects
 

@@ -24,16 +24,18 @@ def numbers_or_words(text: str | None) -> list[Any] | None:
     return None if values is None else [int(v) if re.fullmatch(r"-?[0-9]{1,18}", v) else v for v in values]
 
 
-def booleans(text: str | None, option: str) -> list[bool] | None:
-    """``true,false`` to a list of bool."""
+def booleans(text: str | None, option: str, others: tuple[str, ...] = ()) -> list[Any] | None:
+    """``true,false`` to a list of bool; words in ``others`` stay words."""
     words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    known: dict[str, Any] = {**words, **{word: word for word in others}}
     values = comma_list(text)
     if values is None:
         return None
     for value in values:
-        if value.lower() not in words:
-            raise UserError(f"{option}: {value!r} is neither true nor false")
-    return [words[value.lower()] for value in values]
+        if value.lower() not in known:
+            choice = f"none of true, false, {', '.join(others)}" if others else "neither true nor false"
+            raise UserError(f"{option}: {value!r} is {choice}")
+    return [known[value.lower()] for value in values]
 
 
 def shard(text: str | None) -> tuple[int, int] | None:

@@ -32,15 +32,26 @@ def run(
     context: typer.Context,
     suite: str = typer.Option("resolution-scaling", help="Name of a suite, or the path of a YAML file."),
     model: str | None = typer.Option(
-        None, help="Instead of the suite's subjects: aliases, timm names or package.module:name, by commas."
+        None,
+        help="Instead of the suite's subjects: aliases, timm names or package.module:name, by commas; or operators "
+        "such as op/heat,op/attention.",
     ),
     resolution: str | None = typer.Option(None, help="For example 224,512 or 480x640 (height x width)."),
+    grid: str | None = typer.Option(None, help="Of operators, in tokens: for example 14,56 or 14x28."),
+    channels: str | None = typer.Option(None, help="Of operators, by commas (96)."),
+    part: str | None = typer.Option(None, help="Of operators: core (mixing tokens alone), layer, by commas."),
     batch: str | None = typer.Option(None, help="Images per step, by commas; 'largest' for the largest that fits."),
     dtype: str | None = typer.Option(None, help="float32, tf32, bfloat16, float16, by commas."),
-    mode: str | None = typer.Option(None, help="infer (deploy form), forward (training form), train, by commas."),
+    mode: str | None = typer.Option(
+        None,
+        help="infer (deploy form), forward (training form), forward_backward, train (with optimizer), by commas.",
+    ),
     memory_format: str | None = typer.Option(None, help="contiguous, channels_last, by commas."),
-    compile: str | None = typer.Option(None, help="torch.compile: true, false, or both by commas."),
+    compile: str | None = typer.Option(None, help="torch.compile: true, false, freezing (weights folded), by commas."),
     fused_attention: str | None = typer.Option(None, help="Fused attention: true, false, or both by commas."),
+    ceilings: bool | None = typer.Option(
+        None, "--ceilings/--no-ceilings", help="Also measure a large copy and a large matrix product."
+    ),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:INDEX."),
     devices: str | None = typer.Option(None, help="GPUs to use side by side: 0,1 or all. One worker each."),
     rounds: int | None = typer.Option(None, help="Repeat every case in this many fresh processes, interleaved."),
@@ -59,12 +70,16 @@ def run(
     overrides = {
         "subjects": comma_list(model),
         "resolution": comma_list(resolution),
+        "grid": comma_list(grid),
+        "channels": numbers_or_words(channels),
+        "part": comma_list(part),
         "batch": numbers_or_words(batch),
         "dtype": comma_list(dtype),
         "mode": comma_list(mode),
         "memory_format": comma_list(memory_format),
-        "compile": booleans(compile, "--compile"),
+        "compile": booleans(compile, "--compile", ("freezing",)),
         "fused_attention": booleans(fused_attention, "--fused-attention"),
+        "ceilings": ceilings,
         "rounds": rounds,
         "timeout_s": timeout,
         "memory_limit_gib": memory_limit,
@@ -78,8 +93,7 @@ def run(
             raise UserError(f"--resume continues a run as it was planned: leave {option} out")
         _finish(_resume(resume, out, device, devices, quiet), json_)
         return
-    part = shard(shard_)
-    chosen, plan, inspection, kind = _plan(suite, device, devices, overrides, part, dry_run)
+    chosen, plan, inspection, kind = _plan(suite, device, devices, overrides, shard(shard_), dry_run)
     if dry_run:
         _show_plan(chosen, plan, inspection, json_)
         return

@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError, one_line
 from vheatbench.measure.device import energy_metrics
-from vheatbench.measure.flops import count_flops, count_with_fvcore, disagreement, flop_metrics
+from vheatbench.measure.kernels import attention_kernels
 from vheatbench.measure.memory import host_baseline, measure_memory
 from vheatbench.measure.timing import measure_time, timer_for, timing_metrics
 from vheatbench.measure.watch import DeviceWatch
+from vheatbench.run.ceiling import ceiling_metric, ceiling_step
+from vheatbench.run.counts import count_model, count_operator, cross_check
+from vheatbench.run.largest_batch import largest_batch
+from vheatbench.run.step import DTYPES, Setup, check_compile, place, prepare
 from vheatbench.run.task import MeasureTask
 from vheatbench.store.schema import Metric, Record, Status
-from vheatbench.subjects.catalog import Built, build
-from vheatbench.subjects.closed_form import closed_form_macs
+from vheatbench.subjects.built import Built
+from vheatbench.subjects.catalog import build
+from vheatbench.subjects.operators import heat_backend
 from vheatbench.suites import SuitePolicy
 
 GIB = 1024**3
-DTYPES = {
-    "float32": torch.float32,
-    "tf32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 NO_MEMORY = ("out of memory", "can't allocate memory", "could not create a memory", "bad_alloc")
 """What libraries say, in errors of general types, when an allocation fails."""
-AGREEMENT = 0.01
-"""Relative difference from which two counts of multiply-adds are said to disagree."""
-
-
-@dataclass
-class Setup:
-    """A case made ready to run: the step, and what it holds in memory."""
-
-    step: Callable[[], Any]
-    weights_bytes: int
-    input_bytes: int
-    precision: str
 
 
 def carry_out(task: MeasureTask) -> Record:
@@ -83,45 +68,93 @@ def classify(error: BaseException) -> tuple[Status, str]:
 
 def _measure(case: Case, policy: SuitePolicy, record: Record) -> None:
     device = _prepare_device(case, policy)
-    _count(case, record)
+    if case.kind == "ceiling":
+        _measure_ceiling(case, policy, device, record)
+        return
+    check_compile(case)
+    if case.kind == "model":
+        count_model(case, record)
     built = build(case)
     record.subject = {**built.facts, "precision": ""}
     record.warnings += built.warnings
-    parameters = sum(p.numel() for p in built.model.parameters())
-    record.metrics["params"] = Metric(
-        value=parameters,
+    record.metrics["params"] = _params(built)
+    model = place(built, case, device)
+    backend = heat_backend(case, device, DTYPES[case.dtype]) if case.kind == "operator" else None
+    with built.context():
+        batch = _batch(case, model, built, policy, device, record)
+        setup = prepare(model, built, batch, case, device)
+        record.subject["precision"] = setup.precision
+        if case.kind == "operator":
+            count_operator(case, built, batch, backend, record)
+        baseline = host_baseline() if device.type == "cpu" else None
+        _first_call(setup, case, device, record)
+        loops = _time(setup.step, case, policy, device, batch, record)
+        if device.type == "cuda":
+            _energy(record, loops, batch)
+        record.metrics |= measure_memory(
+            setup.step,
+            device,
+            weights_bytes=setup.weights_bytes,
+            input_bytes=setup.input_bytes,
+            baseline=baseline,
+        )
+        if case.kind == "operator":
+            # last: torch's profiler leaves memory behind that would hide the step's growth
+            record.subject["kernel"] = backend or ", ".join(attention_kernels(setup.step)) or None
+    if policy.fvcore and case.kind == "model":
+        cross_check(case, record)
+
+
+def _params(built: Built) -> Metric:
+    return Metric(
+        value=sum(p.numel() for p in built.model.parameters()),
         unit="parameters",
         direction="lower",
         how=f"of the {built.facts['form']}"
-        + (", the precomputed decay included" if built.facts["form"] == "deploy form" else ""),
+        + (", the precomputed decay included" if built.facts["form"].endswith("deploy form") else ""),
         deterministic=True,
     )
-    model = _place(built.model, case, device)
-    batch = case.batch if isinstance(case.batch, int) else _largest_batch(model, built, case, device, policy, record)
-    setup = prepare(model, built.input_shape, batch, case, device)
-    record.subject["precision"] = setup.precision
-    baseline = host_baseline() if device.type == "cpu" else None
-    _first_call(setup, case, device, record)
 
+
+def _batch(
+    case: Case, model: nn.Module, built: Built, policy: SuitePolicy, device: torch.device, record: Record
+) -> int:
+    """The case's batch, or the largest that fits, which then is a metric."""
+    if isinstance(case.batch, int):
+        return case.batch
+    eager = case.model_copy(update={"compile": False})
+    largest = largest_batch(
+        lambda batch: prepare(model, built, batch, eager, device).step(),
+        lambda error: classify(error)[0] == "oom",
+        device,
+        policy.max_batch,
+    )
+    record.metrics["largest_batch"] = largest
+    assert largest.value is not None
+    return int(largest.value)
+
+
+def _measure_ceiling(case: Case, policy: SuitePolicy, device: torch.device, record: Record) -> None:
+    step = ceiling_step(case, device)
+    record.subject = {"name": case.subject, "family": "ceiling", "precision": case.dtype}
+    _time(step, case, policy, device, 1, record)
+    del record.metrics["throughput_images_per_s"]
+    record.metrics |= ceiling_metric(case, record.metrics["latency_s"])
+
+
+def _time(
+    step: Callable[[], Any], case: Case, policy: SuitePolicy, device: torch.device, batch: int, record: Record
+) -> int:
+    """The timing pass, with the device watched; returns the steps per sample."""
     watch = DeviceWatch(case.device, 0)
     watch.start()
-    timing = measure_time(setup.step, timer_for(device), policy.sampling(), between=watch.tick)
+    timing = measure_time(step, timer_for(device), policy.sampling(), between=watch.tick)
     record.conditions |= watch.stop()
     metrics, samples, warnings = timing_metrics(timing, batch)
     record.metrics |= metrics
     record.samples |= samples
     record.warnings += warnings + watch.warnings
-    if device.type == "cuda":
-        _energy(record, timing.loops, batch)
-    record.metrics |= measure_memory(
-        setup.step,
-        device,
-        weights_bytes=setup.weights_bytes,
-        input_bytes=setup.input_bytes,
-        baseline=baseline,
-    )
-    if policy.fvcore:
-        _cross_check(case, record)
+    return timing.loops
 
 
 def _prepare_device(case: Case, policy: SuitePolicy) -> torch.device:
@@ -157,107 +190,6 @@ def memory_limit(kind: str) -> int:
     return int(0.9 * min(available, capped if capped is not None else available))
 
 
-def _count(case: Case, record: Record) -> None:
-    """FLOPs on the meta device, against the closed form."""
-    built = build(case, "meta")
-    # what a batch costs beyond its images (k, in the training form) is spread over it
-    batch = case.batch if isinstance(case.batch, int) else 1
-    images = torch.empty(batch, *built.input_shape, device="meta")
-    count = count_flops(lambda: built.model.eval()(images))
-    form = built.facts["form"]
-    record.metrics |= flop_metrics(count, batch, form, train=case.mode == "train")
-    coverage: dict[str, Any] = {"macs": count.macs, "counted": count.by_operator, "uncounted_calls": count.uncounted}
-    if count.suspicious:
-        record.warnings.append(f"FLOPs may be too low, not counted: {', '.join(count.suspicious)}")
-    formula = closed_form_macs(built.model, batch, case.resolution)
-    if formula is not None:
-        coverage["closed_form_macs"] = formula
-        _compare_counts(count.macs, formula, "the closed form", coverage, record)
-    record.conditions["flops_coverage"] = coverage
-
-
-def _cross_check(case: Case, record: Record) -> None:
-    """Count again with fvcore. Last, for it runs the model: memory that it leaves behind would hide growth."""
-    coverage = record.conditions["flops_coverage"]
-    built = build(case)
-    batch = case.batch if isinstance(case.batch, int) else 1
-    other = count_with_fvcore(built.model, torch.zeros(batch, *built.input_shape))
-    coverage |= {"fvcore_macs": other.macs, "fvcore_skipped": other.skipped}
-    record.metrics["macs_fvcore"] = Metric(
-        value=other.macs / batch,
-        unit="MAC/image",
-        direction="lower",
-        how="fvcore with handlers added for fused attention and broadcast products, norms included, "
-        f"{built.facts['form']}, batch {batch}",
-        deterministic=True,
-    )
-    _compare_counts(coverage["macs"], other.products, "fvcore (norms left out)", coverage, record)
-
-
-def _compare_counts(ours: float, other: float, name: str, coverage: dict[str, Any], record: Record) -> None:
-    difference = disagreement(ours, other)
-    coverage[f"disagreement with {name}"] = difference
-    if abs(difference) > AGREEMENT:
-        record.warnings.append(f"{name} counts {difference:+.1%} multiply-adds against torch's counter")
-
-
-def _place(model: nn.Module, case: Case, device: torch.device) -> nn.Module:
-    model = model.to(device)
-    if case.mode != "train":
-        model = model.to(DTYPES[case.dtype]).requires_grad_(False)
-    if case.memory_format == "channels_last":
-        model = model.to(memory_format=torch.channels_last)
-    return model
-
-
-def prepare(model: nn.Module, shape: tuple[int, int, int], batch: int, case: Case, device: torch.device) -> Setup:
-    """The step of a case's mode, closed over model, input and, for training, optimizer."""
-    train = case.mode == "train"
-    dtype = DTYPES[case.dtype]
-    images = torch.randn(batch, *shape, device=device, dtype=torch.float32 if train else dtype)
-    if case.memory_format == "channels_last":
-        images = images.contiguous(memory_format=torch.channels_last)
-    call: Callable[[Tensor], Tensor] = torch.compile(model) if case.compile else model
-    step = _training_step(model, call, images, dtype) if train else _inference_step(call, images)
-    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-    precision = f"weights and input in {str(dtype).removeprefix('torch.')}"
-    if train and dtype != torch.float32:
-        precision = f"float32 weights, {str(dtype).removeprefix('torch.')} autocast"
-    if case.dtype == "tf32":
-        precision += ", products in TF32"
-    return Setup(step, weights, images.numel() * images.element_size(), precision)
-
-
-def _inference_step(call: Callable[[Tensor], Tensor], images: Tensor) -> Callable[[], Tensor]:
-    def step() -> Tensor:
-        with torch.inference_mode():
-            return call(images)
-
-    return step
-
-
-def _training_step(
-    model: nn.Module, call: Callable[[Tensor], Tensor], images: Tensor, dtype: torch.dtype
-) -> Callable[[], Tensor]:
-    """Forward, cross-entropy, backward and AdamW; low precision by autocast, float16 with a scaler."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    scaler = torch.amp.GradScaler(images.device.type, enabled=dtype == torch.float16)
-    with torch.no_grad():
-        classes = model(images[:1]).shape[-1]
-    labels = torch.arange(images.shape[0], device=images.device) % classes
-
-    def step() -> Tensor:
-        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-            loss = nn.functional.cross_entropy(call(images), labels)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    return step
-
-
 def _first_call(setup: Setup, case: Case, device: torch.device, record: Record) -> None:
     """Compile if asked, and see that what is measured is finite."""
     started = time.monotonic()
@@ -271,7 +203,8 @@ def _first_call(setup: Setup, case: Case, device: torch.device, record: Record) 
             direction="lower",
             how="first call under torch.compile, wall clock",
         )
-    if not bool(torch.isfinite(output).all()):
+    tensors = output if isinstance(output, tuple) else (output,)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise FloatingPointError(f"the output is not finite in {record.subject['precision']}")
 
 
@@ -288,45 +221,3 @@ def _energy(record: Record, loops: int, batch: int) -> None:
         conditions["elapsed_s"],
         reason=unavailable.get("nvml") or unavailable.get("energy_j"),
     )
-
-
-def _largest_batch(
-    model: nn.Module, built: Built, case: Case, device: torch.device, policy: SuitePolicy, record: Record
-) -> int:
-    """Largest batch that fits: doubled until it does not, then halved in; itself a metric."""
-
-    def fits(batch: int) -> bool:
-        try:
-            prepare(model, built.input_shape, batch, case.model_copy(update={"compile": False}), device).step()
-        except Exception as error:  # out of memory has several types
-            if classify(error)[0] != "oom":
-                raise
-            return False
-        finally:
-            gc.collect()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-        return True
-
-    best, step = 0, 1
-    while step <= policy.max_batch and fits(step):
-        best, step = step, step * 2
-    if best == 0:
-        raise MemoryError("not even one image fits")
-    low, high = best, min(step, policy.max_batch + 1)
-    # to the nearest eighth: finer steps cost a pass each and say nothing more
-    while high - low > max(1, low // 8):
-        middle = (low + high) // 2
-        if fits(middle):
-            low = middle
-        else:
-            high = middle
-    capped = low >= policy.max_batch
-    record.metrics["largest_batch"] = Metric(
-        value=low,
-        unit="images",
-        direction="higher",
-        how="doubled until out of memory, then bisected to an eighth"
-        + (f"; the search ends at {policy.max_batch}" if capped else ""),
-    )
-    return low

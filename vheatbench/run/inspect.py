@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 
 import torch
+from torch.nn.attention import SDPBackend
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.measure.environment import environment
 from vheatbench.measure.flops import TRAIN_FACTOR, count_flops
 from vheatbench.measure.footprint import activation_bytes
-from vheatbench.run.carry_out import DTYPES, classify, memory_limit
+from vheatbench.run.carry_out import classify, memory_limit
+from vheatbench.run.step import DTYPES, check_compile, place, prepare
 from vheatbench.run.task import Forecast, Inspection, InspectTask
+from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build, find_subject
+from vheatbench.subjects.closed_form import operator_macs, operator_step_macs
+from vheatbench.subjects.operators import channels, check_operator, find_operator, head_dim
 
 COMMON_MULTIPLE = 32
 """Sizes that are multiples of this fit every known family; others are tried out before the run."""
@@ -23,6 +28,7 @@ STEPS = 14
 """Warm-up, samples and the memory pass of a case whose step is slow, in steps."""
 EFFICIENCY = 0.5
 """Share of the speed of a large matrix product that a whole model reaches, roughly."""
+META = torch.device("meta")
 
 
 def inspect(task: InspectTask) -> Inspection:
@@ -43,9 +49,13 @@ def inspect(task: InspectTask) -> Inspection:
 
 def _problem(case: Case) -> str | None:
     try:
-        find_subject(case.subject)
-        if case.options or any(side % COMMON_MULTIPLE for side in case.resolution):
-            build(case, "meta")
+        check_compile(case)
+        if case.kind == "operator":
+            check_operator(case)
+        elif case.kind == "model":
+            find_subject(case.subject)
+            if case.options or any(side % COMMON_MULTIPLE for side in case.resolution):
+                build(case, "meta")
     except UserError as error:
         return str(error)
     except Exception:  # the model's own failure: a result, which the case's record will hold
@@ -55,33 +65,67 @@ def _problem(case: Case) -> str | None:
 
 def _foresee(case: Case, flops_per_s: float | None) -> Forecast:
     """Multiply-adds, bytes and rough seconds of a case, from the meta device."""
+    if case.kind == "ceiling":
+        return _foresee_ceiling(case, flops_per_s)
     batch = case.batch if isinstance(case.batch, int) else 1
-    train = case.mode == "train"
     try:
-        built = build(case, "meta")
-        model = built.model if train else built.model.to(DTYPES[case.dtype])
-        dtype = torch.float32 if train else DTYPES[case.dtype]
-        images = torch.empty(batch, *built.input_shape, device="meta", dtype=dtype)
-        macs = count_flops(lambda: model(images)).macs * (TRAIN_FACTOR if train else 1)
-        weights = [*model.parameters(), *model.buffers()]
-
-        def step() -> None:
-            if train:
-                model(images).sum().backward()
-            else:
-                with torch.no_grad():
-                    model(images)
-
-        # gradients are alive at the end of backward, AdamW keeps two more copies of the weights
-        resident = sum(t.numel() * t.element_size() for t in weights) * (3 if train else 1)
-        resident += images.numel() * images.element_size()
-        peak = resident + activation_bytes(step, [*weights, images])
+        built = build(case, META)
+        if case.kind == "operator":
+            macs, peak = _operator_cost(case, built, batch)
+        else:
+            macs, peak = _model_cost(case, built, batch)
     except Exception as error:  # reported with the case; the run records it too
         return Forecast(case_id=case.id, problem=classify(error)[1])
     seconds = None
     if flops_per_s is not None:
         seconds = STARTUP_S + STEPS * 2 * macs / (EFFICIENCY * flops_per_s)
     return Forecast(case_id=case.id, macs=macs, peak_bytes=peak, seconds=seconds)
+
+
+def _foresee_ceiling(case: Case, flops_per_s: float | None) -> Forecast:
+    height, width = case.resolution
+    product = case.subject == "ceiling/matmul"
+    macs = height * width**2 if product else 0
+    seconds = STARTUP_S + STEPS * 2 * macs / flops_per_s if flops_per_s is not None else None
+    held = (3 if product else 2) * case.pixels * DTYPES[case.dtype].itemsize
+    return Forecast(case_id=case.id, macs=macs, peak_bytes=held, seconds=seconds)
+
+
+def _model_cost(case: Case, built: Built, batch: int) -> tuple[float, int]:
+    """Multiply-adds of a step and bytes alive at once."""
+    model = built.model if case.trains else built.model.to(DTYPES[case.dtype])
+    dtype = torch.float32 if case.trains else DTYPES[case.dtype]
+    images = torch.empty(batch, *built.input_shape, device=META, dtype=dtype)
+    macs = count_flops(lambda: model(images)).macs * (TRAIN_FACTOR if case.trains else 1)
+    weights = [*model.parameters(), *model.buffers()]
+
+    def step() -> None:
+        if case.trains:
+            model(images).sum().backward()
+        else:
+            with torch.no_grad():
+                model(images)
+
+    # gradients are alive at the end of backward, AdamW keeps two more copies of the weights
+    resident = sum(t.numel() * t.element_size() for t in weights) * (3 if case.mode == "train" else 1)
+    resident += images.numel() * images.element_size()
+    return macs, resident + activation_bytes(step, [*weights, images])
+
+
+def _operator_cost(case: Case, built: Built, batch: int) -> tuple[float, int]:
+    """As for a model; multiply-adds by closed form, of the dense products where ``auto`` may take less."""
+    operator = find_operator(case.subject)
+    macs = operator_step_macs(operator_macs(case, batch, operator.backend), case.trains)
+    model = place(built, case, META)
+    with built.context():
+        setup = prepare(model, built, batch, case.model_copy(update={"compile": False}), META)
+        known = [*model.parameters(), *model.buffers(), *setup.inputs]
+        peak = setup.weights_bytes + setup.input_bytes + activation_bytes(setup.step, known)
+    if operator.kernel is SDPBackend.MATH:
+        # attention is foreseen as one operator; this one keeps the scores and their softmax, and a mask between
+        heads = channels(case) // head_dim(case)
+        peak += batch * heads * case.pixels**2 * (2 * DTYPES[case.dtype].itemsize + 1)
+    return macs, peak
 
 
 def _matmul_flops(kind: str) -> float:

@@ -23,16 +23,23 @@ def outcome(record: Record) -> str:
     """A record on one line, for people."""
     if record.status != "ok":
         return f"{record.status}: {record.reason}"
-    latency = record.metrics["latency_s"]
-    throughput = record.metrics["throughput_images_per_s"]
-    memory = record.metrics.get("peak_memory_bytes")
-    assert latency.value is not None
-    assert throughput.value is not None
-    speed = f"{throughput.value:.0f}" if throughput.value >= 1000 else f"{throughput.value:.3g}"
-    text = f"{latency.value * 1e3:.4g} ms  {speed} images/s"
-    if memory is not None and memory.value is not None:
-        text += f"  {memory.value / 2**20:.0f} MiB"
+    values = {name: metric.value for name, metric in record.metrics.items() if metric.value is not None}
+    text = f"{values['latency_s'] * 1e3:.4g} ms  {_speed(record.case, values)}"
+    memory = values.get("peak_memory_bytes")
+    if memory is not None:
+        text += f"  {memory / 2**20:.0f} MiB"
     return text + (f"  [{len(record.warnings)} warnings]" if record.warnings else "")
+
+
+def _speed(case: Case, values: dict[str, float]) -> str:
+    """Images of a model, FLOPs of an operator, bytes or FLOPs of a ceiling, per second."""
+    if case.kind == "model":
+        images = values["throughput_images_per_s"]
+        return f"{images:.0f} images/s" if images >= 1000 else f"{images:.3g} images/s"
+    if "bandwidth_bytes_per_s" in values:
+        return f"{values['bandwidth_bytes_per_s'] / 1e9:.3g} GB/s"
+    rate = values.get("rate_flop_per_s", values.get("flops_per_step", 0.0) / values["latency_s"])
+    return f"{rate / 1e9:.3g} GFLOP/s"
 
 
 def clock(seconds: float) -> str:
@@ -67,8 +74,11 @@ class _Clock:
 
 
 def weight(case: Case) -> float:
-    """Share of the run's time that a case is expected to take: start-up, then work by pixels."""
+    """Share of the run's time that a case is expected to take: start-up, then work by pixels or tokens."""
     batch = case.batch if isinstance(case.batch, int) else 16
+    if case.kind != "model":
+        # starting takes most of it; a ceiling's samples take a second or two
+        return 1.5 if case.kind == "ceiling" else 1.0 + batch * case.tokens / 96**2 * 0.25
     return 1.0 + batch * case.pixels / 224**2 * 0.25
 
 

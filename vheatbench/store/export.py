@@ -18,8 +18,8 @@ def to_frame(run: Run) -> pd.DataFrame:
     """One row per record: the case, its status, and for every metric ``name``, ``name_low``, ``name_high``.
 
     Metrics are in their own units (part of their names), empty where unavailable. ``batch`` is empty
-    where ``batch_policy`` is ``largest``. A metric named like a column of the case gets ``metric_`` in
-    front.
+    where ``batch_policy`` is ``largest``, ``channels`` and ``part`` are empty for models, ``compile`` is
+    true with ``freezing`` too. A metric named like a column of the case gets ``metric_`` in front.
     """
     import pandas as pd
 
@@ -71,7 +71,10 @@ _COLUMNS = {
     "device": "str",
     "memory_format": "str",
     "compile": "bool",
+    "freezing": "bool",
     "fused_attention": "bool",
+    "channels": "Int64",
+    "part": "str",
     "options": "str",
     "status": "str",
     "reason": "str",
@@ -93,6 +96,9 @@ def _case(run: Run, record: Record) -> dict[str, Any]:
         "width": width,
         "batch": None if largest else case.batch,
         "batch_policy": "largest" if largest else "fixed",
+        "compile": bool(case.compile),
+        "freezing": case.compile == "freezing",
+        "part": case.part or "",
         "options": json.dumps(case.options, sort_keys=True),
         "reason": record.reason or "",
         "warnings": "; ".join(record.warnings),

@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -18,15 +18,20 @@ from timm.models import is_model, list_models, model_entrypoint
 from timm.utils import reparameterize_model
 from torch import nn
 
-import vheatbench.subjects.vheat  # noqa: F401  (registers the vHeat models)
+import vheatbench.subjects.official  # noqa: F401  (registers the vHeat models)
 from vheatbench.case import Case
 from vheatbench.errors import UserError
+from vheatbench.subjects.built import Built
 from vheatbench.subjects.input_size import Sizing, fit_input_size
+from vheatbench.subjects.operators import build_operator, list_operators
 
 ALIASES = {
     "vheat-t": "vheat_tiny",
     "vheat-s": "vheat_small",
     "vheat-b": "vheat_base",
+    "vheat-t-official": "vheat_tiny_official",
+    "vheat-s-official": "vheat_small_official",
+    "vheat-b-official": "vheat_base_official",
     "swin-t": "swin_tiny_patch4_window7_224",
     "swin-s": "swin_small_patch4_window7_224",
     "swin-b": "swin_base_patch4_window7_224",
@@ -61,16 +66,6 @@ class Subject:
     """Module that defines the model, e.g. ``timm.models.swin_transformer``."""
 
 
-@dataclass(frozen=True)
-class Built:
-    """A model ready to be measured, and what a record says about it."""
-
-    model: nn.Module
-    input_shape: tuple[int, int, int]
-    facts: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-
 def find_subject(name: str) -> Subject:
     """Look a name up.
 
@@ -91,11 +86,12 @@ def find_subject(name: str) -> Subject:
 
 
 def list_subjects(pattern: str = "*") -> list[tuple[str, str]]:
-    """Pairs of (timm name, alias or empty) whose name or alias matches a wildcard pattern."""
+    """Pairs of (timm name or operator, alias or empty) whose name or alias matches a wildcard pattern."""
     alias_of = {full: alias for alias, full in ALIASES.items()}
     if not any(sign in pattern for sign in "*?["):
         pattern = f"*{pattern}*"
-    return [
+    operators = [(name, "") for name in list_operators(pattern.lower())]
+    return operators + [
         (name, alias_of.get(name, ""))
         for name in list_models()
         if fnmatch.fnmatch(name, pattern.lower()) or fnmatch.fnmatch(alias_of.get(name, ""), pattern.lower())
@@ -103,15 +99,17 @@ def list_subjects(pattern: str = "*") -> list[tuple[str, str]]:
 
 
 def build(case: Case, device: torch.device | str = "cpu") -> Built:
-    """Build a case's model with random weights from a fixed seed, in the form its mode measures.
+    """Build a case's model or operator with random weights from a fixed seed, in the form its mode measures.
 
     ``infer`` takes the deploy form where the model has one (vHeat's ``deploy()``, timm's
-    reparameterisation); ``forward`` and ``train`` the training form. On ``torch.device("meta")`` nothing
+    reparameterisation); the other modes the training form. On ``torch.device("meta")`` nothing
     is allocated: enough for counting and for checking that a size is possible.
 
     Raises:
         UserError: the subject is unknown or cannot take the resolution.
     """
+    if case.kind == "operator":
+        return build_operator(case, device)
     subject = find_subject(case.subject)
     # One policy for every model, set before any is built: timm reads it at construction, and by default
     # runs ViT with fused attention but Swin without.
@@ -120,7 +118,7 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
     device = torch.device(device)
     sizing = _sizing(subject, case)
     kwargs = {**case.options, **sizing.kwargs}
-    model = _construct(subject, kwargs, device).train(case.mode == "train")
+    model = _construct(subject, kwargs, device).train(case.trains)
     form = "training form"
     if case.mode == "infer":
         if device.type == "meta" and _fusable(model):

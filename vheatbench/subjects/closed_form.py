@@ -1,11 +1,12 @@
-"""Multiply-adds of the known families written out by hand: the independent check of the counters.
+"""Multiply-adds of the known families and operators written out by hand: the independent check of the counters.
 
 Counted are convolutions, linear layers and the matrix products of attention and of the heat operator;
-norms, activations, softmax and the decay factor are not, as is usual.
+norms, activations, softmax and the decay factor are not, as is usual. Of operators also the least bytes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import nn
 
+from vheatbench.case import Case
+from vheatbench.subjects.attention import HEAD_DIM, KERNEL, WINDOW
 from vheatbench.subjects.vheat import VHeat
 
 
@@ -39,6 +42,78 @@ def heat_operator_macs(batch: int, height: int, width: int, channels: int, train
         "out_linear": batch * tokens * channels**2,
         "to_k": tokens * channels**2 if train_form else 0,
     }
+
+
+def conduction_macs(height: int, width: int, channels: int, backend: str = "matmul") -> float:
+    """Multiply-adds of transform and inverse on one image's (height, width, channels), by formulation.
+
+    ``symmetric`` splits a transform of length n into its even and odd half: ceil(n^2 / 2) for n^2. ``fft``
+    has no multiply-adds to count: half of the usual 5 N log2 N FLOPs of a complex transform of N = H W
+    points, which two real transforms (there and back) cost. All others are dense: n^2.
+    """
+    if backend == "fft":
+        return 2.5 * height * width * channels * math.log2(height * width)
+    if backend == "symmetric":
+        return 2 * channels * (width * -(-(height**2) // 2) + height * -(-(width**2) // 2))
+    return 2 * channels * (width * height**2 + height * width**2)
+
+
+def operator_macs(case: Case, batch: int, backend: str | None = None) -> dict[str, float]:
+    """Multiply-adds by part of one forward pass of an operator's case over a batch.
+
+    ``backend``: the formulation that a heat operator runs. The core has one part, the layer its projections too.
+    """
+    height, width = case.resolution
+    tokens = height * width
+    dim = case.channels or 0
+    head_dim = case.options.get("head_dim", HEAD_DIM)
+    padded = -(-height // WINDOW) * -(-width // WINDOW) * WINDOW**2
+    projected = padded if case.subject == "op/window-attention" else tokens
+    linear: dict[str, float]
+    core: dict[str, float]
+    if backend is not None:
+        linear = {**heat_operator_macs(1, height, width, dim)}
+        core = {"dct_idct": conduction_macs(height, width, dim, backend)}
+    elif case.subject == "op/depthwise-conv":
+        linear = {"linear": 2 * tokens * dim**2, "proj": tokens * dim**2}
+        core = {"dwconv": KERNEL**2 * tokens * dim}
+    else:
+        linear = {"qkv": 3 * projected * dim**2, "proj": projected * dim**2}
+        core = {
+            "op/window-attention": {"attention": 2 * padded * WINDOW**2 * dim},
+            "op/linear-attention": {"attention": (2 * head_dim + 1) * tokens * dim},
+        }.get(case.subject, {"attention": 2 * tokens**2 * dim})
+    parts = {name: batch * macs for name, macs in (core if case.part == "core" else {**linear, **core}).items()}
+    if case.part == "layer" and backend is not None and case.mode != "infer":
+        # k depends on no image: once per pass
+        parts["to_k"] = tokens * dim**2
+    return parts
+
+
+def operator_step_macs(forward: dict[str, float], backward: bool) -> float:
+    """Multiply-adds of a step from those of its forward pass by part (:func:`operator_macs`).
+
+    The backward of a product is two products of its size, for the gradients of both factors. That of heat
+    conduction is conduction once more: the cosine matrices get no gradient, and the gradient of the decay
+    takes the two spectra only. What a kernel computes again (flash attention its scores) is not counted.
+    """
+    if not backward:
+        return sum(forward.values())
+    return sum(macs * (2 if name == "dct_idct" else 3) for name, macs in forward.items())
+
+
+def operator_min_bytes(inputs: int, constants: int, outputs: int, itemsize: int, backward: bool = False) -> int:
+    """Least traffic of a step, in bytes, from numbers of values: what any implementation must move.
+
+    Forward reads inputs and constants (weights, decay map) and writes outputs, each once, as if everything
+    between stayed on chip. Backward is a pass of its own: it reads inputs, constants and the gradient of the
+    outputs, and writes the gradients of inputs and constants. Heat core: 2 B N C + N C values, or
+    5 B N C + 3 N C with backward; attention core: 4 B N C, or 11 B N C.
+    """
+    values = inputs + constants + outputs
+    if backward:
+        values += 2 * (inputs + constants) + outputs
+    return values * itemsize
 
 
 def _vheat(model: Any, batch: int, size: tuple[int, int]) -> int:

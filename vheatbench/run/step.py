@@ -1,0 +1,166 @@
+"""The step of a case's mode: what is timed, closed over module, inputs and, for training, optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vheatbench.case import Case
+from vheatbench.errors import UserError
+from vheatbench.subjects.built import Built
+
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass
+class Setup:
+    """A case made ready to run: the step, and what it holds in memory."""
+
+    step: Callable[[], Any]
+    inputs: tuple[Tensor, ...]
+    weights_bytes: int
+    input_bytes: int
+    """Of the inputs; of an operator's backward also the gradient that it starts from."""
+    precision: str
+
+
+def check_compile(case: Case) -> None:
+    """Raises UserError where weights cannot be folded into the graph: freezing is for inference on a CPU."""
+    if case.compile == "freezing" and (case.trains or case.device != "cpu"):
+        raise UserError(
+            f"compile freezing folds weights into the graph for inference on a CPU: "
+            f"not in mode {case.mode} on {case.device}"
+        )
+
+
+def place(built: Built, case: Case, device: torch.device) -> nn.Module:
+    """The module on its device, in the precision of the case's mode.
+
+    A training model keeps float32 weights and is run under autocast; an operator is in the case's precision
+    in every mode, and takes gradients in ``forward_backward``.
+    """
+    model = built.model.to(device)
+    if case.kind == "operator":
+        return model.to(DTYPES[case.dtype]).requires_grad_(case.trains)
+    if not case.trains:
+        model = (model if _by_autocast(model, case) else model.to(DTYPES[case.dtype])).requires_grad_(False)
+    if case.memory_format == "channels_last":
+        model = model.to(memory_format=torch.channels_last)
+    return model
+
+
+def _by_autocast(model: nn.Module, case: Case) -> bool:
+    """Whether low precision is autocast's: in training, and for a model that cannot be cast."""
+    return case.kind == "model" and (case.trains or getattr(model, "autocast_only", False))
+
+
+def prepare(model: nn.Module, built: Built, batch: int, case: Case, device: torch.device) -> Setup:
+    """The step of a case, on a placed module (:func:`place`) and a batch of normally distributed inputs."""
+    autocast = _by_autocast(model, case)
+    dtype = DTYPES[case.dtype]
+    inputs = built.inputs(batch, device, torch.float32 if autocast else dtype)
+    if case.memory_format == "channels_last":
+        inputs = tuple(x.contiguous(memory_format=torch.channels_last) for x in inputs)
+    call: Callable[..., Tensor] = torch.compile(model) if case.compile else model
+    held = list(inputs)
+    step: Callable[[], Any]
+    if not case.trains:
+        step = _inference_step(call, inputs, dtype if autocast else torch.float32)
+        step = _frozen(step) if case.compile == "freezing" else step
+    elif case.kind == "operator":
+        with torch.no_grad():
+            held.append(torch.randn_like(model(*inputs)))
+        step = _gradient_step(model, call, inputs, held[-1])
+    else:
+        step = _training_step(model, call, inputs[0], dtype, optimize=case.mode == "train")
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    precision = f"weights and input in {str(dtype).removeprefix('torch.')}"
+    if autocast and dtype != torch.float32:
+        precision = f"float32 weights, {str(dtype).removeprefix('torch.')} autocast"
+    if case.dtype == "tf32":
+        precision += ", products in TF32"
+    return Setup(step, inputs, weights, sum(t.numel() * t.element_size() for t in held), precision)
+
+
+def _inference_step(
+    call: Callable[..., Tensor], inputs: tuple[Tensor, ...], autocast: torch.dtype
+) -> Callable[[], Tensor]:
+    """A forward pass; ``autocast`` to float32 is none."""
+    kind = inputs[0].device.type
+
+    def step() -> Tensor:
+        with torch.inference_mode():
+            return call(*inputs)
+
+    def cast_step() -> Tensor:
+        with torch.inference_mode(), torch.autocast(kind, autocast):
+            return call(*inputs)
+
+    # entering autocast for nothing costs microseconds, a tenth of a small operator
+    return step if autocast == torch.float32 else cast_step
+
+
+def _frozen(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Have inductor fold the weights when it compiles, which it does in the first call."""
+    import torch._inductor.config as inductor
+
+    compiled = False
+
+    def frozen_step() -> Tensor:
+        nonlocal compiled
+        if compiled:
+            return step()
+        # dynamo reads it as well, so it cannot be one of torch.compile's options
+        with inductor.patch(freezing=True):
+            output = step()
+        compiled = True
+        return output
+
+    return frozen_step
+
+
+def _gradient_step(
+    model: nn.Module, call: Callable[..., Tensor], inputs: tuple[Tensor, ...], gradient: Tensor
+) -> Callable[[], tuple[Tensor, ...]]:
+    """Forward, and the gradients of inputs and parameters for a given gradient of the output."""
+    wanted = [*(x.requires_grad_() for x in inputs), *model.parameters()]
+
+    def step() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(call(*inputs), wanted, gradient)
+
+    return step
+
+
+def _training_step(
+    model: nn.Module, call: Callable[..., Tensor], images: Tensor, dtype: torch.dtype, optimize: bool
+) -> Callable[[], Tensor]:
+    """Forward, cross-entropy, backward and AdamW; low precision by autocast, float16 with a scaler.
+
+    Without ``optimize`` the gradients are dropped and the weights stay.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    scaler = torch.amp.GradScaler(images.device.type, enabled=dtype == torch.float16)
+    with torch.no_grad():
+        classes = model(images[:1]).shape[-1]
+    labels = torch.arange(images.shape[0], device=images.device) % classes
+
+    def step() -> Tensor:
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            loss = nn.functional.cross_entropy(call(images), labels)
+        scaler.scale(loss).backward()
+        if optimize:
+            scaler.step(optimizer)
+            scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    return step
