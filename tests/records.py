@@ -65,3 +65,32 @@ def run_of(records: list[Record], **header) -> Run:
         "policy": {"rounds": 1},
     }  # fmt: skip
     return Run(Path("results/run.jsonl"), Header(**{**fields, **header}), records)
+
+
+def operator(subject: str, grid: int, latency: float, **changes) -> Record:
+    """An ``ok`` record of an operator; ``flop`` and ``bytes`` are per step and exact, ``case`` adds axes."""
+    flop = changes.pop("flop", 8.0 * 96 * grid**3)
+    moved = changes.pop("bytes", 8.0 * 96 * grid**2)
+    case = {"channels": 96, "part": "core", "mode": "forward", **changes.pop("case", {})}
+    one = record(subject, grid, latency, macs=flop / 2, case=case, **changes)
+    exact = {"direction": "lower", "how": "closed form", "deterministic": True}
+    one.metrics["flops_per_step"] = Metric(value=flop, unit="FLOP", **exact)
+    one.metrics["min_bytes"] = Metric(value=moved, unit="bytes", **exact)
+    return one
+
+
+def ceiling(subject: str, rate: float, spread: float = 0.01, **axes) -> Record:
+    """An ``ok`` record of ``ceiling/copy`` (``rate`` in bytes/s) or ``ceiling/matmul`` (FLOP/s)."""
+    case = Case(subject=subject, resolution=4096, **axes)
+    name, unit = {
+        "ceiling/copy": ("bandwidth_bytes_per_s", "bytes/s"), "ceiling/matmul": ("rate_flop_per_s", "FLOP/s"),
+    }[subject]  # fmt: skip
+    metrics = {
+        "latency_s": Metric(value=0.5, low=0.49, high=0.51, confidence=0.95, unit="s", direction="lower", how="clock"),
+        name: Metric(
+            value=rate, low=rate * (1 - spread), high=rate * (1 + spread), confidence=0.95, unit=unit,
+            direction="higher", how="work over latency",
+        ),
+    }  # fmt: skip
+    started = "2026-01-02T03:04:05+00:00"
+    return Record(case=case, case_id=case.id, status="ok", metrics=metrics, started=started)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from vheatbench.analysis.axis import GRID, PIXELS
 from vheatbench.analysis.crossover import crossover, ratio_at
-from vheatbench.analysis.series import Point, Series, series_from, tokens_of
+from vheatbench.analysis.series import Point, Series, series_from
 from vheatbench.case import Case
 from vheatbench.store.schema import Metric, Record
 
@@ -18,7 +20,7 @@ def series(name, values, noise=0.0, sides=SIDES, direction="lower", metric="late
     """A series whose intervals are 95 % intervals of log-normal noise with that standard deviation."""
     half = math.exp(Z95 * noise)
     points = tuple(
-        Point((side, side), tokens_of((side, side)), value, value / half, value * half)
+        Point((side, side), PIXELS.tokens(side), value, value / half, value * half)
         for side, value in zip(sides, values, strict=True)
     )
     return Series(name, "b1 float32 infer", metric, unit, points, direction=direction)
@@ -168,7 +170,10 @@ def test_a_seed_settles_the_interval():
 def test_sizes_of_equal_area_count_as_one():
     def one(name, values):
         sizes = [(224, 448), (448, 224), (448, 448)]
-        points = [Point(size, tokens_of(size), v, v, v) for size, v in zip(sizes, values, strict=True)]
+        points = [
+            Point(size, PIXELS.tokens(math.sqrt(size[0] * size[1])), v, v, v)
+            for size, v in zip(sizes, values, strict=True)
+        ]
         return Series(name, "", "latency_s", "s", tuple(points), direction="lower")
 
     found = crossover(one("a", [4.0, 1.0, 0.5]), one("b", [1.0, 1.0, 1.0]))
@@ -177,7 +182,10 @@ def test_sizes_of_equal_area_count_as_one():
 
 def test_two_sizes_of_equal_area_halve_the_variance():
     def one(name, values, sizes):
-        points = [Point(size, tokens_of(size), v, v * 0.98, v * 1.02) for size, v in zip(sizes, values, strict=True)]
+        points = [
+            Point(size, PIXELS.tokens(math.sqrt(size[0] * size[1])), v, v * 0.98, v * 1.02)
+            for size, v in zip(sizes, values, strict=True)
+        ]
         return Series(name, "", "latency_s", "s", tuple(points), direction="lower")
 
     once = [(224, 224), (448, 448)]
@@ -235,6 +243,28 @@ def test_sentences():
     assert "undecided: the intervals overlap" in crossover(a, a).sentence
 
 
+def test_sentences_about_grids():
+    def on_grids(found):
+        return replace(found, axis=GRID)
+
+    sides = (14, 28, 56, 112)
+    a, b = (on_grids(series(s.subject, s.values, 0.01, sides)) for s in pair(35, sides=sides))
+    found = crossover(a, b)
+    assert found.tokens == pytest.approx(35**2)
+    low, high = round(found.low), round(found.high)
+    assert found.sentence == f"a is faster than b from a grid of about 35×35 on (95 % interval {low} to {high})"
+    assert crossover(b, a).sentence.startswith("b is faster than a only up to a grid of about 35×35 (")
+    assert GRID.near(7.26) == "7.3×7.3"
+    assert GRID.span(14, 7.04) == "14×14 to 7×7"
+    best = on_grids(series("b", [value * 9 for value in a.values], 0.01, sides))
+    assert crossover(a, best).sentence == "a is faster than b at every measured grid, 14×14 to 112×112"
+    assert crossover(best, a).told_of("a and c") == (
+        "b is not faster than a and c at any measured grid, 14×14 to 112×112"
+    )
+    with pytest.raises(ValueError, match="sizes of a operator with sizes of a model"):
+        crossover(a, series("b", b.values, 0.01, sides))
+
+
 def test_ratio():
     a = series("a", [2.0, 3.0], math.log(1.1) / Z95, (224, 448))
     b = series("b", [4.0, 3.0], math.log(1.2) / Z95, (224, 448))
@@ -274,8 +304,11 @@ def test_one_round_keeps_the_interval_of_the_metric():
 
 
 def test_a_token_is_a_patch_of_16_by_16_pixels_and_not_rounded():
-    assert tokens_of((224, 224)) == 196
-    assert tokens_of((200, 200)) == 156.25
+    assert PIXELS.tokens(224) == 196
+    assert PIXELS.tokens(200) == 156.25
+    (found,) = series_from([record((200, 100), 1.0)], "latency_s")
+    assert found.tokens == [78.125]
+    assert found.axis == PIXELS
 
 
 def test_few_rounds_keep_the_hull_and_claim_little():

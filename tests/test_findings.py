@@ -1,18 +1,22 @@
 from __future__ import annotations
 
-import pytest
-from records import failed, record, run_of
+import re
 
+import pytest
+from records import ceiling, failed, operator, record, run_of
+
+from vheatbench.analysis.axis import GRID
+from vheatbench.analysis.backends import fastest_backends
 from vheatbench.analysis.crossover import crossover
 from vheatbench.analysis.findings import (
-    Pair,
     exponent_finding,
     failure_findings,
-    groups_of,
+    model_findings,
     pair_findings,
-    pairs_of,
     standing,
 )
+from vheatbench.analysis.groups import Pair, groups_of, heat_of, pairs_of
+from vheatbench.analysis.operator_findings import operator_findings
 from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.analysis.published import published_rows
 
@@ -155,3 +159,196 @@ def test_the_published_table_on_the_terminal(capsys):
     assert "A paper." in output
     print_run(run_of([record("vheat-t", 224, 0.1)]))
     assert "published" not in capsys.readouterr().out
+
+
+# Operators
+
+GRIDS = (14, 28, 56, 112)
+
+
+def curve(subject, at_14, alpha, grids=GRIDS, macs=1.5, **changes):
+    """Latency at a grid of 14, growing with N^alpha; multiply-adds growing with N^macs."""
+    return [
+        operator(subject, grid, at_14 * (grid / 14) ** (2 * alpha), flop=768.0 * grid ** (2 * macs), **changes)
+        for grid in grids
+    ]
+
+
+def operators(*records):
+    (group,) = groups_of([record for curve in records for record in curve])
+    return group
+
+
+def heat_and_others(**changes):
+    return operators(
+        curve("op/attention", 1e-4, 2, macs=2, **changes),
+        curve("op/window-attention", 3e-4, 1, macs=1, **changes),
+        curve("op/attention-math", 2e-4, 2, GRIDS[:3], **changes),
+        curve("op/heat-official", 6e-4, 1.5, **changes),
+        curve("op/heat-matmul", 4e-4, 1.5, **changes),
+        curve("op/heat", 3e-4, 1.5, **changes),
+    )
+
+
+def test_operators_are_grouped_by_what_they_are_part_of_and_ceilings_are_no_group():
+    records = [
+        operator("op/heat", 14, 1, case={"part": "layer", "mode": "forward_backward", "channels": 192}),
+        operator("op/heat", 14, 1, case={"part": "layer", "mode": "infer", "batch": 8}),
+        ceiling("ceiling/copy", 1e9),
+        ceiling("ceiling/copy", 2e9, dtype="bfloat16"),
+        operator("op/attention", 14, 1),
+        operator("op/heat", 28, 1),
+        record("vheat-t", 224, 0.1),
+    ]
+    groups = groups_of(records)
+    assert [group.title for group in groups] == [
+        "b1 float32 infer",
+        "core, forward, C=96, float32, b1",
+        "layer, infer, C=96, float32, b8",
+        "layer, forward and backward, C=192, float32, b1",
+    ]
+    assert [series.subject for series in groups[1].series("latency_s")] == ["op/heat", "op/attention"]
+    assert [[one.case.dtype for one in group.ceilings] for group in groups] == [["float32"]] * 4
+
+
+def test_tokens_of_an_operator_are_the_cells_of_its_grid():
+    (series,) = operators(curve("op/heat", 1, 1)).series("latency_s")
+    assert series.tokens == [196, 784, 3136, 12544]
+    assert series.axis == GRID
+    (counted,) = operators(curve("op/heat", 1, 1)).series("macs")
+    assert counted.tokens == series.tokens
+    (model,) = groups_of(power("vheat-t", 0.1, 1))[0].series("latency_s")
+    assert model.tokens == [196, 784, 3136]
+
+
+def test_heat_meets_every_other_operator_and_its_backends_the_official_one():
+    assert pairs_of(heat_and_others()) == [
+        Pair("op/heat", "op/attention"),
+        Pair("op/heat", "op/attention-math"),
+        Pair("op/heat", "op/window-attention"),
+        Pair("op/heat", "op/heat-official"),
+        Pair("op/heat-matmul", "op/heat-official"),
+    ]
+    without = operators(curve("op/attention", 1, 2), curve("op/linear-attention", 1, 1))
+    assert pairs_of(without) == [Pair("op/attention", "op/linear-attention")]
+    assert operator_findings(without)[0].text.startswith("At a grid of 112×112 op/attention is 0.02×")
+
+
+def test_the_fastest_backend_stands_for_heat_where_auto_was_not_measured():
+    group = operators(
+        curve("op/heat-matmul", 1, 1.5),
+        curve("op/heat-symmetric", 2, 1.2),
+        curve("op/heat-triton", 0.1, 1.5, GRIDS[:2]),
+        curve("op/attention", 1, 2),
+    )
+    # at 28, the largest grid of all three
+    assert heat_of(group) == "op/heat-triton"
+    assert (
+        heat_of(operators(curve("op/heat-matmul", 1, 1.5), curve("op/heat-symmetric", 2, 1.2))) == "op/heat-symmetric"
+    )
+    apart = operators(curve("op/heat-symmetric", 1, 1, (14,)), curve("op/heat-matmul", 2, 1, (28,)))
+    assert heat_of(apart) == "op/heat-matmul"  # none in common: the first in order
+    assert heat_of(operators(curve("op/attention", 1, 2))) is None
+
+
+def test_findings_speak_of_operators_and_grids():
+    texts = [finding.text for finding in operator_findings(heat_and_others())]
+    speed, exponents, crossings, backends = texts
+    # 1e-4 * 64^2 / (3e-4 * 64^1.5) = 8/3; 3e-4 * 64 / (3e-4 * 64^1.5) = 1/8
+    assert speed == (
+        "At a grid of 112×112 op/heat is 2.67× (2.61 to 2.72) as fast as op/attention, "
+        "0.12× (0.12 to 0.13) as fast as op/window-attention."
+    )
+    assert exponents.startswith(
+        "Latency grows with the number of tokens N (grids 14×14 to 112×112) as "
+        "op/heat N^1.50 (1.50 to 1.50; at the large end 1.50; theory 1.5; multiply-adds 1.50), "
+        "op/attention N^2.00 (2.00 to 2.00; at the large end 2.00; theory 2; multiply-adds 2.00), "
+        "op/window-attention N^1.00 (1.00 to 1.00; at the large end 1.00; theory 1; multiply-adds 1.00)."
+    )
+    # 3 n^1.5 = n^2 at 9 times as many tokens, a side of 42; the noise moves that by 1 %
+    assert "op/heat is faster than op/attention from a grid of about 42×42 on (95 % interval 41 to 42)" in crossings
+    assert "op/heat is not faster than op/window-attention at any measured grid, 14×14 to 112×112" in crossings
+    assert "op/attention-math" not in " ".join(texts)  # a detail beside op/attention: in the tables
+    assert backends == (
+        "Fastest backend of heat conduction: op/heat-matmul at 14×14, 1.50× (1.47 to 1.53) as fast as "
+        "op/heat-official; op/heat-matmul at 112×112, 1.50× (1.47 to 1.53) as fast as op/heat-official."
+    )
+    assert not re.search(r"px|images/s|patches", " ".join(texts))
+
+
+def test_a_layer_is_expected_between_its_projections_and_its_core():
+    text = operator_findings(heat_and_others(case={"part": "layer"}))[1].text
+    assert "theory 1 to 1.5" in text
+    assert "theory 1 to 2" in text
+    assert "theory 1;" in text
+    assert "A layer adds projections" in text
+
+
+def test_what_holds_of_several_operators_alike_is_said_once():
+    group = operators(*(curve(f"op/{name}", 1e-3, 1.5) for name in ("linear-attention", "depthwise-conv", "x")),
+                      curve("op/heat", 1e-4, 1.5))  # fmt: skip
+    text = next(f.text for f in operator_findings(group) if f.text.startswith("Crossovers"))
+    assert text == (
+        "Crossovers: op/heat is faster than op/linear-attention, op/depthwise-conv and op/x at every measured grid, "
+        "14×14 to 112×112."
+    )
+
+
+def test_ceilings_give_shares_of_the_roof_and_nothing_else():
+    group = operators(curve("op/heat", 1e-4, 1.5), [ceiling("ceiling/copy", 1e11), ceiling("ceiling/matmul", 1e11)])
+    assert group.series("latency_s")[0].subject == "op/heat"
+    assert len(group.series("latency_s")) == 1
+    assert pairs_of(group) == []
+    # 8 * 96 * 14^3 / 1e-4 = 21.07 GFLOP/s at every grid, of 100
+    assert operator_findings(group)[-1].text == (
+        "Reached of what the measured ceilings allow: op/heat 21 % at 112×112 (bound by compute)."
+    )
+    assert operator_findings(group)[-1].chart == "roofline"
+
+
+def test_the_fastest_backend_by_grid():
+    group = operators(
+        curve("op/heat-official", 2e-4, 1.5, spread=0.01),
+        curve("op/heat-matmul", 1e-4, 1.5, spread=0.01),
+        curve("op/heat-symmetric", 2e-4, 1.25, spread=0.01),
+        curve("op/heat", 1e-4, 1.5, spread=0.01),
+    )
+    rows = fastest_backends(group)
+    assert [(row.resolution[0], row.backend, row.rivals) for row in rows] == [
+        (14, "op/heat-matmul", ()),
+        (28, "op/heat-matmul", ()),
+        (56, "op/heat-matmul", ("op/heat-symmetric",)),  # both grow to the same: 16 ^ 0.25 = 2
+        (112, "op/heat-symmetric", ()),
+    ]
+    assert rows[0].over_official == pytest.approx((2, 2 * 0.99 / 1.01, 2 * 1.01 / 0.99))
+    assert rows[0].auto.value == 1
+    # auto stayed with matmul: 64^1.5 * 1e-4 over 64^1.25 * 2e-4
+    assert rows[3].auto.value == pytest.approx(64**0.25 / 2)
+    assert fastest_backends(operators(curve("op/heat", 1, 1), curve("op/heat-fft", 1, 1))) == []
+
+
+# A model and its official formulation
+
+
+def test_the_official_formulation_is_a_baseline_and_no_focus():
+    records = [
+        one
+        for subject in ("vheat-t-official", "vheat-t", "vheat-s", "vheat-s-official", "swin-t")
+        for one in power(subject, 0.2 if "official" in subject else 0.1, 1)
+    ]
+    (group,) = groups_of(records)
+    # all have the same multiply-adds here
+    assert pairs_of(group) == [
+        Pair("vheat-t", "vheat-t-official"),
+        Pair("vheat-t", "swin-t"),
+        Pair("vheat-s", "vheat-s-official"),
+        Pair("vheat-s", "swin-t"),
+    ]
+    first, second, _ = model_findings(groups_of(records[:6])[0])
+    assert first.text.startswith(
+        "At 896 px vheat-t does 2.00× the images/s of its official formulation (vheat-t-official) (1.96 to 2.04)"
+    )
+    assert second.text == "vheat-t against vheat-t-official: clearly faster at 224 px, 448 px, 896 px."
+    assert pairs_of(groups_of(power("vheat-t-official", 0.1, 1) + power("vit-s", 0.1, 1))[0]) == [
+        Pair("vheat-t-official", "vit-s")
+    ]

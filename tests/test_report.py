@@ -8,14 +8,16 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
-from records import failed, record, run_of
+from records import ceiling, failed, operator, record, run_of
 from typer.testing import CliRunner
 
 from vheatbench.analysis.series import Point
 from vheatbench.cli import app
 from vheatbench.errors import UserError
 from vheatbench.report import numbers
+from vheatbench.report.charts import _spaced
 from vheatbench.report.page import render, write_report
+from vheatbench.report.theme import style_of
 from vheatbench.store import RunWriter
 
 SIZES = (224, 320, 448, 640)
@@ -31,6 +33,27 @@ def a_run(**header):
     records.append(failed("vit-s", 1024, "oom", "out of memory: tried to allocate 9 GiB"))
     records[0].warnings.append("noisy: the median is known to ±40% only")
     return run_of(records, **header)
+
+
+GRIDS = (14, 28, 56)
+OPERATORS = {
+    "op/heat": 1.5, "op/heat-official": 1.5, "op/heat-matmul": 1.5, "op/attention": 2.0, "op/attention-flash": 2.0,
+    "op/attention-math": 2.0, "op/window-attention": 1.0, "op/linear-attention": 1.0, "op/depthwise-conv": 1.0,
+}  # fmt: skip
+
+
+def operator_run(parts=("core", "layer"), modes=("infer", "forward_backward"), roof=True):
+    records = [
+        operator(
+            subject, grid, (1 + i) * 1e-5 * (grid / 14) ** (2 * alpha),
+            flop=900 * grid ** (2 * alpha), case={"part": part, "mode": mode},
+        )
+        for part in parts for mode in modes for i, (subject, alpha) in enumerate(OPERATORS.items()) for grid in GRIDS
+    ]  # fmt: skip
+    records[9].subject["kernel"] = "flash for <CPU>"
+    if roof:
+        records += [ceiling("ceiling/copy", 2e10), ceiling("ceiling/matmul", 2e11)]
+    return run_of(records, suite="operator-scaling")
 
 
 class Page(HTMLParser):
@@ -117,6 +140,111 @@ def test_findings_exponents_failures_and_warnings_are_there(page):
     assert "noisy: the median is known to ±40% only" in page
     assert "A processor" in page
     assert "vheatbench run" in page
+
+
+# Operators
+
+
+@pytest.fixture(scope="module")
+def core_page() -> str:
+    return render([operator_run(parts=("core",), modes=("infer",))])
+
+
+@pytest.fixture(scope="module")
+def operators_page() -> str:
+    return render([operator_run()])
+
+
+def test_a_page_of_operators_speaks_of_operators_and_grids(core_page):
+    text = core_page
+    shown = re.sub(r"<style.*?</style>|<svg.*?</svg>|<section id=\"reading\".*", "", text, flags=re.S)
+    assert not re.search(r"\d px|images/s|patches", shown)
+    assert "core, infer, C=96, float32, b1" in shown
+    figures = {re.search(r'id="([^"]*)"', f)[1]: f for f in re.findall(r"<figure.*?</figure>", text, flags=re.S)}
+    assert list(figures) == [
+        f"r0g0-{key}" for key in ("latency_s", "backends", "peak_memory_bytes", "macs", "roofline")
+    ]
+    assert "token grid (side of the square)" in figures["r0g0-latency_s"]
+    assert "op/heat-matmul" not in figures["r0g0-latency_s"]
+    assert "op/attention" not in figures["r0g0-backends"]
+    assert all(figures["r0g0-roofline"].count(f'<th scope="row">{name}</th>') == 3 for name in OPERATORS)
+    roofline = figures["r0g0-roofline"]
+    assert "copy 20.0 GB/s" in roofline
+    assert "copy of 20.0 GB/s and a matrix product of 200 GFLOP/s: op/heat goes from 247 GFLOP/s" in roofline
+    # 900 * 14^3 FLOP in 10 us, of 200 GFLOP/s: above the roof
+    assert "123.5 % (121.0 % to 126.0 %)" in roofline
+    assert "Above the roof, bound by compute: op/heat at 14×14, " in shown
+    assert "Kernels that ran: op/attention: flash for &lt;CPU&gt;." in shown
+    assert "ceiling/copy" in shown  # in the records' table
+    assert 'href="#r0g0-fastest">Numbers</a>' in shown
+    assert "Which backend of heat conduction is fastest" in shown
+
+
+def test_speed_and_fastest_backend_by_grid_are_tables(core_page):
+    speed = re.search(r'<h3 id="r0g0-speed">.*?</table>', core_page, flags=re.S)[0]
+    # attention takes 4 times as long as heat at 14, and grows with N^2 against N^1.5
+    row = re.search(r"over op/attention</th>(.*?)</tr>", speed)[1]
+    assert re.findall(r"<td>([\d.]+)×", row) == ["4.00", "8.00", "16.0"]
+    fastest = re.search(r'<h3 id="r0g0-fastest">.*?</table>', core_page, flags=re.S)[0]
+    row = re.search(r"28×28</th>(.*?)</tr>", fastest)[1]
+    assert re.findall(r"<td>([^<]*)</td>", row) == [
+        "op/heat-official", "0.1600 (0.1584 to 0.1616)", "≈ 1.00× (0.98–1.02)", "clear", "0.50× (0.49–0.51)",
+    ]  # fmt: skip
+
+
+def test_many_groups_of_operators_fold_and_stand_at_a_glance(operators_page):
+    text = operators_page
+    parsed = Page(text)
+    assert parsed.open == []
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
+    glance = re.search(r'<table class="glance">.*?</table>', text, flags=re.S)[0]
+    assert re.findall(r'<a href="#(.*?)">(.*?)</a>', glance) == [
+        (f"r0g{i}", f"{part}, {mode}, C=96, float32, b1")
+        for i, (part, mode) in enumerate(
+            (part, mode) for part in ("core", "layer") for mode in ("infer", "forward and backward")
+        )
+    ]
+    assert "16.0× (15.7 to 16.3) as fast" not in glance
+    assert "16.0× (15.7 to 16.3) at 56×56" in glance
+    assert "over op/attention-flash" not in glance
+    sections = re.findall(r'<section id="r0g\d">\s*<details( open)?>', text)
+    assert sections == [" open", "", "", ""]
+    assert text.count("At a grid of 56×56 op/heat is 16.0× (15.7 to 16.3) as fast as op/attention") == 4
+
+
+def test_without_ceilings_the_page_says_why_there_is_no_roofline():
+    text = render([operator_run(parts=("core",), modes=("infer",), roof=False)])
+    assert "No roofline: this run did not measure ceiling/copy in float32" in text
+    assert "r0g0-roofline" not in text
+
+
+def test_groups_with_one_point_have_no_section_to_lead_to():
+    lone = [operator("op/heat", 14, 1e-3, case={"part": part}) for part in ("core", "layer")]
+    parsed = Page(render([run_of(lone)]))
+    assert all(link[1:] in parsed.ids for link in parsed.links)
+    assert "r0g0" not in parsed.ids
+
+
+def test_ceilings_take_no_colour():
+    models = [record("vheat-t", size, 0.1) for size in SIZES[:2]]
+    svg = re.search(r"<svg.*?</svg>", render([run_of([ceiling("ceiling/copy", 1e9), *models])]), flags=re.S)[0]
+    assert re.findall(r"--series-\d", svg) == ["--series-1"] * svg.count("--series-")
+
+
+def test_styles_tell_twenty_four_subjects_apart():
+    names = [f"s{i}" for i in range(24)]
+    styles = [style_of(name, names) for name in names]
+    assert len({(style.colour, style.marker) for style in styles}) == 24
+    assert len({style.marker for style in styles[:8]}) == 8
+    assert {style.dash for style in styles[:8]} == {"-"}
+    assert all(style.hollow and style.dash == "--" for style in styles[8:16])
+
+
+def test_labels_of_neighbouring_sizes_do_not_run_into_each_other():
+    assert _spaced([14, 56, 64, 256], ["196", "3136", "4096", "65536"]) == ["196", "", "4096", "65536"]
+    assert _spaced([14, 28], ["14", "28"]) == ["14", "28"]
+    assert _spaced([14], ["14"]) == ["14"]
 
 
 def test_what_comes_from_outside_is_escaped():
@@ -224,11 +352,12 @@ def browser():
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize(("of", "charts"), [("page", 4), ("operators_page", 20)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280])
-def test_the_browser_shows_it_and_asks_for_nothing_else(browser, page, tmp_path, scheme, width):
+def test_the_browser_shows_it_and_asks_for_nothing_else(browser, request, tmp_path, of, charts, scheme, width):
     path = tmp_path / "page.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(request.getfixturevalue(of), encoding="utf-8")
     tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=True)
     requests, messages = [], []
     tab.on("request", lambda request: requests.append(request.url))
@@ -236,7 +365,7 @@ def test_the_browser_shows_it_and_asks_for_nothing_else(browser, page, tmp_path,
     tab.goto(path.as_uri())
     assert requests == [path.as_uri()]
     assert messages == []
-    assert tab.locator("figure svg").count() == 4
+    assert tab.locator("figure svg").count() == charts
     # nothing sticks out sideways: wide tables scroll within their box
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     ink = tab.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")

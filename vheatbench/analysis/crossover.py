@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vheatbench.analysis.series import PATCH, Point, Series
+from vheatbench.analysis.axis import PIXELS, Axis
+from vheatbench.analysis.series import Point, Series
 
 Floats = NDArray[np.float64]
 Better = Literal["lower", "higher"]
@@ -25,7 +26,7 @@ _WORDS = (  # what "better" is called, by the metric's name
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where A begins to beat B, or stops. Resolutions are sides in pixels of squares of equal area."""
+    """Where A begins to beat B, or stops. Resolutions are sides of squares of equal area, in the axis's unit."""
 
     a: str
     b: str
@@ -35,43 +36,48 @@ class Crossover:
     """By the measured values: ``always`` and ``never`` hold at every common resolution; ``crosses``: A is
     better from ``value`` on; ``crosses back``: A is better up to ``value`` at most and not beyond."""
     value: float | None
-    """Pixels; None unless A crosses or crosses back."""
+    """A side; None unless A crosses or crosses back."""
     low: float | None
     high: float | None
-    """Ends of the interval, in pixels; None where the crossing may lie below the smallest or above the
+    """Ends of the interval, sides; None where the crossing may lie below the smallest or above the
     largest resolution. ``always`` with a ``high`` means: better everywhere as measured, but the noise
     allows a crossing up to there. ``never`` with a ``low``: likewise from there on."""
     span: tuple[float, float] | None
-    """Smallest and largest common resolution in pixels; None without any."""
+    """Smallest and largest common side; None without any."""
     confidence: float
     reason: str = ""
     """Why it is undecided."""
     warnings: tuple[str, ...] = ()
+    axis: Axis = PIXELS
 
     @property
     def tokens(self) -> float | None:
-        """``value`` as a number of 16 x 16 patches."""
-        return None if self.value is None else (self.value / PATCH) ** 2
+        """``value`` as a number of tokens."""
+        return None if self.value is None else self.axis.tokens(self.value)
 
     @property
     def sentence(self) -> str:
         """The result in plain words."""
+        return self.told_of(self.b)
+
+    def told_of(self, b: str) -> str:
+        """The same with B called ``b``, for instance several that it holds of alike."""
         better = next((word for keys, word in _WORDS if any(key in self.metric for key in keys)), "better")
-        claim = f"{self.a} is {better} than {self.b}"
+        claim = f"{self.a} is {better} than {b}"
         if self.span is None or self.kind == "undecided":
             return f"whether {claim} is undecided: {self.reason}"
-        first, last = (f"{side:.0f}" for side in self.span)
-        percent = f"{100 * self.confidence:g} %"
+        axis, everywhere = self.axis, self.axis.span(*self.span)
         if self.kind == "always":
-            doubt = f", but noise allows a crossing up to {self.high:.0f} px" if self.high is not None else ""
-            return f"{claim} at every measured size, {first} to {last} px{doubt}"
+            doubt = f", but noise allows a crossing up to {axis.near(self.high)}" if self.high is not None else ""
+            return f"{claim} at every measured {axis.size}, {everywhere}{doubt}"
         if self.kind == "never":
-            doubt = f", but noise allows it from {self.low:.0f} px on" if self.low is not None else ""
-            return f"{self.a} is not {better} than {self.b} at any measured size, {first} to {last} px{doubt}"
-        low = f"below {first}" if self.low is None else f"{self.low:.0f}"
-        high = f"above {last}" if self.high is None else f"{self.high:.0f}"
-        where = f"from {self.value:.0f} px on" if self.kind == "crosses" else f"only up to {self.value:.0f} px"
-        return f"{claim} {where} ({percent} interval {low} to {high})"
+            doubt = f", but noise allows it from {axis.near(self.low)} on" if self.low is not None else ""
+            return f"{self.a} is not {better} than {b} at any measured {axis.size}, {everywhere}{doubt}"
+        low = f"below {axis.number(self.span[0])}" if self.low is None else axis.number(self.low)
+        high = f"above {axis.number(self.span[1])}" if self.high is None else axis.number(self.high)
+        value = axis.about(cast(float, self.value))
+        where = f"from {value} on" if self.kind == "crosses" else f"only up to {value}"
+        return f"{claim} {where} ({100 * self.confidence:g} % interval {low} to {high})"
 
 
 class Ratio(NamedTuple):
@@ -102,10 +108,12 @@ def crossover(
     Values without an interval are taken as exact, with a warning. The same ``seed`` gives the same interval.
 
     Raises:
-        ValueError: the series have different metrics or units, or no direction says what is better.
+        ValueError: the series have different metrics, units or axes, or no direction says what is better.
     """
     if (a.metric, a.unit) != (b.metric, b.unit):
         raise ValueError(f"cannot compare {a.metric} in {a.unit} with {b.metric} in {b.unit}")
+    if a.axis != b.axis:
+        raise ValueError(f"cannot compare sizes of a {a.axis.subject} with sizes of a {b.axis.subject}")
     wanted = better or a.direction
     if wanted not in ("lower", "higher"):
         raise ValueError(f"{a.metric} has no better direction: say 'lower' or 'higher'")
@@ -116,11 +124,11 @@ def crossover(
 
     def undecided(reason: str) -> Crossover:
         found = tuple(warnings)
-        return Crossover(*names, a.metric, "undecided", None, None, None, span, confidence, reason, found)
+        return Crossover(*names, a.metric, "undecided", None, None, None, span, confidence, reason, found, a.axis)
 
     if len(set(sides.tolist())) < 2:
         return undecided("fewer than 2 common resolutions")
-    if all(_overlap(p, q) for p, q in pairs):
+    if all(overlap(p, q) for p, q in pairs):
         return undecided("the intervals overlap at every common resolution")
 
     sign = -1 if wanted == "lower" else 1
@@ -153,18 +161,19 @@ def crossover(
         *names,
         a.metric,
         kind,
-        _pixels(start),
-        _pixels(low),
-        _pixels(high),
+        _side(start),
+        _side(low),
+        _side(high),
         span,
         confidence,
         "",
         tuple(warnings),
+        a.axis,
     )
 
 
 def ratio_at(a: Series, b: Series, resolution: int | tuple[int, int]) -> Ratio:
-    """Value of ``a`` divided by value of ``b`` at one resolution (pixels; a number is a square's side).
+    """Value of ``a`` divided by value of ``b`` at one resolution (a number is a square's side).
 
     The interval is conservative: A's low over B's high to A's high over B's low.
 
@@ -214,7 +223,8 @@ def _common(a: Series, b: Series) -> tuple[list[tuple[Point, Point]], list[str]]
     return usable, warnings
 
 
-def _overlap(p: Point, q: Point) -> bool:
+def overlap(p: Point, q: Point) -> bool:
+    """Whether two intervals have a value in common; a value without one is taken as exact."""
     low_p, high_p = (p.low, p.high) if p.low is not None and p.high is not None else (p.value, p.value)
     low_q, high_q = (q.low, q.high) if q.low is not None and q.high is not None else (q.value, q.value)
     return low_p <= high_q and low_q <= high_p
@@ -249,5 +259,5 @@ def _start(x: Floats, lead: Floats) -> Floats:
     return np.where(behind.any(axis=1), crossing, -math.inf)
 
 
-def _pixels(log_side: float) -> float | None:
+def _side(log_side: float) -> float | None:
     return math.exp(log_side) if math.isfinite(log_side) else None

@@ -6,78 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vheatbench.analysis.crossover import Crossover, crossover, ratio_at
+from vheatbench.analysis.groups import Group, Pair, pairs_of
 from vheatbench.analysis.outcomes import Outcome
 from vheatbench.analysis.scaling import PowerFit, Scaling, describe_scaling
-from vheatbench.analysis.series import Point, Series, series_from
-from vheatbench.store.schema import Record
-
-LIKE_FOR_LIKE = 0.35
-"""Two models compare when their multiply-adds at the smallest common size differ by at most this share."""
+from vheatbench.analysis.series import Point, Series
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, and the metric whose chart shows it (empty for none)."""
+    """One sentence, and the key of the chart that shows it: its metric (empty for none)."""
 
     text: str
-    metric: str
+    chart: str
     important: bool = False
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two subjects of like cost, the one in question first."""
-
-    focus: str
-    baseline: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """Records of one variant on one kind of device: what may share a chart."""
-
-    device: str
-    variant: str
-    records: tuple[Record, ...]
-
-    def series(self, metric: str) -> list[Series]:
-        """Series of a metric, by subject."""
-        return series_from(self.records, metric)
-
-
-def groups_of(records: Sequence[Record]) -> list[Group]:
-    """Records by device and variant, in order of first appearance."""
-    found: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
-        found.setdefault((record.case.device, record.case.variant), []).append(record)
-    return [Group(device, variant, tuple(members)) for (device, variant), members in found.items()]
-
-
-def is_focus(subject: str) -> bool:
-    """Whether a subject is what this project is about: a vHeat."""
-    return "vheat" in subject.lower()
-
-
-def pairs_of(group: Group) -> list[Pair]:
-    """Every vHeat with the other subjects of like cost at the smallest size that both were measured at.
-
-    Without a vHeat, the first subject takes its place and is compared with every other.
-    """
-    costs = {series.subject: {p.resolution: p.value for p in series.points} for series in group.series("macs")}
-    subjects = list(costs)
-    focus = [subject for subject in subjects if is_focus(subject)]
-    if not focus:
-        return [Pair(subjects[0], other) for other in subjects[1:]] if subjects else []
-    pairs = []
-    for subject in focus:
-        for other in subjects:
-            common = [size for size in costs[subject] if size in costs[other]]
-            if other in focus or not common:
-                continue
-            smallest = min(common, key=lambda size: size[0] * size[1])
-            if abs(costs[other][smallest] / costs[subject][smallest] - 1) <= LIKE_FOR_LIKE:
-                pairs.append(Pair(subject, other))
-    return pairs
+def model_findings(group: Group) -> list[Finding]:
+    """Everything there is to say of a group of models."""
+    found = [finding for pair in pairs_of(group) for finding in pair_findings(group, pair)]
+    exponents = exponent_finding(group)
+    return [*found, exponents] if exponents is not None else found
 
 
 def pair_findings(group: Group, pair: Pair) -> list[Finding]:
@@ -88,22 +36,29 @@ def pair_findings(group: Group, pair: Pair) -> list[Finding]:
     a, b = throughput.get(pair.focus), throughput.get(pair.baseline)
     if a is None or b is None:
         return []
-    common = _common_sizes(a, b)
+    common = common_sizes(a, b)
     if not common:
         return []
     size = common[-1]
     speed = ratio_at(a, b, size)
-    text = f"At {_size(size)} {pair.focus} does {speed.value:.2f}× the images/s of {pair.baseline}"
+    text = f"At {a.axis.words(size)} {pair.focus} does {speed.value:.2f}× the images/s of {_called(pair)}"
     text += f" ({speed.low:.2f} to {speed.high:.2f})" if speed.low is not None else ""
     if speed.low is not None and speed.high is not None and speed.low <= 1 <= speed.high:
         text += ", no clear difference"
     own, other = memory.get(pair.focus), memory.get(pair.baseline)
-    if own is not None and other is not None and size in _common_sizes(own, other):
+    if own is not None and other is not None and size in common_sizes(own, other):
         text += f", with {ratio_at(own, other, size).value:.2f}× its peak memory"
     findings.append(Finding(text + ".", "throughput_images_per_s", important=True))
     if len(common) > 1:
         findings.append(Finding(standing(a, b, crossover(a, b)), "throughput_images_per_s"))
     return findings
+
+
+def _called(pair: Pair) -> str:
+    """The baseline in a sentence about the focus."""
+    if pair.baseline == f"{pair.focus}-official":
+        return f"its official formulation ({pair.baseline})"
+    return pair.baseline
 
 
 CROSSED = ("throughput_images_per_s", "peak_memory_bytes", "macs")
@@ -112,18 +67,18 @@ CROSSED = ("throughput_images_per_s", "peak_memory_bytes", "macs")
 
 def crossovers_of(group: Group) -> list[Crossover]:
     """From which size on each vHeat beats its baselines, in throughput, memory and multiply-adds."""
-    found = []
     pairs = pairs_of(group)
-    for metric in CROSSED:
-        series = {one.subject: one for one in group.series(metric)}
-        for pair in pairs:
-            a, b = series.get(pair.focus), series.get(pair.baseline)
-            if a is not None and b is not None and len(_common_sizes(a, b)) > 1:
-                found.append(crossover(a, b))
-    return found
+    return [found for metric in CROSSED for found in crossings(group, metric, pairs)]
 
 
-def _common_sizes(a: Series, b: Series) -> list[tuple[int, int]]:
+def crossings(group: Group, metric: str, pairs: Sequence[Pair]) -> list[Crossover]:
+    """Crossovers in a metric of the pairs that have two sizes in common."""
+    series = {one.subject: one for one in group.series(metric)}
+    sides = ((series.get(pair.focus), series.get(pair.baseline)) for pair in pairs)
+    return [crossover(a, b) for a, b in sides if a is not None and b is not None and len(common_sizes(a, b)) > 1]
+
+
+def common_sizes(a: Series, b: Series) -> list[tuple[int, int]]:
     """Sizes that both were measured at, by growing area."""
     others = {point.resolution for point in b.points}
     return [point.resolution for point in a.points if point.resolution in others]
@@ -135,7 +90,7 @@ def standing(a: Series, b: Series, crossing: Crossover) -> str:
     verdicts: dict[str, list[str]] = {"clearly faster": [], "clearly slower": [], "within the noise": []}
     for point in a.points:
         if point.resolution in others:
-            verdicts[_verdict(point, others[point.resolution])].append(_size(point.resolution))
+            verdicts[_verdict(point, others[point.resolution])].append(a.axis.words(point.resolution))
     parts = [f"{verdict} at {', '.join(sizes)}" for verdict, sizes in verdicts.items() if sizes]
     text = f"{a.subject} against {b.subject}: {'; '.join(parts)}"
     if crossing.kind in ("crosses", "crosses back"):
@@ -164,19 +119,19 @@ def exponent_finding(group: Group) -> Finding | None:
     """Exponents of latency and multiply-adds of all subjects, if a fit was possible."""
     words = []
     macs = {series.subject: scaling.power for series, scaling in scaling_of(group, "macs")}
-    span = (0.0, 0.0)
+    span, patches = (0.0, 0.0), ""
     for series, scaling in scaling_of(group, "latency_s"):
         fit = scaling.power
         if not isinstance(fit, PowerFit) or fit.low is None:
             continue
-        span = fit.range
+        span, patches = fit.range, series.axis.tokens_words
         counted = macs.get(series.subject)
         also = f", multiply-adds as N^{counted.exponent:.2f}" if isinstance(counted, PowerFit) else ""
         words.append(f"{series.subject} N^{fit.exponent:.2f} ({fit.low:.2f} to {fit.high:.2f}{also})")
     if not words:
         return None
     return Finding(
-        f"Latency grows with the number of tokens N ({span[0]:.0f} to {span[1]:.0f} patches of 16×16) as "
+        f"Latency grows with the number of tokens N ({span[0]:.0f} to {span[1]:.0f} {patches}) as "
         f"{'; '.join(words)}. A whole model mixes layers linear in N with its token mixer, so its exponent lies "
         "between 1 and the mixer's own, and below that where a fixed overhead still counts.",
         "latency_s",
@@ -207,8 +162,3 @@ def failure_findings(outcomes: Sequence[Outcome]) -> list[Finding]:
 def _some(items: Sequence[str], most: int = 4) -> str:
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
-
-
-def _size(resolution: tuple[int, int]) -> str:
-    height, width = resolution
-    return f"{height} px" if height == width else f"{height}×{width} px"

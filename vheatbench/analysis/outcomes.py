@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from vheatbench.analysis.operators import rank
 from vheatbench.analysis.series import Point, series_from
 from vheatbench.case import Case
 from vheatbench.store.schema import Metric, Record, Status
@@ -24,7 +25,8 @@ class Outcome:
     """Rounds that were ``ok``."""
     records: tuple[Record, ...]
     points: dict[str, Point]
-    """Metric name to value and interval; unavailable metrics are left out."""
+    """Metric name to value and interval; unavailable metrics are left out. An operator has also what it achieved,
+    under the names that ceilings are measured in: see :func:`achieved`."""
 
     @property
     def warnings(self) -> list[str]:
@@ -37,7 +39,7 @@ class Outcome:
 
 
 def outcomes_of(records: Iterable[Record]) -> list[Outcome]:
-    """Outcomes by variant, then resolution, then subject in order of first appearance."""
+    """Outcomes by variant, resolution and subject: operators in their order, others as they came; ceilings last."""
     by_case: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_case[record.case_id].append(record)
@@ -47,7 +49,13 @@ def outcomes_of(records: Iterable[Record]) -> list[Outcome]:
         subjects.setdefault(group[0].case.subject, len(subjects))
         variants.setdefault(group[0].case.variant, len(variants))
     outcomes = [_outcome(group) for group in by_case.values()]
-    outcomes.sort(key=lambda o: (variants[o.case.variant], o.case.pixels, subjects[o.case.subject]))
+
+    def place(outcome: Outcome) -> tuple[bool, int, int, int, int]:
+        case = outcome.case
+        first = subjects[case.subject]
+        return case.kind == "ceiling", variants[case.variant], case.pixels, rank(case.subject), first
+
+    outcomes.sort(key=place)
     return outcomes
 
 
@@ -55,6 +63,24 @@ def _outcome(records: list[Record]) -> Outcome:
     good = [record for record in records if record.status == "ok"]
     names = dict.fromkeys(name for record in good for name in record.metrics)
     points = {name: series[0].points[0] for name in names if (series := series_from(good, name))}
+    points |= achieved(points)
     reasons = dict.fromkeys(record.reason for record in records if record.status != "ok" and record.reason)
     status = "ok" if good else records[0].status
     return Outcome(records[0].case, status, "; ".join(reasons), len(good), tuple(records), points)
+
+
+def achieved(points: dict[str, Point]) -> dict[str, Point]:
+    """What an operator did per second: FLOP/s and bytes/s, its exact FLOPs and least bytes over its latency.
+
+    Empty for a case whose metrics do not give both.
+    """
+    latency = points.get("latency_s")
+    found = {}
+    for work, rate in (("flops_per_step", "rate_flop_per_s"), ("min_bytes", "bandwidth_bytes_per_s")):
+        if latency is None or latency.value <= 0 or work not in points:
+            continue
+        amount = points[work].value
+        low = amount / latency.high if latency.high else None
+        high = amount / latency.low if latency.low else None
+        found[rate] = replace(latency, value=amount / latency.value, low=low, high=high)
+    return found

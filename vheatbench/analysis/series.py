@@ -7,21 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vheatbench.analysis.axis import PIXELS, Axis, axis_of
 from vheatbench.stats import median, median_interval
 from vheatbench.store.schema import Direction, Metric, Record
-
-PATCH = 16
-"""Side in pixels of the patch that counts as one token on every shared axis."""
-
-
-def tokens_of(resolution: tuple[int, int]) -> float:
-    """Number of 16 x 16 pixel patches of an image of ``(height, width)`` pixels; may be fractional.
-
-    Subjects cut images differently (ViT into 16 x 16 patches, Swin and vHeat at strides 4 to 32), so this
-    is a unit of area shared by all curves, not the length of a particular subject's sequence. Every
-    subject's token count is this times a constant (before padding), and exponents do not depend on it.
-    """
-    return resolution[0] * resolution[1] / PATCH**2
 
 
 @dataclass(frozen=True)
@@ -29,9 +17,9 @@ class Point:
     """One measured resolution. ``value``, ``low`` and ``high`` are in the unit of the series."""
 
     resolution: tuple[int, int]
-    """Height and width in pixels."""
+    """Height and width in the unit of the series' axis."""
     tokens: float
-    """See :func:`tokens_of`."""
+    """``Case.tokens``."""
     value: float
     """Median over the rounds."""
     low: float | None = None
@@ -43,7 +31,7 @@ class Point:
 
     @property
     def side(self) -> float:
-        """Side in pixels of the square of equal area."""
+        """Side of the square of equal area, in the unit of the series' axis."""
         return math.sqrt(self.resolution[0] * self.resolution[1])
 
 
@@ -62,6 +50,8 @@ class Series:
     direction: Direction = "neutral"
     deterministic: bool = False
     warnings: tuple[str, ...] = ()
+    axis: Axis = PIXELS
+    """What the resolutions of the points are."""
 
     @property
     def tokens(self) -> list[float]:
@@ -90,45 +80,47 @@ def series_from(records: Iterable[Record], metric: str) -> list[Series]:
     Raises:
         ValueError: the records give ``metric`` in different units.
     """
-    cases: dict[tuple[str, str, str], dict[tuple[int, int], list[Metric]]] = defaultdict(dict)
+    curves: dict[tuple[str, str, str], dict[tuple[int, int], list[Record]]] = defaultdict(dict)
     for record in records:
         found = record.metrics.get(metric)
         if record.status == "ok" and found is not None and found.value is not None:
             case = record.case
-            by_size = cases[(case.subject, case.variant, case.device)]
-            by_size.setdefault(case.resolution, []).append(found)
-    return [_series(*key, metric, by_size) for key, by_size in cases.items()]
+            by_size = curves[(case.subject, case.variant, case.device)]
+            by_size.setdefault(case.resolution, []).append(record)
+    return [_series(*key, metric, by_size) for key, by_size in curves.items()]
 
 
-def _series(subject: str, variant: str, device: str, name: str, by_size: dict[tuple[int, int], list[Metric]]) -> Series:
-    everything = [metric for metrics in by_size.values() for metric in metrics]
+def _series(subject: str, variant: str, device: str, name: str, by_size: dict[tuple[int, int], list[Record]]) -> Series:
+    everything = [record.metrics[name] for records in by_size.values() for record in records]
     units = sorted({metric.unit for metric in everything})
     if len(units) > 1:
         raise ValueError(f"{name} of {subject} comes in different units: {', '.join(units)}")
     deterministic = all(metric.deterministic for metric in everything)
     points, warnings = [], []
     for size in sorted(by_size, key=lambda size: (size[0] * size[1], size)):
-        values = [metric.value for metric in by_size[size] if metric.value is not None]
+        case = by_size[size][0].case
+        metrics = [record.metrics[name] for record in by_size[size]]
+        values = [metric.value for metric in metrics if metric.value is not None]
         if deterministic:
-            point = Point(size, tokens_of(size), max(values), max(values), max(values), len(values), 1.0)
+            point = Point(size, case.tokens, max(values), max(values), max(values), len(values), 1.0)
             if min(values) != max(values):
                 warnings.append(
                     f"{name} of {subject} should be deterministic, but at {size[0]}x{size[1]} its rounds "
                     f"gave {min(values):g} to {max(values):g} {units[0]}; the largest is shown"
                 )
         else:
-            point = _noisy_point(size, values, by_size[size])
+            point = _noisy_point(size, case.tokens, values, metrics)
         points.append(point)
-    direction = everything[0].direction
-    return Series(subject, variant, name, units[0], tuple(points), device, direction, deterministic, tuple(warnings))
+    direction, notes, axis = everything[0].direction, tuple(warnings), axis_of(case)
+    return Series(subject, variant, name, units[0], tuple(points), device, direction, deterministic, notes, axis)
 
 
-def _noisy_point(size: tuple[int, int], values: list[float], metrics: list[Metric]) -> Point:
+def _noisy_point(size: tuple[int, int], tokens: float, values: list[float], metrics: list[Metric]) -> Point:
     n = len(values)
     if n >= 6:
         spread = median_interval(values)
         low, high = spread.low, spread.high
-        return Point(size, tokens_of(size), spread.value, low, high, n, spread.confidence)
+        return Point(size, tokens, spread.value, low, high, n, spread.confidence)
     own = [
         (metric.low, metric.high, metric.confidence if metric.confidence is not None else 0.95)
         for metric in metrics
@@ -139,8 +131,8 @@ def _noisy_point(size: tuple[int, int], values: list[float], metrics: list[Metri
     ends = values if n > 1 else []
     lows, highs = [*ends, *(low for low, _, _ in own)], [*ends, *(high for _, high, _ in own)]
     if not lows:
-        return Point(size, tokens_of(size), values[0])
+        return Point(size, tokens, values[0])
     claims = [confidence for _, _, confidence in own]
     if n > 1:
         claims.append(median_interval(values).confidence)
-    return Point(size, tokens_of(size), median(values), min(lows), max(highs), n, min(claims))
+    return Point(size, tokens, median(values), min(lows), max(highs), n, min(claims))

@@ -18,11 +18,25 @@ COLUMNS = (
     ("params", "params M", 1e-6),
     ("peak_memory_bytes", "peak MiB", 2.0**-20),
     ("peak_allocated_bytes", "allocated MiB", 2.0**-20),
+    ("rate_flop_per_s", "GFLOP/s", 1e-9),
+    ("bandwidth_bytes_per_s", "GB/s", 1e-9),
     ("energy_per_image_j", "J/image", 1.0),
     ("largest_batch", "largest batch", 1.0),
     ("compile_time_s", "compile s", 1.0),
 )
 """Metric, heading with unit, factor from the metric's unit."""
+
+OPERATOR_COLUMNS = (
+    ("latency_s", "latency ms", 1e3),
+    ("flops_per_step", "GFLOP", 1e-9),
+    ("min_bytes", "min MiB", 2.0**-20),
+    ("rate_flop_per_s", "GFLOP/s", 1e-9),
+    ("bandwidth_bytes_per_s", "GB/s", 1e-9),
+    ("peak_memory_bytes", "peak MiB", 2.0**-20),
+    ("energy_per_image_j", "J/image", 1.0),
+    ("compile_time_s", "compile s", 1.0),
+)
+"""The same of a run of operators; FLOPs and least traffic are those of a step, over the whole batch."""
 
 
 def print_run(run: Run) -> None:
@@ -34,21 +48,26 @@ def print_run(run: Run) -> None:
     from vheatbench.cli.published import published_table
 
     outcomes = outcomes_of(run.records)
-    variants = list(dict.fromkeys(outcome.case.variant for outcome in outcomes))
-    shown = [c for c in COLUMNS if any(c[0] in outcome.points for outcome in outcomes)]
+    measured = [outcome.case for outcome in outcomes if outcome.case.kind != "ceiling"]
+    variants = list(dict.fromkeys(case.variant for case in measured))
+    operators = any(case.kind == "operator" for case in measured)
+    columns = OPERATOR_COLUMNS if operators else COLUMNS
+    shown = [c for c in columns if any(c[0] in outcome.points for outcome in outcomes)]
     title = f"{run.header.suite} on {run.device_name}, {run.header.created}"
     table = Table(title=title, title_justify="left", caption=_caption(run, variants), caption_justify="left")
-    table.add_column("model", no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("operator" if operators else "model", no_wrap=True)
+    table.add_column("grid" if operators else "size", justify="right", no_wrap=True)
     if len(variants) > 1:
         table.add_column("variant")
     for _, heading, _ in shown:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("notes")
     for outcome in outcomes:
-        row = [outcome.case.subject, outcome.case.size]
+        case = outcome.case
+        # the shape of a ceiling's tensor is no size of the others
+        row = [case.subject, "" if case.kind == "ceiling" else case.size]
         if len(variants) > 1:
-            row.append(outcome.case.variant)
+            row.append(case.dtype if case.kind == "ceiling" else case.variant)
         row += [_cell(outcome, name, factor) for name, _, factor in shown]
         row.append(_notes(outcome))
         table.add_row(*(_plain(cell) for cell in row))

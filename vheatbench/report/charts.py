@@ -1,55 +1,20 @@
-"""Charts as inline SVG: drawn by matplotlib, coloured by the page's CSS variables."""
+"""Charts of a metric against size as inline SVG: drawn by matplotlib, coloured by the page's CSS variables."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
+from vheatbench.analysis.axis import GRID as TOKEN_GRID
 from vheatbench.analysis.scaling import PowerFit, Scaling
-from vheatbench.analysis.series import PATCH, Series
-
-INK, FAINT, GRID, PAPER = "#010203", "#040506", "#070809", "#fdfefe"
-"""Stand-ins that no chart uses otherwise; each becomes a CSS variable, so that dark mode recolours it."""
-
-SERIES_COLOURS = ("#d55e01", "#0072b3", "#009e74", "#cc79a8", "#56b4ea", "#e69f02", "#8c6bb2", "#7f7f80")
-"""Okabe and Ito's colour-blind safe palette, one step off so that each is unique in the SVG."""
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-
-_VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--grid", PAPER: "--paper"} | {
-    colour: f"--series-{i + 1}" for i, colour in enumerate(SERIES_COLOURS)
-}
-
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "svg.fonttype": "none",
-    # names come from outside: a dollar sign in one is no formula
-    "text.parse_math": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "text.color": INK,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
+from vheatbench.analysis.series import Series
+from vheatbench.report.theme import FAINT, GRID, Style, add_legend, chart_style, style_of, svg_of
 
 
 @dataclass(frozen=True)
@@ -73,27 +38,24 @@ LOOKS = {
 }
 
 
-def colour_of(subject: str, subjects: Sequence[str]) -> int:
-    """Index of a subject's colour and marker: its place among all subjects of the page."""
-    return list(subjects).index(subject) % len(SERIES_COLOURS)
-
-
 def scaling_chart(
     name: str, metric: str, series: Sequence[tuple[Series, Scaling | None]], subjects: Sequence[str]
 ) -> str:
-    """Log-log chart of a metric against resolution (below) and tokens (above), with fitted lines.
+    """Log-log chart of a metric against size (below) and tokens (above).
+
+    Models have the fitted lines, operators lines that join their points: a fixed overhead at small grids bends them.
 
     Args:
         name: unique on the page; keeps the SVG's internal ids apart.
         metric: key of :data:`LOOKS`.
-        series: points, and the fit whose line is drawn (None for none).
+        series: points, and the fit whose exponent is shown (None for none). All on one axis.
         subjects: all subjects of the page, for constant colours.
 
     Returns:
         An ``<svg>`` element.
     """
     look = LOOKS[metric]
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context(chart_style(name)):
         figure = Figure(figsize=(6.2, 4.1), layout="constrained")
         axes = figure.subplots()
         axes.set_xscale("log")
@@ -101,25 +63,20 @@ def scaling_chart(
         if look.guides:
             _guides(axes, [s for s, _ in series], look.factor)
         for one, scaling in series:
-            _draw(axes, one, scaling, look.factor, colour_of(one.subject, subjects))
+            _draw(axes, one, scaling, look.factor, style_of(one.subject, subjects))
         _scales(axes, [s for s, _ in series])
         axes.set_ylabel(f"{look.title.lower() if metric != 'macs' else 'multiply-adds'} ({look.axis})")
         axes.grid(True, which="major", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.legend(loc="best", fontsize=9)
-        buffer = io.StringIO()
-        with warnings.catch_warnings():
-            # the browser draws the text, with fonts that matplotlib does not know of
-            warnings.filterwarnings("ignore", message="Glyph .* missing")
-            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return _themed(buffer.getvalue())
+        add_legend(figure, axes)
+        return svg_of(figure)
 
 
-def _draw(axes: Axes, series: Series, scaling: Scaling | None, factor: float, index: int) -> None:
-    colour, marker = SERIES_COLOURS[index], MARKERS[index]
+def _draw(axes: Axes, series: Series, scaling: Scaling | None, factor: float, style: Style) -> None:
     sides = [point.side for point in series.points]
     values = [point.value * factor for point in series.points]
     fit = scaling.power if scaling is not None else None
+    fitted = isinstance(fit, PowerFit) and series.axis != TOKEN_GRID
     below = [(p.value - p.low) * factor if p.low is not None else 0.0 for p in series.points]
     above = [(p.high - p.value) * factor if p.high is not None else 0.0 for p in series.points]
     label = series.subject
@@ -130,36 +87,36 @@ def _draw(axes: Axes, series: Series, scaling: Scaling | None, factor: float, in
         sides,
         values,
         yerr=[below, above],
-        fmt=marker,
-        color=colour,
+        fmt=style.marker,
+        color=style.colour,
+        markerfacecolor=style.face,
         markersize=6,
         capsize=3,
         linewidth=1.2,
         label=label,
-        linestyle="none" if isinstance(fit, PowerFit) else "-",
+        linestyle="none" if fitted else style.dash,
     )
-    if isinstance(fit, PowerFit):
-        ends = [math.sqrt(n) * PATCH for n in fit.range]
+    if isinstance(fit, PowerFit) and fitted:
+        ends = [series.axis.side_of(n) for n in fit.range]
         line = [fit.coefficient * n**fit.exponent * factor for n in fit.range]
-        axes.plot(ends, line, color=colour, linewidth=1.4)
+        axes.plot(ends, line, color=style.colour, linewidth=1.4, linestyle=style.dash)
 
 
 def _guides(axes: Axes, series: Sequence[Series], factor: float) -> None:
     """Dotted lines of slope 1, 1.5 and 2 in N through the middle of the first points."""
-    points = [s.points for s in series if len(s.points) > 1]
-    if not points:
+    curves = [s for s in series if len(s.points) > 1 and s.points[0].value > 0]
+    if not curves:
         return
-    first = min(p[0].tokens for p in points)
-    last = max(p[-1].tokens for p in points)
-    start = math.exp(sum(math.log(p[0].value * factor) for p in points) / len(points))
+    side_of = curves[0].axis.side_of
+    first = min(s.points[0].tokens for s in curves)
+    last = max(s.points[-1].tokens for s in curves)
+    start = math.exp(sum(math.log(s.points[0].value * factor) for s in curves) / len(curves))
     for power in (1, 1.5, 2):
         end = start * (last / first) ** power
-        axes.plot(
-            [math.sqrt(first) * PATCH, math.sqrt(last) * PATCH], [start, end], color=FAINT, linewidth=0.8, linestyle=":"
-        )
+        axes.plot([side_of(first), side_of(last)], [start, end], color=FAINT, linewidth=0.8, linestyle=":")
         axes.annotate(
             f"N^{power:g}" if power != 1 else "N",
-            (math.sqrt(last) * PATCH, end),
+            (side_of(last), end),
             xytext=(4, 0),
             textcoords="offset points",
             fontsize=8,
@@ -170,16 +127,17 @@ def _guides(axes: Axes, series: Sequence[Series], factor: float) -> None:
 
 def _scales(axes: Axes, series: Sequence[Series]) -> None:
     """Ticks at the measured sizes below, the same in tokens above, plain numbers at the side."""
+    axis = series[0].axis
     sides = sorted({point.side for s in series for point in s.points})
     axes.xaxis.set_major_locator(FixedLocator(sides))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{side:.0f}" for side in sides]))
+    axes.xaxis.set_major_formatter(FixedFormatter(_spaced(sides, [f"{side:.0f}" for side in sides])))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("resolution (px, side of the square)")
+    axes.set_xlabel(axis.label)
     top = axes.secondary_xaxis("top", functions=(lambda x: x, lambda x: x))
     top.xaxis.set_major_locator(FixedLocator(sides))
-    top.xaxis.set_major_formatter(FixedFormatter([f"{(side / PATCH) ** 2:.0f}" for side in sides]))
+    top.xaxis.set_major_formatter(FixedFormatter(_spaced(sides, [f"{axis.tokens(side):.0f}" for side in sides])))
     top.xaxis.set_minor_locator(NullLocator())
-    top.set_xlabel("tokens N (16×16 px patches)", fontsize=9)
+    top.set_xlabel(axis.tokens_label, fontsize=9)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     low, high = axes.get_ylim()
     if high / low < 30:
@@ -189,17 +147,16 @@ def _scales(axes: Axes, series: Sequence[Series]) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _themed(svg: str) -> str:
-    """The bare ``<svg>`` element, its stand-in colours replaced by CSS variables, its size by the page's."""
-    svg = svg[svg.index("<svg") :]
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    # group ids repeat in every chart and nothing refers to them; those of markers and clips are hashes
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("font-family: sans-serif", "font-family: inherit").replace(
-        "font: 10px 'sans-serif'", "font: 10px inherit"
-    )
-    # described by the figure's own text; a reader need not step through every tick
-    return svg.replace("<svg", '<svg role="img" aria-hidden="true" focusable="false"', 1)
+def _spaced(sides: Sequence[float], labels: Sequence[str]) -> list[str]:
+    """The labels, those left blank that would run into a larger side's: a digit takes 1.7 % of the axis."""
+    span = math.log(sides[-1] / sides[0]) if len(sides) > 1 else 1.0
+    shown: list[str] = []
+    next_at, width = math.inf, 0
+    for side, label in zip(reversed(sides), reversed(labels), strict=True):
+        at = math.log(side / sides[0]) / span
+        if next_at - at >= 0.017 * ((width + len(label)) / 2 + 1):
+            shown.append(label)
+            next_at, width = at, len(label)
+        else:
+            shown.append("")
+    return shown[::-1]

@@ -1,0 +1,153 @@
+"""Which records may share a chart, and which of their subjects are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from vheatbench.analysis.operators import HEAT, OFFICIAL, is_heat, rank
+from vheatbench.analysis.series import Series, series_from
+from vheatbench.case import Mode
+from vheatbench.store.schema import Record
+
+LIKE_FOR_LIKE = 0.35
+"""Two models compare when their multiply-adds at the smallest common size differ by at most this share."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two subjects that are compared, the one in question first."""
+
+    focus: str
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records of models or of operators, of one variant on one kind of device: what may share a chart."""
+
+    device: str
+    variant: str
+    records: tuple[Record, ...]
+    kind: Literal["model", "operator"] = "model"
+    ceilings: tuple[Record, ...] = ()
+    """Those of the same run, device and dtype."""
+
+    def series(self, metric: str) -> list[Series]:
+        """Series of a metric, by subject."""
+        return series_from(self.records, metric)
+
+    @property
+    def title(self) -> str:
+        """The variant, for people: of an operator what it is part of first, and the precision after it."""
+        if self.kind == "model":
+            return self.variant
+        case = self.records[0].case
+        channels = f"C={case.channels}" if case.channels is not None else ""
+        named = (case.part or "", case.mode.replace("_", " and "), channels, case.dtype)
+        said = (case.part or "", case.mode.replace("_", "+"), channels, case.dtype)
+        rest = " ".join(word for word in self.variant.split(" ") if word not in said)
+        return ", ".join(word for word in (*named, rest) if word)
+
+
+def groups_of(records: Sequence[Record]) -> list[Group]:
+    """Records of one run by device and variant.
+
+    Groups of models and their records stand in order of first appearance, operators by dtype, channels, part and
+    mode, since plans are shuffled. Ceilings are no group: each group has its own.
+    """
+    found: dict[tuple[str, Literal["model", "operator"], str], list[Record]] = {}
+    ceilings: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        case = record.case
+        if case.kind == "ceiling":
+            ceilings.setdefault((case.device, case.dtype), []).append(record)
+        else:
+            found.setdefault((case.device, case.kind, case.variant), []).append(record)
+    groups = []
+    for (device, kind, variant), members in found.items():
+        if kind == "operator":
+            members.sort(key=lambda record: rank(record.case.subject))
+        own = ceilings.get((device, members[0].case.dtype), [])
+        groups.append(Group(device, variant, tuple(members), kind, tuple(own)))
+    return [group for group in groups if group.kind == "model"] + sorted(
+        (group for group in groups if group.kind == "operator"), key=_order
+    )
+
+
+def _order(group: Group) -> tuple[str, int, str, int]:
+    case = group.records[0].case
+    return case.dtype, case.channels or 0, case.part or "", get_args(Mode).index(case.mode)
+
+
+def is_focus(subject: str) -> bool:
+    """Whether a model is what this project is about: a vHeat, but not in its official formulation."""
+    return "vheat" in subject.lower() and not is_official(subject)
+
+
+def is_official(subject: str) -> bool:
+    """Whether a model is the official formulation of another, kept as its baseline."""
+    return "official" in subject.lower()
+
+
+def pairs_of(group: Group) -> list[Pair]:
+    """Which subjects of a group are compared.
+
+    Models: every vHeat with the other subjects of like cost at the smallest size that both were measured at, and with
+    its own official formulation, not with another's. Without a vHeat, the first subject takes its place and is
+    compared with every other.
+
+    Operators: channels and grid make them alike already. Heat conduction (:func:`heat_of`) with every other operator,
+    and its backends with the official formulation only. Without heat conduction as for models.
+    """
+    return _operator_pairs(group) if group.kind == "operator" else _model_pairs(group)
+
+
+def _model_pairs(group: Group) -> list[Pair]:
+    costs = {series.subject: {p.resolution: p.value for p in series.points} for series in group.series("macs")}
+    subjects = list(costs)
+    focus = [subject for subject in subjects if is_focus(subject)]
+    if not focus:
+        return [Pair(subjects[0], other) for other in subjects[1:]] if subjects else []
+    pairs = []
+    for subject in focus:
+        for other in subjects:
+            common = [size for size in costs[subject] if size in costs[other]]
+            if other in focus or not common or (is_official(other) and other != f"{subject}-official"):
+                continue
+            smallest = min(common, key=lambda size: size[0] * size[1])
+            if abs(costs[other][smallest] / costs[subject][smallest] - 1) <= LIKE_FOR_LIKE:
+                pairs.append(Pair(subject, other))
+    return pairs
+
+
+def _operator_pairs(group: Group) -> list[Pair]:
+    subjects = [series.subject for series in group.series("latency_s")]
+    focus = heat_of(group)
+    if focus is None:
+        return [Pair(subjects[0], other) for other in subjects[1:]] if subjects else []
+    pairs = [Pair(focus, other) for other in subjects if not is_heat(other)]
+    if OFFICIAL in subjects:
+        pairs += [Pair(backend, OFFICIAL) for backend in subjects if is_heat(backend) and backend != OFFICIAL]
+    return pairs
+
+
+def heat_of(group: Group) -> str | None:
+    """The subject that stands for heat conduction in a group; None where it was not measured.
+
+    ``op/heat`` if it is there, for that is what a user gets; else the backend that is fastest at the largest grid that
+    all of the group's backends were measured at, the first of them where they share none.
+    """
+    values = {
+        series.subject: {point.resolution: point.value for point in series.points}
+        for series in group.series("latency_s")
+        if is_heat(series.subject)
+    }
+    if HEAT in values or not values:
+        return HEAT if values else None
+    shared = set.intersection(*(set(by_size) for by_size in values.values()))
+    if not shared:
+        return next(iter(values))
+    largest = max(shared, key=lambda size: (size[0] * size[1], size))
+    return min(values, key=lambda subject: values[subject][largest])

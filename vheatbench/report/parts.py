@@ -1,0 +1,53 @@
+"""What a section of the page consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from vheatbench.analysis.findings import Finding
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure, its caption, what it shows in words, and the numbers behind it."""
+
+    id: str
+    title: str
+    svg: str
+    caption: str
+    text: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table under a heading; the first cell of a row is the row's name."""
+
+    id: str
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    words: bool = False
+    """Cells hold sentences, not numbers."""
+
+
+@dataclass
+class Section:
+    """One group of records that share charts: a variant on a device of one run."""
+
+    id: str
+    title: str
+    findings: list[tuple[Finding, str]] = field(default_factory=list)
+    """Each with the id of the chart or table that shows it, or empty."""
+    charts: list[Chart] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    fit_warnings: list[str] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to see: one size of each subject."""
+        return not self.charts and not self.tables

@@ -1,0 +1,140 @@
+"""The roofline chart: achieved FLOP/s against arithmetic intensity, under the device's measured ceilings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from vheatbench.analysis.roofline import Placed, Roof, Roofline
+from vheatbench.report import numbers
+from vheatbench.report.theme import FAINT, GRID, INK, PAPER, add_legend, chart_style, style_of, svg_of
+
+CLOSE = 9.0
+"""Points of text height: labels nearer than this would cover each other."""
+
+
+def roofline_chart(name: str, roofline: Roofline, subjects: Sequence[str]) -> str:
+    """Log-log chart: one curve per operator, its points joined by growing grid, the largest grid labelled.
+
+    Args:
+        name: unique on the page; keeps the SVG's internal ids apart.
+        roofline: roof and points; FLOP/byte against FLOP/s.
+        subjects: all subjects of the page, for constant colours.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    curves: dict[str, list[Placed]] = {}
+    for point in roofline.points:
+        curves.setdefault(point.subject, []).append(point)
+    factor, unit = rate_unit(roofline.roof)
+    with matplotlib.rc_context(chart_style(name)):
+        figure = Figure(figsize=(6.2, 4.6), layout="constrained")
+        axes = figure.subplots()
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for subject, points in curves.items():
+            style = style_of(subject, subjects)
+            look: dict[str, Any] = {"color": style.colour, "marker": style.marker, "markerfacecolor": style.face}
+            x, y = [p.intensity for p in points], [p.rate * factor for p in points]
+            axes.plot(x, y, linestyle=style.dash, linewidth=1.2, markersize=4.5, label=subject, **look)
+            axes.plot(x[-1], y[-1], linestyle="none", markersize=8, **look)
+        _limits(axes, roofline, factor)
+        _draw_roof(axes, roofline.roof, factor, unit)
+        axes.set_xlabel("arithmetic intensity (FLOP per byte of least traffic)")
+        axes.set_ylabel(f"achieved ({unit})")
+        _ticks(axes.xaxis, *axes.get_xlim())
+        _ticks(axes.yaxis, *axes.get_ylim())
+        axes.grid(True, which="major", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        add_legend(figure, axes)
+        _label_largest(figure, axes, curves, factor)
+        return svg_of(figure)
+
+
+def rate_unit(roof: Roof) -> tuple[float, str]:
+    """GFLOP/s, or TFLOP/s where a device does ten of them: the factor from FLOP/s, and the unit."""
+    return (1e-12, "TFLOP/s") if roof.rate.value >= 1e13 else (1e-9, "GFLOP/s")
+
+
+def said(rate: float, factor: float = 1e-9) -> str:
+    """A ceiling times the factor of its unit (bandwidth: GB/s), three digits."""
+    return numbers.plain(rate * factor, 3)
+
+
+def _limits(axes: Axes, roofline: Roofline, factor: float) -> None:
+    """Room for all points, for the ridge and for some of both parts of the roof."""
+    ridge = roofline.roof.ridge
+    x = [p.intensity for p in roofline.points]
+    y = [p.rate * factor for p in roofline.points]
+    left, right = min(*x, ridge / 4) / 1.6, max(*x, ridge * 4) * 1.9
+    axes.set_xlim(left, right)
+    axes.set_ylim(min(y) / 2, max(*y, roofline.roof.rate.value * factor) * 1.8)
+
+
+def _ticks(axis: Axis, low: float, high: float) -> None:
+    """Plain numbers: powers of ten, with 2 and 5 between them where there are few."""
+    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    ticks = [m * 10.0**e for e in range(-6, 10) for m in steps if low <= m * 10.0**e <= high]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _draw_roof(axes: Axes, roof: Roof, factor: float, unit: str) -> None:
+    left, right = axes.get_xlim()
+    peak, slope = roof.rate.value * factor, roof.bandwidth.value * factor
+    axes.plot([left, roof.ridge, right], [left * slope, peak, peak], color=INK, linewidth=1.6, zorder=1.5)
+    bottom, top = axes.get_ylim()
+    axes.plot([roof.ridge, roof.ridge], [bottom, peak], color=FAINT, linewidth=0.8, linestyle=":")
+    axes.annotate(
+        f"matrix product {said(roof.rate.value, factor)} {unit}",
+        (roof.ridge, peak),
+        xytext=(2, 4),
+        textcoords="offset points",
+        fontsize=8.5,
+    )
+    # in the middle of the part of the slope that can be seen
+    start = max(left, bottom / slope)
+    middle = math.sqrt(start * roof.ridge)
+    axes.text(
+        middle,
+        middle * slope * (top / bottom) ** 0.03,  # a little above the line
+        f"copy {said(roof.bandwidth.value)} GB/s",
+        # along the roof: its direction in data coordinates, turned into the page's by matplotlib
+        rotation=math.degrees(math.atan(slope)),
+        rotation_mode="anchor",
+        transform_rotates_text=True,
+        ha="center",
+        fontsize=8.5,
+    )
+
+
+def _label_largest(figure: Figure, axes: Axes, curves: dict[str, list[Placed]], factor: float) -> None:
+    """The largest grid beside its marker; labels that would say the same at the same place are written once."""
+    figure.draw_without_rendering()  # the layout settles where points lie
+    taken: list[tuple[float, float, str]] = []
+    for points in curves.values():
+        last = points[-1]
+        label = "×".join(str(side) for side in last.resolution)
+        x, y = axes.transData.transform((last.intensity, last.rate * factor)) * 72 / figure.dpi
+        near = [text for at_x, at_y, text in taken if abs(at_x - x) < 4 * CLOSE and abs(at_y - y) < CLOSE]
+        if label in near:
+            continue
+        taken.append((x, y, label))
+        axes.annotate(
+            label,
+            (last.intensity, last.rate * factor),
+            xytext=(6, -3 - CLOSE * len(near)),
+            textcoords="offset points",
+            fontsize=7.5,
+            color=INK,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.7},
+        )
