@@ -30,7 +30,7 @@ from vheatbench.run import process
 from vheatbench.store import read_run
 
 TESTS = Path(__file__).parent
-COMMANDS = ["run", "report", "show", "suites", "models", "env", "merge"]
+COMMANDS = ["run", "report", "show", "suites", "models", "env", "merge", "profile"]
 HEAVY = {"torch", "timm", "torchvision", "fvcore", "pandas", "matplotlib", "scipy", "numpy"}
 
 Called = tuple[int, str, str]
@@ -182,7 +182,15 @@ except SystemExit as ended:
         (["--dtype", "float8"], "--dtype: 'float8' is not allowed; allowed: "),
         (["--mode", "inference"], "--mode: 'inference' is not allowed; allowed: "),
         (["--memory-format", "nhwc"], "--memory-format: 'nhwc' is not allowed"),
-        (["--compile", "maybe"], "--compile: 'maybe' is neither true nor false"),
+        (["--compile", "maybe"], "--compile: 'maybe' is none of true, false, freezing"),
+        (["--fused-attention", "freezing"], "--fused-attention: 'freezing' is neither true nor false"),
+        (["--model", "op/heat"], "operators are measured on grids of tokens: give grid (--grid 14,28)"),
+        (["--model", "op/heat,one", "--grid", "14"], "one is a model and op/heat an operator"),
+        (["--model", "op/heat", "--grid", "big"], "--grid: 'big' is no resolution"),
+        (["--model", "op/heat", "--grid", "14", "--part", "all"], "--part: 'all' is not allowed; allowed: 'core' or"),
+        (["--model", "op/heat", "--grid", "14", "--channels", "0"], "--channels: channels are whole numbers of at"),
+        (["--grid", "14", "--resolution", "224"], "resolution is for models and grid for operators"),
+        (["--model", "one", "--part", "core"], "grid, channels and part belong to operators"),
         (["--resolution", ""], "'' has an empty value"),
         (["--resolution", "224,,512"], "'224,,512' has an empty value"),
         (["--resolution", "0"], "--resolution: "),
@@ -397,6 +405,21 @@ def test_shards_and_merge_make_the_whole_run(call: Callable[..., Called], tmp_pa
     assert_refused(call("merge", shards[0], finished(tmp_path / "other")), "cannot be merged: policy is")
 
 
+def test_operators_and_ceilings_run_like_models(call: Callable[..., Called], tmp_path: Path) -> None:
+    base = ["run", "--device", "cpu", "--suite", a_suite(tmp_path, "one"), "--model", "op/heat,op/attention"]
+    code, out, err = call(*base, "--grid", "14,28x7", "--channels", "32", "--part", "layer", "--ceilings", "--json")
+    assert code == 0, err
+    cases = [record["case"] for record in json.loads(out)["records"]]
+    assert [case["subject"] for case in cases[:2]] == ["ceiling/copy", "ceiling/matmul"]
+    assert {(c["subject"], *c["resolution"], c["channels"], c["part"]) for c in cases[2:]} == {
+        (name, *grid, 32, "layer") for name in ("op/heat", "op/attention") for grid in ((14, 14), (28, 7))
+    }
+    assert "ceiling/copy 8192 b1 float32 infer: 2 ms" in err
+    assert re.search(r"op/heat 28x7 b1 float32 infer layer C=32: 2 ms  \S+ GFLOP/s", err)
+    code, _, err = call(*base, "--grid", "14", "--compile", "freezing", "--quiet")
+    assert code == 0, err
+
+
 def test_suites_lists_every_suite(call: Callable[..., Called]) -> None:
     code, out, err = call("suites", "--json")
     assert (code, err) == (0, "")
@@ -413,6 +436,7 @@ def test_models_lists_by_pattern(call: Callable[..., Called]) -> None:
     assert (code, err) == (0, "")
     assert {"name": "vheat_tiny", "alias": "vheat-t"} in json.loads(out)
     assert "vheat_tiny" in call("models", "vheat-t")[1]
+    assert {"name": "op/heat", "alias": None} in json.loads(call("models", "op/*", "--json")[1])
     assert_refused(call("models", "no-such-model-at-all"), "no model matches 'no-such-model-at-all'")
 
 

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from vheatbench import __version__
-from vheatbench.cli import env, merge, models, report, run, show, suites
+from vheatbench.cli import env, merge, models, profile, report, run, show, suites
 from vheatbench.cli.exits import FAILED
 from vheatbench.cli.output import forget_stdout, prepare_streams
 from vheatbench.errors import StoreError, UserError
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("profile")(profile.profile)
 app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("suites")(suites.suites)
