@@ -1,0 +1,25 @@
+"""What every benchmark's result carries: threads, allocator, torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def report(benchmark: Any) -> Callable[[dict[str, Any]], None]:
+    """Keep numbers with the benchmark, in the file that ``--benchmark-json`` writes."""
+
+    def keep(numbers: dict[str, Any]) -> None:
+        benchmark.extra_info |= {
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "malloc": "no mmap" if os.environ.get("MALLOC_MMAP_MAX_") == "0" else "default",
+            **numbers,
+        }
+
+    return keep
