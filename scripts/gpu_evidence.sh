@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All evidence from a GPU in under 10 minutes: correctness on the device, the published table, resolution scaling.
+# All evidence from a GPU in under 10 minutes: correctness on the device (models and Triton kernels), the published
+# table, resolution scaling, the heat operator beside attention, and ours against the official formulation.
 # Writes run files, the environment and the report into one folder, to be committed.
 #
 #   scripts/gpu_evidence.sh [--device cuda|cpu] [--out results/h200]
@@ -39,12 +40,22 @@ if [ "$device" = cuda ]; then
   step published table
   measure --suite paper-table --dtype bfloat16 --memory-format contiguous
   step resolution scaling
-  measure --suite resolution-scaling --rounds 1 --resolution 224,384,512,768,1024 --timeout 120
+  measure --suite resolution-scaling --rounds 1 --resolution 224,512,1024 --timeout 60
+  step operators
+  measure --suite operator-scaling --model op/heat,op/heat-official,op/heat-matmul,op/attention,op/window-attention \
+    --ceilings --grid 14,56,128 --channels 96 --part core --mode infer --timeout 60
+  step official formulation, eager and compiled
+  measure --suite deploy --model vheat-t,vheat-t-official,vheat-b,vheat-b-official --resolution 224,768 \
+    --mode infer --dtype bfloat16 --rounds 1 --timeout 120
 else
   step published table, tiny
   measure --suite paper-table --model test_vheat
   step resolution scaling, tiny
   measure --suite resolution-scaling --model test_vheat,test_vit --resolution 64,96,128
+  step operators, tiny
+  measure --suite operator-scaling --model op/heat,op/attention --ceilings --grid 7,14 --part core --mode infer
+  step official formulation, tiny
+  measure --suite deploy --model test_vheat,test_vheat_official --resolution 64 --mode infer --compile false --rounds 1
 fi
 
 step report
