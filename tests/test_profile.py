@@ -25,6 +25,7 @@ from vheatbench.measure.trace import BACKWARD, NO_OPERATOR, OPTIMIZER, OUTSIDE, 
 from vheatbench.run.profile import OPERATOR_REST, REST, module_labels, part_kinds
 from vheatbench.subjects.catalog import build
 from vheatbench.subjects.closed_form import heat_operator_macs
+from vheatbench.subjects.fused import fuses
 from vheatbench.subjects.parts import part, profiling_parts
 
 CPU = torch.device("cpu")
@@ -377,6 +378,9 @@ def test_vheat_by_module_part_and_operator(call: Callable[..., Called], tmp_path
     assert_shares_are_whole(found["modules"], "seconds", "flops", "allocated_bytes", "params")
     assert_shares_are_whole(found["parts"], "seconds", "flops", "allocated_bytes")
     assert_shares_are_whole(found["operators"], "seconds")
+    # the path that runs without a profiler, not the plain one that layers with listeners take
+    fused_products = any(row["operator"] == "mkldnn::_linear_pointwise" for row in found["operators"])
+    assert fused_products == fuses(torch.zeros(1))
     model = build(Case(subject="test_vheat", resolution=64)).model
     assert sum(row["params"] for row in found["modules"]) == sum(p.numel() for p in model.parameters())
     modules = {row["module"]: row for row in found["modules"]}

@@ -19,6 +19,11 @@ def part(name: str) -> AbstractContextManager[object]:
     return _NOTHING if _listener is None else _listener(name)
 
 
+def profiling() -> bool:
+    """Whether someone listens to parts now: whoever does wants the usual path through the model watched."""
+    return _listener is not None
+
+
 @contextlib.contextmanager
 def profiling_parts(listener: Callable[[str], AbstractContextManager[object]]) -> Iterator[None]:
     """Within it every :func:`part` is the context that ``listener`` makes of its name.

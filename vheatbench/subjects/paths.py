@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vheatbench.subjects.fused import fuses
+from vheatbench.subjects.parts import profiling
 
 Path = Literal["plain", "fused", "lean"]
 
@@ -77,11 +78,17 @@ def _has_all_parameters(module: nn.Module) -> bool:
 
 
 def has_hooks(*modules: nn.Module) -> bool:
-    """Whether someone listens to calls of one of the modules, or of every module there is."""
+    """Whether someone listens to calls of one of the modules, or of every module there is.
+
+    A profiler's hooks on every module do not count: it would time another path than the one that runs.
+    """
     every = nn.modules.module
-    return bool(
+    everywhere = (
         every._global_forward_hooks
         or every._global_forward_pre_hooks
         or every._global_backward_hooks
         or every._global_backward_pre_hooks
-    ) or any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules)
+    )
+    return bool(everywhere and not profiling()) or any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules
+    )
