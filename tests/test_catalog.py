@@ -16,6 +16,7 @@ from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.measure.flops import count_flops
 from vheatbench.subjects.catalog import ALIASES, Built, build, find_subject, list_subjects
+from vheatbench.subjects.fused import fuses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -354,3 +355,23 @@ def test_building_on_meta_allocates_nothing() -> None:
     tensors = [*it.model.parameters(), *it.model.buffers()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert timm.layers.use_fused_attn()
+
+
+@pytest.mark.parametrize(
+    ("subject", "changes", "warned"),
+    [
+        ("test_vheat", {}, True),
+        ("test_vheat", {"mode": "train"}, True),
+        ("test_vheat", {"dtype": "bfloat16"}, True),
+        ("test_vheat", {"compile": True}, False),
+        ("test_vheat", {"device": "cuda"}, False),
+        ("test_vheat_official", {}, False),
+        ("test_vit", {"resolution": 160}, False),
+        ("op/heat", {"resolution": 8, "part": "layer"}, True),
+        ("op/heat", {"resolution": 8, "part": "core"}, False),
+        ("op/attention", {"resolution": 8, "part": "layer"}, False),
+    ],
+)
+def test_products_that_other_models_do_not_have_are_said(subject: str, changes: dict, warned: bool) -> None:
+    built = build(Case(**{"subject": subject, "resolution": 64, **changes}))
+    assert any("oneDNN" in text for text in built.warnings) == (warned and fuses(torch.zeros(1)))

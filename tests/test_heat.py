@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vheatbench.subjects.heat import conduct_heat, cosine_matrix, dct2, heat_decay, idct2
+from vheatbench.subjects.dct import dct2, idct2
+from vheatbench.subjects.heat import conduct_heat, cosine_matrix, heat_decay
 from vheatbench.subjects.heat_operator import HeatOperator, resize_frequencies
 
 sides = st.integers(1, 17)

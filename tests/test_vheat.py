@@ -106,7 +106,7 @@ def test_the_operator_and_all_its_gradients_agree(data, name):
         assert relative(parameter.grad, official[f"grad.{key}"]) < TOLERANCE
 
 
-# Millions of parameters of the official code: training form, deploy form (DESIGN section 10).
+# Millions of parameters of the official code: training form, deploy form (counted there).
 PARAMETERS = {"vheat_tiny": (30.85, 29.56), "vheat_small": (52.22, 50.05), "vheat_base": (92.13, 87.50)}
 
 

@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
@@ -22,6 +22,8 @@ import vheatbench.subjects.official  # noqa: F401  (registers the vHeat models)
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.subjects.built import Built
+from vheatbench.subjects.fused import fuses
+from vheatbench.subjects.heat_operator import HeatOperator
 from vheatbench.subjects.input_size import Sizing, fit_input_size
 from vheatbench.subjects.operators import build_operator, list_operators
 
@@ -109,7 +111,9 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
         UserError: the subject is unknown or cannot take the resolution.
     """
     if case.kind == "operator":
-        return build_operator(case, device)
+        built = build_operator(case, device)
+        own = [OWN_PRODUCTS] if _has_own_products(case, *built.model.modules()) else []
+        return replace(built, warnings=[*built.warnings, *own])
     subject = find_subject(case.subject)
     # One policy for every model, set before any is built: timm reads it at construction, and by default
     # runs ViT with fused attention but Swin without.
@@ -135,7 +139,21 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
         "input": _describe_sizing(sizing),
         "attention": _describe_attention(model),
     }
-    return Built(model, (_in_chans(model), *case.resolution), facts, list(sizing.warnings))
+    warnings = [*sizing.warnings, *([OWN_PRODUCTS] if _has_own_products(case, *model.modules()) else [])]
+    return Built(model, (_in_chans(model), *case.resolution), facts, warnings)
+
+
+OWN_PRODUCTS = (
+    "its linear layers are oneDNN's here, with bias, activation and residual inside the product, where timm's models "
+    "and the other operators call torch's own: part of a difference from them is that (vheat-t-official is without it)"
+)
+
+
+def _has_own_products(case: Case, *modules: nn.Module) -> bool:
+    """Whether a comparison with others would also compare implementations of the same product."""
+    ours = any(isinstance(module, HeatOperator) and module.backend != "official" for module in modules)
+    dtype = getattr(torch, case.dtype) if case.dtype != "tf32" else torch.float32
+    return ours and case.device == "cpu" and not case.compile and fuses(torch.empty(0, dtype=dtype))
 
 
 _SIZINGS: dict[tuple[str, str], Sizing] = {}

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vheatbench.subjects import fused, heat_fft, heat_symmetric, heat_triton, lean_autograd
+from vheatbench.subjects.dct import dct2, idct2
 from vheatbench.subjects.parts import part
 from vheatbench.subjects.paths import observed, path_for
 
@@ -71,21 +72,6 @@ def heat_decay(k: Tensor) -> Tensor:
     # float32 at least: in bfloat16 the exponent of the highest frequencies would be off by 8 %
     exponent = squared_frequency(height, width, torch.promote_types(k.dtype, torch.float32), k.device)
     return torch.exp(-exponent[:, :, None] * k).to(k.dtype)
-
-
-def dct2(x: Tensor, cos_h: Tensor, cos_w: Tensor) -> Tensor:
-    """Two-dimensional DCT-II of ``x`` (B, H, W, C) over H and W."""
-    batch, height, width, channels = x.shape
-    # W first: its product reads x as it lies, also where x is one half of a wider tensor
-    x = torch.matmul(cos_w, x)
-    return torch.matmul(cos_h, x.view(batch, height, width * channels)).view(batch, height, width, channels)
-
-
-def idct2(x: Tensor, cos_h: Tensor, cos_w: Tensor) -> Tensor:
-    """Inverse of :func:`dct2`: the matrices are orthonormal, so their transposes undo them."""
-    batch, height, width, channels = x.shape
-    x = torch.matmul(cos_h.t(), x.reshape(batch, height, width * channels))
-    return torch.matmul(cos_w.t(), x.view(batch, height, width, channels))
 
 
 def conduct_heat(

@@ -39,16 +39,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from vheatbench.subjects.dct import dct2, idct2
 from vheatbench.subjects.lean_pieces import (
     add,
     affine,
     aten,
     autocast_dtype,
     blocks,
-    dct2,
     depthwise,
     depthwise_backward,
-    idct2,
     norm_backward,
     normalise,
     product,

@@ -152,17 +152,3 @@ def depthwise_backward(grad: Tensor, x: Tensor, weight: Tensor, need: tuple[bool
         grad, image, weight, weight.shape[:1], [1, 1], padding, [1, 1], False, [0, 0], x.shape[-1], list(need)
     )
     return (dx.permute(0, 2, 3, 1) if need[0] else None), d_weight, d_bias
-
-
-def dct2(x: Tensor, cos_h: Tensor, cos_w: Tensor) -> Tensor:
-    """Two-dimensional DCT-II of (B, H, W, C) over H and W."""
-    # columns first: a batch of (W, C) matrices may have any row stride, so half of a wider map needs no copy
-    batch, height, width, channels = x.shape
-    x = torch.matmul(cos_w.to(x.dtype), x).reshape(batch, height, width * channels)
-    return torch.matmul(cos_h.to(x.dtype), x).reshape(batch, height, width, channels)
-
-
-def idct2(x: Tensor, cos_h: Tensor, cos_w: Tensor) -> Tensor:
-    """Inverse of :func:`dct2`."""
-    # transposed in memory: bfloat16 products with a transposed view take a quarter longer
-    return dct2(x, cos_h.t().contiguous(), cos_w.t().contiguous())
