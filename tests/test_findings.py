@@ -352,3 +352,15 @@ def test_the_official_formulation_is_a_baseline_and_no_focus():
     assert pairs_of(groups_of(power("vheat-t-official", 0.1, 1) + power("vit-s", 0.1, 1))[0]) == [
         Pair("vheat-t-official", "vit-s")
     ]
+
+
+def test_auto_stands_for_the_backend_that_it_chose_where_that_was_not_measured_by_name():
+    auto = [operator("op/heat", 14, 1e-3)]
+    auto[0].subject["kernel"] = "matmul"
+    others = [operator("op/heat-official", 14, 3e-3), operator("op/heat-fft", 14, 2e-3)]
+    (row,) = fastest_backends(operators(auto, others))
+    assert (row.backend, row.auto) == ("op/heat", None)
+    by_name = [operator("op/heat-matmul", 14, 0.9e-3)]
+    (row,) = fastest_backends(operators(auto, others, by_name))
+    assert row.backend == "op/heat-matmul"
+    assert row.auto is not None

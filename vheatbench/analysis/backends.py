@@ -29,8 +29,11 @@ class Fastest:
 def fastest_backends(group: Group) -> list[Fastest]:
     """The fastest backend by latency at every grid at which two of them or more were measured, by growing grid.
 
-    ``op/heat`` is no backend of its own: it stands beside them, to judge the choice that ``auto`` makes.
+    ``op/heat`` is no backend of its own: it stands beside them, to judge the choice that ``auto`` makes. Where the
+    backend that it chose was not measured by name, it takes its place.
     """
+    named = [r for r in group.records if r.case.subject == HEAT and "kernel" in r.subject]
+    chosen = {record.case.resolution: f"{HEAT}-{record.subject['kernel']}" for record in named}
     series = {one.subject: one for one in group.series("latency_s") if is_heat(one.subject)}
     at: dict[tuple[int, int], dict[str, Point]] = {}
     for subject, one in series.items():
@@ -38,12 +41,13 @@ def fastest_backends(group: Group) -> list[Fastest]:
             at.setdefault(point.resolution, {})[subject] = point
     found = []
     for size in sorted(at, key=lambda size: (size[0] * size[1], size)):
-        backends = {subject: point for subject, point in at[size].items() if subject != HEAT}
+        stands_in = size in chosen and chosen[size] not in at[size]
+        backends = {subject: point for subject, point in at[size].items() if subject != HEAT or stands_in}
         if len(backends) < 2:
             continue
         best = min(backends, key=lambda subject: backends[subject].value)
         rivals = tuple(s for s, point in backends.items() if s != best and overlap(point, backends[best]))
         over = ratio_at(series[OFFICIAL], series[best], size) if OFFICIAL in backends else None
-        auto = ratio_at(series[HEAT], series[best], size) if HEAT in at[size] else None
+        auto = ratio_at(series[HEAT], series[best], size) if HEAT in at[size] and not stands_in else None
         found.append(Fastest(size, best, backends[best], over, rivals, auto))
     return found
