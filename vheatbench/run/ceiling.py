@@ -31,7 +31,8 @@ def ceiling_step(case: Case, device: torch.device) -> Callable[[], torch.Tensor]
     if fuses(a):
         # On CPUs the product of oneDNN: MKL, which torch.mm takes in float32, is half as fast on AMD's cores, and
         # a roof must be what the device can do, not one of its libraries.
-        return lambda: linear(a, b, None)
+        turned = b.t().contiguous()
+        return lambda: linear(a, turned, None)
     return lambda: torch.mm(a, b, out=out)
 
 
