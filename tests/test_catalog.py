@@ -375,3 +375,9 @@ def test_building_on_meta_allocates_nothing() -> None:
 def test_products_that_other_models_do_not_have_are_said(subject: str, changes: dict, warned: bool) -> None:
     built = build(Case(**{"subject": subject, "resolution": 64, **changes}))
     assert any("oneDNN" in text for text in built.warnings) == (warned and fuses(torch.zeros(1)))
+
+
+@pytest.mark.parametrize("subject", ["test_vheat", "test_vheat_official"])
+def test_both_formulations_are_deployed_for_the_size_that_is_measured(subject: str) -> None:
+    built = build(Case(subject=subject, resolution=(96, 128)))
+    assert built.model.deployed_for == (96, 128)

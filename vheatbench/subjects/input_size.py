@@ -29,6 +29,7 @@ BY_IMG_SIZE = (
     "swin_transformer_v2",
     "swin_transformer_v2_cr",
     "vheat",
+    "official",
     "vision_transformer",
     "vision_transformer_sam",
 )
