@@ -89,7 +89,7 @@ def test_own_size_changes_nothing() -> None:
         built = built_for(name, find_subject(name).default_size or 224)
         assert how(built) == "built at its own size"
         assert changed(built) == {}
-        assert built.warnings == []
+        assert not any("oneDNN" not in warning for warning in built.warnings)  # of products, not of the size
 
 
 # really executed: the meta device can pass where the real run fails
