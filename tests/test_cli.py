@@ -182,7 +182,7 @@ except SystemExit as ended:
         (["--dtype", "float8"], "--dtype: 'float8' is not allowed; allowed: "),
         (["--mode", "inference"], "--mode: 'inference' is not allowed; allowed: "),
         (["--memory-format", "nhwc"], "--memory-format: 'nhwc' is not allowed"),
-        (["--compile", "maybe"], "--compile: 'maybe' is none of true, false, freezing"),
+        (["--compile", "maybe"], "--compile: 'maybe' is none of true, false, freezing, cudagraphs"),
         (["--fused-attention", "freezing"], "--fused-attention: 'freezing' is neither true nor false"),
         (["--model", "op/heat"], "operators are measured on grids of tokens: give grid (--grid 14,28)"),
         (["--model", "op/heat,one", "--grid", "14"], "one is a model and op/heat an operator"),

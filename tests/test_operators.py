@@ -494,6 +494,12 @@ def test_freezing_is_for_inference_on_a_cpu(mode: str, device: str) -> None:
     check_compile(Case(subject="test_vit", resolution=64, compile=True, mode=mode, device=device))
 
 
+def test_cuda_graphs_are_for_gpus() -> None:
+    with pytest.raises(UserError, match="none on cpu"):
+        check_compile(Case(subject="test_vit", resolution=64, compile="cudagraphs"))
+    check_compile(Case(subject="test_vit", resolution=64, compile="cudagraphs", device="cuda", mode="train"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("compile_", [True, "freezing"])
 def test_freezing_folds_the_weights_into_the_graph(compile_: bool | str) -> None:

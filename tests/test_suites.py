@@ -530,6 +530,7 @@ def test_every_field_makes_another_id() -> None:
         "channels": 96,
         "part": "core",
         "options": {"x": 1},
+        "analysis": {"layer": "stages.3"},
     }
     assert set(changes) == set(Case.model_fields)
     ids = [base.id, *(base.model_copy(update={key: value}).id for key, value in changes.items())]
@@ -599,7 +600,7 @@ axis = {
     "dtype": st.sampled_from(["float32", "tf32", "bfloat16", "float16"]),
     "mode": st.sampled_from(["infer", "forward", "forward_backward", "train"]),
     "memory_format": st.sampled_from(["contiguous", "channels_last"]),
-    "compile": st.booleans() | st.just("freezing"),
+    "compile": st.booleans() | st.sampled_from(["freezing", "cudagraphs"]),
     "fused_attention": st.booleans(),
 }
 plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e9, 1e9) | st.text(max_size=5)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Mode = Literal["infer", "forward", "forward_backward", "train"]
+TimedMode = Literal["infer", "forward", "forward_backward", "train"]
 """``infer``: deploy form, no gradients. ``forward``: training form, no gradients. ``forward_backward``: forward,
 loss and gradients of the parameters (of an operator: no loss, gradients of its input too). ``train``: the same
 and the optimizer's step."""
-Compile = bool | Literal["freezing"]
-"""``freezing``: torch.compile with inductor's constant folding of weights (inference only)."""
+Mode = Literal["infer", "forward", "forward_backward", "train", "erf", "heat"]
+"""A :data:`TimedMode`, or an analysis that is not timed: ``erf`` (effective receptive field), ``heat``."""
+Compile = bool | Literal["freezing", "cudagraphs"]
+"""``freezing``: torch.compile with inductor's constant folding of weights (inference on a CPU). ``cudagraphs``:
+torch.compile that replays its kernels as CUDA graphs (mode ``reduce-overhead``), for steps bound by launches."""
 Part = Literal["core", "layer"]
 """Of an operator: the token mixing alone, or the whole layer with its projections."""
 DType = Literal["float32", "tf32", "bfloat16", "float16"]
@@ -62,6 +65,8 @@ class Case(BaseModel):
     """Which part of an operator, ``core`` where not given; None for a model."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments given to the model's constructor, for example ``{"window_size": 14}``."""
+    analysis: dict[str, Any] = Field(default_factory=dict)
+    """What an analysis looked at, for example ``{"layer": "stages.3", "weights": "random"}``; empty where timed."""
 
     @field_validator("resolution", mode="before")
     @classmethod
@@ -105,16 +110,22 @@ class Case(BaseModel):
         if self.memory_format != "contiguous":
             parts.append(self.memory_format)
         if self.compile:
-            parts.append("compiled with freezing" if self.compile == "freezing" else "compiled")
+            how = {"freezing": " with freezing", "cudagraphs": " with CUDA graphs"}
+            parts.append("compiled" + how.get(str(self.compile), ""))
         if not self.fused_attention:
             parts.append("unfused attention")
-        parts += [f"{key}={value}" for key, value in sorted(self.options.items())]
+        parts += [f"{key}={value}" for key, value in sorted({**self.options, **self.analysis}.items())]
         return " ".join(parts)
 
     @property
     def kind(self) -> Kind:
         """What the subject is; it decides what ``resolution`` means."""
         return kind_of(self.subject)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the case is a measurement of speed and memory, not an analysis."""
+        return self.mode in get_args(TimedMode)
 
     @property
     def trains(self) -> bool:

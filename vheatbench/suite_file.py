@@ -238,8 +238,8 @@ def _explain(
         allowed = "a whole number of at least 1, or 'largest'" if "batch" in location else context.get("expected")
         what = f"{_short(given)} is not allowed; allowed: {allowed}"
     elif kind in ("bool_parsing", "bool_type"):
-        freezing = ", freezing" if "compile" in location else ""
-        what = f"{_short(given)} is not allowed; allowed: true, false{freezing}"
+        others = ", freezing, cudagraphs" if "compile" in location else ""
+        what = f"{_short(given)} is not allowed; allowed: true, false{others}"
     elif kind.startswith("int_") and "channels" in location:
         what = f"{_short(given)} is not allowed; allowed: a whole number of at least 1"
     elif kind in ("list_type", "dict_type", "model_type"):

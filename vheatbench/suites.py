@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vheatbench.case import Case, Compile, DeviceType, DType, MemoryFormat, Mode, Part, kind_of
+from vheatbench.case import Case, Compile, DeviceType, DType, MemoryFormat, Part, TimedMode, kind_of
 from vheatbench.errors import UserError
 from vheatbench.measure.stopping import Policy
 
@@ -66,7 +66,7 @@ class Axes(_Part):
     """Of tokens: what suites of operators write instead."""
     batch: list[int | Literal["largest"]] = Field(default=[1], min_length=1)
     dtype: list[DType] = Field(default=["float32"], min_length=1)
-    mode: list[Mode] = Field(default=["infer"], min_length=1)
+    mode: list[TimedMode] = Field(default=["infer"], min_length=1)
     memory_format: list[MemoryFormat] = Field(default=["contiguous"], min_length=1)
     compile: list[Compile] = Field(default=[False], min_length=1)
     fused_attention: list[bool] = Field(default=[True], min_length=1)

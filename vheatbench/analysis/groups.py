@@ -55,12 +55,14 @@ def groups_of(records: Sequence[Record]) -> list[Group]:
     """Records of one run by device and variant.
 
     Groups of models and their records stand in order of first appearance, operators by dtype, channels, part and
-    mode, since plans are shuffled. Ceilings are no group: each group has its own.
+    mode, since plans are shuffled. Ceilings are no group: each group has its own. Nor are analyses.
     """
     found: dict[tuple[str, Literal["model", "operator"], str], list[Record]] = {}
     ceilings: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         case = record.case
+        if not case.timed:
+            continue
         if case.kind == "ceiling":
             ceilings.setdefault((case.device, case.dtype), []).append(record)
         else:

@@ -58,10 +58,10 @@ def profile(
 
 
 def _case(model: str, resolution: str, batch: int, dtype: str, mode: str, device: str, compile: bool) -> Case:
-    from vheatbench.case import Case, DType, Mode
+    from vheatbench.case import Case, DType, TimedMode
     from vheatbench.suites import parse_resolution
 
-    for option, value, allowed in (("dtype", dtype, get_args(DType)), ("mode", mode, get_args(Mode))):
+    for option, value, allowed in (("dtype", dtype, get_args(DType)), ("mode", mode, get_args(TimedMode))):
         if value not in allowed:
             raise UserError(f"--{option} {value!r} is not allowed; allowed: {', '.join(allowed)}")
     try:

@@ -47,7 +47,7 @@ def run(
         help="infer (deploy form), forward (training form), forward_backward, train (with optimizer), by commas.",
     ),
     memory_format: str | None = typer.Option(None, help="contiguous, channels_last, by commas."),
-    compile: str | None = typer.Option(None, help="torch.compile: true, false, freezing (weights folded), by commas."),
+    compile: str | None = typer.Option(None, help="torch.compile: true, false, freezing, cudagraphs."),
     fused_attention: str | None = typer.Option(None, help="Fused attention: true, false, or both by commas."),
     ceilings: bool | None = typer.Option(
         None, "--ceilings/--no-ceilings", help="Also measure a large copy and a large matrix product."
@@ -77,7 +77,7 @@ def run(
         "dtype": comma_list(dtype),
         "mode": comma_list(mode),
         "memory_format": comma_list(memory_format),
-        "compile": booleans(compile, "--compile", ("freezing",)),
+        "compile": booleans(compile, "--compile", ("freezing", "cudagraphs")),
         "fused_attention": booleans(fused_attention, "--fused-attention"),
         "ceilings": ceilings,
         "rounds": rounds,
@@ -136,7 +136,7 @@ def _plan(
     from vheatbench.suite_file import load_suite
 
     wanted, _ = device_kind(device)
-    kind = _likely_kind() if wanted == "auto" and devices is None else "cpu" if wanted == "cpu" else "cuda"
+    kind = likely_kind() if wanted == "auto" and devices is None else "cpu" if wanted == "cpu" else "cuda"
     while True:
         suite = load_suite(name, kind, overrides)  # type: ignore[arg-type]
         plan = suite.plan(kind)  # type: ignore[arg-type]
@@ -159,7 +159,7 @@ def _plan(
     return suite, plan, inspection, kind
 
 
-def _likely_kind() -> str:
+def likely_kind() -> str:
     """``cuda`` if NVML knows a GPU, else ``cpu``, without importing torch."""
     from vheatbench.measure.nvml import Nvml, open_nvml
 
@@ -236,7 +236,7 @@ def _carry_out(writer: RunWriter, served: list[str], quiet: bool) -> Path:
     timetable = schedule(header.plan, header.rounds)
     progress = make_progress(timetable, writer.done, quiet)
     runner = Runner(writer, SuitePolicy.model_validate(header.policy), served, progress)
-    with writer, _terminated_as_interrupted():
+    with writer, terminated_as_interrupted():
         try:
             with progress:
                 runner.run(timetable)
@@ -254,7 +254,7 @@ def _carry_out(writer: RunWriter, served: list[str], quiet: bool) -> Path:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM, with which a cluster announces the end of a job, does what Ctrl-C does."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

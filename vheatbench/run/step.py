@@ -34,12 +34,14 @@ class Setup:
 
 
 def check_compile(case: Case) -> None:
-    """Raises UserError where weights cannot be folded into the graph: freezing is for inference on a CPU."""
+    """Raises UserError for a way of compiling that the case's device or mode has not."""
     if case.compile == "freezing" and (case.trains or case.device != "cpu"):
         raise UserError(
             f"compile freezing folds weights into the graph for inference on a CPU: "
             f"not in mode {case.mode} on {case.device}"
         )
+    if case.compile == "cudagraphs" and case.device != "cuda":
+        raise UserError(f"compile cudagraphs replays kernels of a GPU: there are none on {case.device}")
 
 
 def place(built: Built, case: Case, device: torch.device) -> nn.Module:
@@ -70,7 +72,7 @@ def prepare(model: nn.Module, built: Built, batch: int, case: Case, device: torc
     inputs = built.inputs(batch, device, torch.float32 if autocast else dtype)
     if case.memory_format == "channels_last":
         inputs = tuple(x.contiguous(memory_format=torch.channels_last) for x in inputs)
-    call: Callable[..., Tensor] = torch.compile(model) if case.compile else model
+    call: Callable[..., Tensor] = _compiled(model, case) if case.compile else model
     held = list(inputs)
     step: Callable[[], Any]
     if not case.trains:
@@ -89,6 +91,10 @@ def prepare(model: nn.Module, built: Built, batch: int, case: Case, device: torc
     if case.dtype == "tf32":
         precision += ", products in TF32"
     return Setup(step, inputs, weights, sum(t.numel() * t.element_size() for t in held), precision)
+
+
+def _compiled(model: nn.Module, case: Case) -> Callable[..., Tensor]:
+    return torch.compile(model, mode="reduce-overhead" if case.compile == "cudagraphs" else None)
 
 
 def _inference_step(

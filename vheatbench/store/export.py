@@ -19,7 +19,7 @@ def to_frame(run: Run) -> pd.DataFrame:
 
     Metrics are in their own units (part of their names), empty where unavailable. ``batch`` is empty
     where ``batch_policy`` is ``largest``, ``channels`` and ``part`` are empty for models, ``compile`` is
-    true with ``freezing`` too. A metric named like a column of the case gets ``metric_`` in front.
+    true with ``freezing`` and ``cudagraphs`` too. A metric named like a column of the case gets ``metric_`` in front.
     """
     import pandas as pd
 
@@ -72,10 +72,12 @@ _COLUMNS = {
     "memory_format": "str",
     "compile": "bool",
     "freezing": "bool",
+    "cudagraphs": "bool",
     "fused_attention": "bool",
     "channels": "Int64",
     "part": "str",
     "options": "str",
+    "analysis": "str",
     "status": "str",
     "reason": "str",
     "warnings": "str",
@@ -98,8 +100,10 @@ def _case(run: Run, record: Record) -> dict[str, Any]:
         "batch_policy": "largest" if largest else "fixed",
         "compile": bool(case.compile),
         "freezing": case.compile == "freezing",
+        "cudagraphs": case.compile == "cudagraphs",
         "part": case.part or "",
         "options": json.dumps(case.options, sort_keys=True),
+        "analysis": json.dumps(case.analysis, sort_keys=True),
         "reason": record.reason or "",
         "warnings": "; ".join(record.warnings),
     }
