@@ -62,6 +62,15 @@ class Samples(_Line):
     """Which rule ended the sampling: ``precision``, ``plateau`` or ``ceiling``."""
 
 
+class Attachment(_Line):
+    """A file that belongs to a record: an array or a picture, too large for a line of JSON."""
+
+    name: str
+    """In the run's folder of attachments (``vheatbench.store.attachments``)."""
+    sha256: str
+    bytes: int
+
+
 class Record(_Line):
     """The outcome of one case. A failure is a result, never a hole."""
 
@@ -81,6 +90,8 @@ class Record(_Line):
     conditions: dict[str, Any] = Field(default_factory=dict)
     """The machine around the samples: threads, load average, clocks, temperature, throttling."""
     warnings: list[str] = Field(default_factory=list)
+    files: dict[str, Attachment] = Field(default_factory=dict)
+    """Raw maps and fields by what they are, e.g. ``map``."""
     started: str
     """UTC time, ISO 8601."""
     elapsed_s: float = 0.0
@@ -92,6 +103,11 @@ class Record(_Line):
         if not math.isfinite(value):
             raise ValueError("elapsed_s must be finite")
         return value
+
+    def _repr_html_(self) -> str:
+        from vheatbench.report.notebook import record_html
+
+        return record_html(self)
 
 
 class Header(_Line):
@@ -116,6 +132,9 @@ class Header(_Line):
     """Published numbers that the suite wants shown beside the measured ones."""
     shard: str | None = None
     """``i/n`` where the run is one of several shards."""
+    pairing: dict[str, Any] = Field(default_factory=dict)
+    """Of a run that was measured in turns with another: ``id`` (the same in both), ``side`` (``base`` or
+    ``head``) and how the turns were taken. Rounds of equal number belong together."""
 
 
 class Footer(_Line):

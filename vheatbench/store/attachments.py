@@ -1,0 +1,70 @@
+"""Files that belong to a run: arrays and pictures in a folder beside its run file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+from vheatbench.errors import StoreError, UserError
+from vheatbench.store.read import Run
+from vheatbench.store.schema import Attachment
+
+
+def folder_of(run_path: str | Path) -> Path:
+    """The run's folder of attachments: ``x.files`` beside ``x.jsonl`` and ``x.jsonl.partial``."""
+    path = Path(run_path)
+    return path.with_name(path.name.split(".jsonl")[0] + ".files")
+
+
+def attach(run_path: str | Path, name: str, data: bytes) -> Attachment:
+    """Write a file into the run's folder and return what a record keeps of it.
+
+    Args:
+        run_path: the run file, finished or not.
+        name: letters, digits, ``-``, ``_`` and ``.`` stay, everything else becomes ``-``.
+        data: content.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    folder = folder_of(run_path)
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".") or "file"
+    target = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f".{name}.{os.getpid()}")
+        unfinished.write_bytes(data)
+        unfinished.replace(target)  # a crash leaves no half file under the final name
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
+    return Attachment(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def read_attachment(run: Run, attachment: Attachment) -> bytes:
+    """The content of an attachment.
+
+    Raises:
+        UserError: the folder was not copied along with the run file, or the file has changed.
+    """
+    path = folder_of(run.path) / Path(attachment.name).name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        together = f"copy the folder {path.parent.name} together with {run.path.name}"
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {together}") from None
+    if hashlib.sha256(data).hexdigest() != attachment.sha256:
+        raise UserError(f"{path}: changed after the run was measured (its SHA-256 is not the record's)")
+    return data
+
+
+def copy_attachments(run: Run, target: str | Path) -> None:
+    """Copy the run's folder, if it has one, to that of the run file ``target``. Raises StoreError."""
+    source = folder_of(run.path)
+    try:
+        if source.is_dir():
+            shutil.copytree(source, folder_of(target), dirs_exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot copy {source}: {error.strerror or error}") from error
