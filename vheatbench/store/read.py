@@ -17,11 +17,16 @@ from pydantic import ValidationError
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError
+from vheatbench.store.history import HISTORY_NAME
 from vheatbench.store.schema import Footer, Header, Record
 from vheatbench.store.upgrade import check_version, upgrade
 
 PARTIAL = ".partial"
 """What the name of a run file ends in until the run is finished."""
+
+
+class MissingRunError(UserError):
+    """There is no such run, as opposed to one that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,11 @@ class Run:
         """True for a finished run in which everything planned has a record."""
         return self.footer is not None and not self.missing
 
+    def _repr_html_(self) -> str:
+        from vheatbench.report.notebook import run_html
+
+        return run_html(self)
+
 
 def read_run(path: str | Path) -> Run:
     """The run in ``path``, finished (``.jsonl``) or not (``.partial``).
@@ -119,7 +129,7 @@ def list_runs(results_dir: str | Path) -> list[Path]:
     ages = []
     try:
         for path in Path(results_dir).iterdir():
-            if not path.name.endswith((".jsonl", ".jsonl" + PARTIAL)):
+            if not path.name.endswith((".jsonl", ".jsonl" + PARTIAL)) or path.name == HISTORY_NAME:
                 continue
             # A crash in the middle of the final rename leaves both names of one file.
             if path.suffix == PARTIAL and path.with_suffix("").exists():
@@ -150,7 +160,7 @@ def find_run(name: str, results_dir: str | Path) -> Path:
     if name and Path(name).is_file():
         return Path(name)
     if not runs:
-        raise UserError(f"no run named {name!r}: there are no runs in {results_dir} yet")
+        raise MissingRunError(f"no run named {name!r}: there are no runs in {results_dir} yet")
     names = {path: (path.name, path.name.split(".jsonl")[0], _run_id(path)) for path in runs}
     matches = [path for path in runs if name in names[path]]
     if not matches and name:
@@ -165,7 +175,7 @@ def find_run(name: str, results_dir: str | Path) -> Path:
     known = {text: path for path in reversed(runs) for text in names[path]}
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     near = list(dict.fromkeys(known[text] for text in close)) or runs
-    raise UserError(f"no run named {name!r} in {results_dir}; the nearest: {_some(near)}")
+    raise MissingRunError(f"no run named {name!r} in {results_dir}; the nearest: {_some(near)}")
 
 
 def parse_line(text: bytes) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""``vheatbench compare``: did anything get slower, larger, or stop fitting?"""
+
+from __future__ import annotations
+
+import glob
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from vheatbench.cli import exits
+from vheatbench.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from vheatbench.analysis.comparison import Comparison, Outcome
+    from vheatbench.analysis.noise_floor import NoiseFloor
+    from vheatbench.store.read import Run
+
+EXITS: dict[Outcome, int] = {
+    "pass": exits.OK,
+    "regressed": exits.REGRESSED,
+    "inconclusive": exits.INCONCLUSIVE,
+    "incomparable": exits.INCOMPARABLE,
+    "failed": exits.FAILED,
+}
+
+
+def compare(
+    base: str = typer.Argument(help="The baseline: a run file, id, or suite; or several, as a comma list or a glob."),
+    head: str = typer.Argument(help="What is compared with it, named alike."),
+    margin: list[str] = typer.Option(
+        ["5%"], help="Worsening that is tolerated; of one metric: --margin peak_memory_bytes=20%. Repeatable."
+    ),
+    metric: str | None = typer.Option(None, help="Compare only these metrics, separated by commas."),
+    confidence: float = typer.Option(0.99, help="Of the intervals."),
+    location: str = typer.Option("p25", help="What stands for a round: p25, min, p10 or median of its samples."),
+    everything: bool = typer.Option(False, "--all", help="Also show what did not change."),
+    json_: bool = typer.Option(False, "--json", help="Print the verdict as JSON."),
+    markdown: str | None = typer.Option(None, help="Also write it as markdown to this file; - for stdout."),
+    verdict: Path | None = typer.Option(None, help="Also write the JSON to this file, for example verdict.json."),
+    allow_missing_baseline: bool = typer.Option(False, help="No baseline ends 0 instead of 4."),
+    allow_missing_cases: bool = typer.Option(False, help="Cases that only the base has do not end in 4."),
+    results: Path = typer.Option(Path("results"), help="Folder of run files and of the measured noise floor."),
+) -> None:
+    """Compare two runs, or two sets of runs, and say what got worse.
+
+    Ends 0: nothing worse; 3: regressed; 4: inconclusive or no baseline; 5: not comparable; 6: the head failed.
+    """
+    from vheatbench.analysis.compare import compare_runs
+    from vheatbench.analysis.settings import Settings
+    from vheatbench.cli.parse import comma_list
+
+    margins = parse_margins(margin)
+    metrics = comma_list(metric)
+    if json_ and markdown == "-":
+        raise UserError("--json and --markdown - both want stdout: name a file for one of them")
+    heads = _runs(head, results)
+    bases, absent = _baseline(base, results)
+    settings = Settings(
+        margin=margins.pop("", 0.05),
+        margins={**Settings().margins, **margins},
+        confidence=confidence,
+        location=location,  # type: ignore[arg-type]
+        metrics=tuple(metrics) if metrics is not None else None,
+        floor=known_floor(heads, results),
+        allow_missing=allow_missing_cases,
+    )
+    if absent:
+        print(f"! {absent}", file=sys.stderr)
+    comparison = compare_runs(bases, heads, settings)
+    code = EXITS[comparison.outcome]
+    if not bases and allow_missing_baseline:
+        code = exits.OK
+    present(comparison, code, json_=json_, markdown=markdown, verdict=verdict, everything=everything)
+    if code:
+        raise typer.Exit(code)
+
+
+def present(
+    comparison: Comparison,
+    code: int,
+    *,
+    json_: bool = False,
+    markdown: str | None = None,
+    verdict: Path | None = None,
+    everything: bool = False,
+) -> None:
+    """Print a comparison and write its files. ``code`` is the exit code that they carry.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    import json
+
+    from vheatbench.analysis.compare_text import as_dict
+    from vheatbench.analysis.compare_text import markdown as as_markdown
+    from vheatbench.cli.output import print_json
+
+    document = {**as_dict(comparison), "exit_code": code}
+    if verdict is not None:
+        _write(verdict, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    if markdown is not None and markdown != "-":
+        _write(Path(markdown), as_markdown(comparison))
+    if json_:
+        print_json(document)
+    elif markdown == "-":
+        print(as_markdown(comparison), end="")
+    else:
+        _print(comparison, everything)
+    for line in comparison.warnings:
+        print(f"! {line}", file=sys.stderr)
+
+
+def parse_margins(texts: list[str]) -> dict[str, float]:
+    """``5%`` or ``0.05`` under the empty name, ``METRIC=5%`` under the metric's. Raises UserError."""
+    found = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            value = float(number.strip().removesuffix("%")) / (100 if number.strip().endswith("%") else 1)
+        except ValueError:
+            raise UserError(f"--margin {text!r}: give a share such as 5% or 0.05, or METRIC=5%") from None
+        if not 0 <= value <= 10:
+            raise UserError(f"--margin {text!r}: give a share such as 5% or 0.05 (5 alone would be 500 %)")
+        found[name.strip()] = value
+    return found
+
+
+def known_floor(runs: list[Run], results: Path) -> NoiseFloor | None:
+    """The noise floor of the machine that the first run was made on, if it was measured. Raises UserError."""
+    from vheatbench.analysis.fingerprint import fingerprint
+    from vheatbench.analysis.noise_floor import read_floor
+
+    header = runs[0].header
+    devices = dict.fromkeys(record.case.device for record in runs[0].records)
+    floors = (read_floor(results, fingerprint(header.environment, device)) for device in devices)
+    return next((floor for floor in floors if floor is not None), None)
+
+
+def _baseline(text: str, results: Path) -> tuple[list[Run], str]:
+    """The runs of the base, and why there are none."""
+    from vheatbench.store.read import MissingRunError
+
+    try:
+        return _runs(text, results), ""
+    except MissingRunError as error:
+        return [], str(error)
+
+
+def _runs(text: str, results: Path) -> list[Run]:
+    from vheatbench.cli.parse import comma_list
+    from vheatbench.store.history import HISTORY_NAME
+    from vheatbench.store.read import PARTIAL, MissingRunError, find_run, read_run
+
+    found = []
+    for name in comma_list(text) or []:
+        if Path(name).is_file() or not any(sign in name for sign in "*?["):
+            found.append(read_run(find_run(name, results)))
+            continue
+        paths = sorted(glob.glob(name)) or sorted(map(str, results.glob(name)) if not Path(name).is_absolute() else [])
+        runs = [Path(path) for path in paths if path.endswith((".jsonl", PARTIAL)) and Path(path).name != HISTORY_NAME]
+        if not runs:
+            raise MissingRunError(f"no run file matches {name!r}, here or in {results}")
+        found += [read_run(path) for path in runs]
+    return found
+
+
+def _print(comparison: Comparison, everything: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from vheatbench.analysis.compare_text import HEADINGS, absences, detectable, headline, rows, unchanged
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    table = Table(title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right" if heading in ("base", "head", "change") else "left")
+    found = rows(comparison, everything)
+    for row in found:
+        table.add_row(*map(escape, row))
+    if found:
+        console.print(table)
+    left = 0 if everything else unchanged(comparison)
+    if left:
+        console.print(f"{left} exact, neutral or fitted values without a change are not shown (--all shows them).")
+    for line in absences(comparison):
+        console.print(f"not compared: {one_line(line)}", markup=False, soft_wrap=True)
+    console.print(detectable(comparison), markup=False, soft_wrap=True)
+    console.print(headline(comparison), markup=False, style="bold", soft_wrap=True)
+    for reason in comparison.reasons:
+        console.print(f"- {reason}", markup=False, soft_wrap=True)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
