@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find vheatbench suites -name '*.py' -o -name '*.yaml')
 
-.PHONY: help report measure test lint clean
+.PHONY: help report measure test bench lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,12 @@ measure:  ## measure again, whether or not anything changed
 
 test: $(VENV)/.installed  ## run the tests
 	@$(BIN)/python -m pytest -q -n 2
+
+BENCH ?= benchmarks
+bench: $(VENV)/.installed  ## run the tests in benchmarks/ (BENCH="FILE -k NAME" for some) and add them to the history
+	@$(BIN)/python -m pytest -q $(BENCH) --benchmark-json=$(VENV)/benchmarks.json
+	@$(BIN)/vheatbench track add --pytest-benchmark $(VENV)/benchmarks.json
+	@$(BIN)/vheatbench track show --case pytest: --metric all
 
 lint: $(VENV)/.installed  ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -10,6 +10,12 @@ import pytest
 import torch
 
 
+def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:
+    """What makes two machines differ for a history beside what pytest-benchmark writes."""
+    malloc = os.environ.get("MALLOC_MMAP_MAX_", "default")
+    machine_info |= {"torch": torch.__version__, "threads": torch.get_num_threads(), "malloc": malloc}
+
+
 @pytest.fixture
 def report(benchmark: Any) -> Callable[[dict[str, Any]], None]:
     """Keep numbers with the benchmark, in the file that ``--benchmark-json`` writes."""

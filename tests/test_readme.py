@@ -38,7 +38,9 @@ def test_commands_and_options_exist(command):
     words = shlex.split(command)[1:]
     known = typer.main.get_command(app).commands
     assert words[0] in known
-    options = {name for parameter in known[words[0]].params for name in parameter.opts}
+    command = known[words[0]]
+    command = command.commands[words[1]] if hasattr(command, "commands") else command
+    options = {name for parameter in command.params for name in parameter.opts}
     used = [word.split("=")[0] for word in words if word.startswith("--")]
     assert set(used) <= options
 

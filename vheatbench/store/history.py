@@ -1,0 +1,264 @@
+"""History: what runs measured, in one compact line per run and device, in one file that only grows.
+
+A run file holds everything and is read in tens of milliseconds; a history line holds values and intervals
+only, so that thousands of runs are read in seconds. The run files stay the source: a lost history is made
+again from them with ``vheatbench track add``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vheatbench.errors import StoreError, UserError, one_line
+from vheatbench.store.schema import Direction, Status
+
+HISTORY_NAME = "history.jsonl"
+HISTORY_VERSION = 1
+
+Reading = tuple[float, float | None, float | None, int]
+"""Value, lower and upper end of its interval (None without one), and the rounds or samples behind it."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class TrackedMetric(_Model):
+    """What the numbers of a metric are, the same for all cases of an entry."""
+
+    unit: str
+    direction: Direction = "neutral"
+    deterministic: bool = False
+
+
+class TrackedSamples(_Model):
+    """Raw readings in the order they were taken; where there were too many, evenly spaced ones of them."""
+
+    of: int
+    """How many there were."""
+    values: list[float]
+
+
+class TrackedCase(_Model):
+    """One case of an entry."""
+
+    label: str
+    status: Status = "ok"
+    readings: dict[str, Reading] = Field(default_factory=dict)
+    """Metric name to value and interval."""
+    samples: dict[str, TrackedSamples] = Field(default_factory=dict)
+    """Only of what has no run file to keep them."""
+
+
+class HistoryEntry(_Model):
+    """What one run measured on one kind of device: a line of the history.
+
+    It knows nothing of ``Case``: the tests of pytest-benchmark are cases too.
+    """
+
+    line: Literal["history"] = "history"
+    version: int = HISTORY_VERSION
+    run_id: str
+    device: str
+    file: str
+    """Name of the file that was added, without its folder."""
+    suite: str
+    when: str
+    """UTC, ISO 8601, in seconds."""
+    branch: str = ""
+    commit: str = ""
+    dirty: bool = False
+    """Whether the code differed from the commit."""
+    fingerprint: str
+    """Of machine and software: entries of different fingerprints are no series."""
+    machine: str
+    """The same in words."""
+    metrics: dict[str, TrackedMetric]
+    cases: dict[str, TrackedCase]
+    """By case id."""
+
+    @field_validator("when")
+    @classmethod
+    def _utc(cls, text: str) -> str:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        if moment.tzinfo is None:  # what writes no zone (pytest-benchmark before 4) means UTC
+            moment = moment.replace(tzinfo=timezone.utc)
+        return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
+
+    @model_validator(mode="after")
+    def _units(self) -> HistoryEntry:
+        for case in self.cases.values():
+            for name in case.readings:
+                if name not in self.metrics:
+                    raise ValueError(f"readings of {name} without a unit")
+        return self
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What there is one entry of."""
+        return self.run_id, self.device
+
+
+@dataclass(frozen=True)
+class History:
+    """The entries of a history file, oldest first."""
+
+    path: Path
+    entries: list[HistoryEntry]
+    problems: list[str] = field(default_factory=list)
+    """Lines that were set aside, ``file:line`` and why."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of an attempt to add entries."""
+
+    entries: list[HistoryEntry]
+    known: list[HistoryEntry]
+    """Not added: their run and device are in the history already."""
+    problems: list[str]
+
+
+def history_path(target: str | Path) -> Path:
+    """The history file that ``target`` means: the file itself, or the one in the folder ``target``."""
+    path = Path(target)
+    return path / HISTORY_NAME if path.is_dir() or path.suffix != ".jsonl" else path
+
+
+def read_history(target: str | Path) -> History:
+    """The history in a file or in a folder of runs, oldest run first.
+
+    Lines that cannot be read are left out and named in ``problems``; so is the second line of the same run
+    and device. Raises UserError if there is no file or it cannot be read.
+    """
+    path = history_path(target)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"there is no history {path}: begin one with `vheatbench track add RUN`") from None
+    except OSError as error:
+        raise UserError(f"cannot read the history {path}: {error.strerror}") from error
+    entries, problems = _parse(path, data)
+    return History(path, sorted(entries, key=lambda entry: entry.when), problems)
+
+
+def add_to_history(target: str | Path, entries: Iterable[HistoryEntry]) -> Added:
+    """Append entries whose run and device are not in the history yet; when this returns, they are on disk.
+
+    Processes take turns by a lock on the file. A line that a crash cut off is closed, not removed: the reader
+    sets it aside.
+
+    Raises:
+        UserError: the file cannot be opened.
+        StoreError: it cannot be written; it is then as it was before.
+        ValueError: an entry has no JSON form.
+    """
+    path = history_path(target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write the history {path}: {error.strerror}") from error
+    try:
+        with suppress(OSError):  # some cluster file systems have no locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        data = path.read_bytes()
+        present, problems = _parse(path, data)
+        keys = {entry.key for entry in present}
+        added: list[HistoryEntry] = []
+        known: list[HistoryEntry] = []
+        for entry in entries:
+            (known if entry.key in keys else added).append(entry)
+            keys.add(entry.key)
+        lines = b"".join(map(_encode, added))
+        _append(fd, path, len(data), lines if data.endswith(b"\n") or not data else b"\n" + lines)
+    finally:
+        os.close(fd)
+    return Added(added, known, problems)
+
+
+def _append(fd: int, path: Path, size: int, data: bytes) -> None:
+    if not data.strip():
+        return
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+    except OSError as error:
+        with suppress(OSError):
+            os.ftruncate(fd, size)
+        raise StoreError(f"cannot write the history {path}: {error.strerror}; it is as it was before") from error
+
+
+def _encode(entry: HistoryEntry) -> bytes:
+    content = entry.model_dump(exclude_defaults=True) | {"line": entry.line, "version": entry.version}
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # half a surrogate pair, from a name that is not UTF-8, would make a line that no JSON reader takes
+    return text.encode(errors="replace") + b"\n"
+
+
+def _parse(path: Path, data: bytes) -> tuple[list[HistoryEntry], list[str]]:
+    entries: dict[tuple[str, str], HistoryEntry] = {}
+    problems = []
+    for number, text in enumerate(data.split(b"\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            entry = _entry(text)
+        except ValueError as error:
+            problems.append(f"{path}:{number}: {_reason(error)}; the line is left out")
+            continue
+        if entry.key in entries:
+            problems.append(f"{path}:{number}: run {entry.run_id} on {entry.device} again; the line is left out")
+        entries.setdefault(entry.key, entry)
+    return list(entries.values()), problems
+
+
+def _entry(text: bytes) -> HistoryEntry:
+    try:
+        entry = HistoryEntry.model_validate_json(text)
+    except ValidationError:
+        # a line of a newer version may have another form: then the version is what is wrong with it
+        _check_version(_version(text))
+        raise
+    _check_version(entry.version)
+    return entry
+
+
+def _version(text: bytes) -> object:
+    try:
+        return json.loads(text).get("version")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+
+
+def _check_version(version: object) -> None:
+    if isinstance(version, int) and version > HISTORY_VERSION:
+        raise ValueError(f"written by a newer vheatbench (history version {version}): upgrade vheatbench")
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return one_line(f"{where}: {first['msg']}" if where else str(first["msg"]))
+    return one_line(str(error))
+
+
+def thinned(values: Sequence[float], most: int = 200) -> TrackedSamples:
+    """``values``, or ``most`` evenly spaced ones of them, the first and the last among them."""
+    of = len(values)
+    if of > most:
+        values = [values[i * (of - 1) // (most - 1)] for i in range(most)]
+    return TrackedSamples(of=of, values=list(values))

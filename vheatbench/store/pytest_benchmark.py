@@ -1,0 +1,156 @@
+"""What pytest-benchmark wrote (``--benchmark-json FILE``) as an entry of the history."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vheatbench.errors import UserError, one_line
+from vheatbench.stats import median, median_interval
+from vheatbench.store.history import HistoryEntry, Reading, TrackedCase, TrackedMetric, thinned
+
+LATENCY = "latency_s"
+MACHINE_KEYS = frozenset({"system", "machine", "processor", "python_implementation", "python_version", "cpu"})
+CPU_KEYS = ("brand_raw", "brand", "arch", "count")
+VOLATILE_KEYS = frozenset({"node", "release", "python_compiler", "python_build", "python_implementation_version"})
+"""Of ``machine_info``: what differs between machines that are alike."""
+
+
+def read_pytest_benchmark(path: str | Path, branch: str | None = None, commit: str | None = None) -> HistoryEntry:
+    """The benchmarks of a file as cases named ``pytest:<fullname>``.
+
+    ``latency_s`` is the median of the rounds; with raw data (``--benchmark-save-data`` or
+    ``--benchmark-json``) its 95 % order-statistic interval goes with it, and the data, thinned where there
+    are more than 200. Numbers in ``extra_info``, also one level deep, become metrics ``extra:<name>``
+    without a direction; ``x_low`` and ``x_high`` beside ``x`` are its interval. Benchmarks that failed are
+    not in such a file.
+
+    The fingerprint is made of ``machine_info``: system, processor, Python's major and minor version, and
+    whatever a ``pytest_benchmark_update_machine_info`` hook added (torch, threads, GPU).
+
+    Raises UserError for a file that is none of pytest-benchmark's, or has no benchmark in it.
+    """
+    path = Path(path)
+    data, content = _read(path)
+    benchmarks = content["benchmarks"]
+    if not benchmarks:
+        raise UserError(f"{path} holds no benchmark: all of them failed, were skipped or deselected")
+    machine = _mapping(content.get("machine_info"))
+    code = _mapping(content.get("commit_info"))
+    metrics: dict[str, TrackedMetric] = {}
+    cases: dict[str, TrackedCase] = {}
+    for number, benchmark in enumerate(benchmarks):
+        try:
+            case = _case(benchmark, metrics)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: benchmark {number} cannot be read: {one_line(repr(error))}") from None
+        if case.label in cases:
+            raise UserError(f"{path}: two benchmarks are named {case.label}: give files that were not joined by hand")
+        cases[case.label] = case
+    known_branch = str(code.get("branch") or "")
+    known_commit = str(code.get("id") or "")
+    try:
+        return HistoryEntry(
+            run_id=hashlib.sha256(data).hexdigest()[:12],
+            device="cpu",
+            file=path.name,
+            suite="pytest-benchmark",
+            when=str(content.get("datetime")),
+            # a detached head is "(detached head)", what is no checkout "(unknown)" and "unversioned"
+            branch=branch if branch is not None else "" if known_branch.startswith("(") else known_branch,
+            commit=commit if commit is not None else known_commit if code.get("time") else "",
+            dirty=bool(code.get("dirty")) and commit in (None, known_commit),
+            fingerprint=_fingerprint(machine),
+            machine=_words(machine),
+            metrics=metrics,
+            cases=cases,
+        )
+    except ValidationError as error:
+        raise UserError(f"{path}: {one_line(error.errors(include_url=False)[0]['msg'])}") from None
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {one_line(str(error))}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), list):
+        raise UserError(f"{path} was not written by pytest-benchmark: it has no list of benchmarks")
+    return data, content
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _case(benchmark: Mapping[str, Any], metrics: dict[str, TrackedMetric]) -> TrackedCase:
+    stats = benchmark["stats"]
+    case = TrackedCase(label=f"pytest:{benchmark['fullname']}")
+    values = [float(value) for value in stats.get("data") or ()]
+    metrics.setdefault(LATENCY, TrackedMetric(unit="s", direction="lower"))
+    if values:
+        case.samples[LATENCY] = thinned(values)
+        interval = median_interval(values)
+        # an interval of one value covers nothing
+        ends = (interval.low, interval.high) if len(values) > 1 else (None, None)
+        case.readings[LATENCY] = (_positive(median(values)), *ends, len(values))
+    else:
+        case.readings[LATENCY] = (_positive(stats["median"]), None, None, int(stats["rounds"]))
+    for name, reading in _extras(_mapping(benchmark.get("extra_info"))).items():
+        case.readings[f"extra:{name}"] = reading
+        metrics.setdefault(f"extra:{name}", TrackedMetric(unit=""))
+    return case
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"a time of {number} s")
+    return number
+
+
+def _extras(info: Mapping[str, Any]) -> dict[str, Reading]:
+    found: dict[str, Reading] = {}
+    for key, value in info.items():
+        numbers = _numbers(value if isinstance(value, dict) else {"": value})
+        for name, number in numbers.items():
+            stem = name.removesuffix("_low").removesuffix("_high")
+            if stem != name and stem in numbers:
+                continue  # shown as the end of an interval
+            low, high = numbers.get(f"{name}_low"), numbers.get(f"{name}_high")
+            found[f"{key}.{name}" if name else key] = (number, low, high, 1)
+    return found
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def _fingerprint(machine: Mapping[str, Any]) -> str:
+    cpu = _mapping(machine.get("cpu"))
+    facts = {key: value for key, value in machine.items() if key not in MACHINE_KEYS | VOLATILE_KEYS}
+    facts |= {key: machine.get(key) for key in ("system", "machine", "processor", "python_implementation")}
+    facts["python"] = str(machine.get("python_version") or "").split(".")[:2]
+    facts["cpu"] = [cpu.get(key) for key in CPU_KEYS]
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _words(machine: Mapping[str, Any]) -> str:
+    cpu = _mapping(machine.get("cpu"))
+    name = cpu.get("brand_raw") or cpu.get("brand") or machine.get("processor") or machine.get("machine")
+    return f"{name or 'an unknown processor'} ({cpu.get('count', '?')} cores)"
