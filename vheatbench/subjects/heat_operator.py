@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,17 @@ def resize_frequencies(embedding: Tensor, grid: tuple[int, int], how: FrequencyR
 def frequency_embedding(grid: tuple[int, int], dim: int) -> nn.Parameter:
     """A fresh frequency embedding of shape (H, W, C), truncated normal with standard deviation 0.02."""
     return nn.Parameter(trunc_normal_(torch.zeros(*grid, dim), std=0.02))
+
+
+class Conduction(NamedTuple):
+    """The core of the operator, taken apart by :meth:`HeatOperator.observe`."""
+
+    before: Tensor
+    """The field before the transform, (B, H, W, C)."""
+    decay: Tensor
+    """The factor of every coefficient, (H, W, C)."""
+    after: Tensor
+    """The field after the inverse transform, before norm and gate, (B, H, W, C)."""
 
 
 @register_notrace_module
@@ -164,6 +175,19 @@ class HeatOperator(nn.Module):
     def conduct(self, field: Tensor, decay: Tensor) -> Tensor:
         """Heat conduction of ``field`` (B, H, W, C) with ``decay`` (H, W, C)."""
         return conduct_heat(field, decay, *self.cosines(field), self.backend)
+
+    def observe(self, x: Tensor, embedding: Tensor | None = None, norm: nn.LayerNorm | None = None) -> Conduction:
+        """What heat does inside :meth:`forward`, for those who look: plain operations, the operator's own backend.
+
+        Args:
+            x: input, (B, H, W, C), channels last in every formulation.
+            embedding, norm: as of :meth:`forward`.
+        """
+        decay = self.spread(embedding)
+        if norm is not None:
+            x = norm(x)
+        field = self.linear(self._convolve(x)).chunk(2, dim=-1)[0]
+        return Conduction(field, decay, self.conduct(field, decay))
 
     def _norm_in_kernel(self, field: Tensor, decay: Tensor) -> bool:
         """Whether the last of the Triton kernels also norms and gates: without gradients and outside compilers."""
