@@ -209,6 +209,11 @@ def _resume(name: str, out: Path, device: str, devices: str | None, quiet: bool)
     from vheatbench.store.write import RunWriter
 
     writer = RunWriter.resume(find_run(name, out))
+    pairing = writer.header.pairing
+    if pairing:
+        raise UserError(
+            f"{writer.path} is one side of a comparison: continue it with `vheatbench ab --resume {pairing['id']}`"
+        )
     plan = writer.header.plan
     kind = plan[0].device if plan else "cpu"
     wanted, option = (device_kind(device)[0], "--device") if devices is None else ("cuda", "--devices")

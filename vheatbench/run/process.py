@@ -11,9 +11,10 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -48,11 +49,36 @@ def calm_threads() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
+@dataclass(frozen=True)
+class Launch:
+    """Whose code a worker process runs: by default what the runner would import."""
+
+    python: str = sys.executable
+    path: tuple[str, ...] | None = None
+    """Its ``sys.path``; the runner's if None."""
+    folder: Path | None = None
+    """Its working directory; the runner's if None."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that go with the code."""
+    leave_out: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of a task that an older worker does not know, as pydantic's ``exclude``; they are at their default."""
+
+    def command(self, answer_fd: int) -> list[str]:
+        """The worker finds the modules that the runner finds, in the same order.
+
+        With ``-m`` the working directory would come first, and a ``random.py`` in it would pass for Python's.
+        """
+        path = list(sys.path if self.path is None else self.path)
+        code = f"import sys; sys.path[:] = {path!r}; from {WORKER} import main; main()"
+        return [self.python, "-c", code, str(answer_fd), str(os.getpid())]
+
+
 class Worker:
     """One worker process, waited for without polling; ``stop`` may be called from another thread."""
 
-    def __init__(self, environment: dict[str, str] | None = None) -> None:
-        self._environment = {**calm_threads(), **(environment or {})}
+    def __init__(self, environment: dict[str, str] | None = None, launch: Launch | None = None) -> None:
+        self._launch = launch or Launch()
+        self._environment = {**calm_threads(), **self._launch.variables, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._stopped = False
@@ -66,18 +92,20 @@ class Worker:
                 if self._stopped:
                     return Outcome("stopped", "", "stopped before it started", 0.0)
                 self._process = subprocess.Popen(
-                    _command(answer.fileno()),
+                    self._launch.command(answer.fileno()),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
                     pass_fds=(answer.fileno(),),
                     env={**os.environ, **self._environment},
+                    cwd=self._launch.folder,
                     # Ctrl-C is the runner's to handle: it reaches the worker as a kill, never half-way
                     start_new_session=True,
                 )
             timed_out = False
             try:
-                self._process.communicate(task.model_dump_json().encode(), timeout=timeout_s)
+                message = task.model_dump_json(exclude=dict(self._launch.leave_out) or None)
+                self._process.communicate(message.encode(), timeout=timeout_s)
             except subprocess.TimeoutExpired:
                 timed_out = True
             finally:
@@ -122,15 +150,6 @@ class Worker:
                 return Outcome("killed", "", "killed by the kernel: out of host memory", elapsed)
             return Outcome("crashed", "", f"the worker process was killed by {name}{_last_words(tail)}", elapsed)
         return Outcome("crashed", "", f"the worker process ended with code {code}{_last_words(tail)}", elapsed)
-
-
-def _command(answer_fd: int) -> list[str]:
-    """The worker finds the modules that the runner finds, in the same order.
-
-    With ``-m`` the working directory would come first, and a ``random.py`` in it would pass for Python's.
-    """
-    code = f"import sys; sys.path[:] = {sys.path!r}; from {WORKER} import main; main()"
-    return [sys.executable, "-c", code, str(answer_fd), str(os.getpid())]
 
 
 def _last_words(tail: str) -> str:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError
-from vheatbench.run.process import Outcome, Worker
+from vheatbench.run.process import Launch, Outcome, Worker
 from vheatbench.run.progress import Progress
 from vheatbench.run.task import Inspection, InspectTask, MeasureTask
 from vheatbench.store.schema import Record, Status
@@ -22,7 +22,7 @@ from vheatbench.suites import SuitePolicy
 INSPECTION_TIMEOUT_S = 600.0
 
 
-def inspect_machine(cases: Sequence[Case], foresee: bool = False) -> Inspection:
+def inspect_machine(cases: Sequence[Case], foresee: bool = False, launch: Launch | None = None) -> Inspection:
     """Ask a worker process what this machine is and whether the cases make sense.
 
     A process of its own, so that the runner never imports torch: it stays small, starts quickly and
@@ -31,7 +31,7 @@ def inspect_machine(cases: Sequence[Case], foresee: bool = False) -> Inspection:
     Raises:
         UserError: the process died (torch cannot be imported, say); its last words are in the message.
     """
-    outcome = Worker().run(InspectTask(cases=list(cases), foresee=foresee), INSPECTION_TIMEOUT_S)
+    outcome = Worker(launch=launch).run(InspectTask(cases=list(cases), foresee=foresee), INSPECTION_TIMEOUT_S)
     if outcome.end != "answered":
         raise UserError(f"this machine could not be inspected: {outcome.reason}")
     return Inspection.model_validate_json(outcome.answer)
@@ -40,12 +40,20 @@ def inspect_machine(cases: Sequence[Case], foresee: bool = False) -> Inspection:
 class Runner:
     """Measures cases on one or more devices side by side, one worker per device, never two."""
 
-    def __init__(self, writer: RunWriter, policy: SuitePolicy, devices: Sequence[str], progress: Progress) -> None:
-        """``devices``: ``cpu``, or ``cuda:0``, ``cuda:1``, ..."""
+    def __init__(
+        self,
+        writer: RunWriter,
+        policy: SuitePolicy,
+        devices: Sequence[str],
+        progress: Progress,
+        launch: Launch | None = None,
+    ) -> None:
+        """``devices``: ``cpu``, or ``cuda:0``, ``cuda:1``, ...; ``launch``: whose code the workers run."""
         self._writer = writer
         self._policy = policy
         self._devices = list(devices)
         self._progress = progress
+        self._launch = launch
         self._queue: queue.SimpleQueue[tuple[Case, int]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -116,7 +124,7 @@ class Runner:
                 worker.stop()
 
     def _measure(self, case: Case, round_: int, device: str) -> Record | None:
-        worker = Worker(worker_environment(device, self._policy))
+        worker = Worker(worker_environment(device, self._policy), self._launch)
         with self._lock:
             if self._stop.is_set():
                 return None

@@ -1,0 +1,84 @@
+"""A worker process in milliseconds, whose timings the code under test makes up: ``run.process.WORKER`` for ``ab``.
+
+A subject ``own:model`` is the function ``model(round)`` of the module ``own`` in the version that is measured; it
+returns the samples in seconds and the multiply-adds. ``MACHINE`` in that module names the processor. Standard library
+only: importing pydantic takes half a second. ``python -m ab_worker ARGUMENTS`` is the command line with such workers.
+The folder ``STUB`` in the environment gets ``log``, with side, subject and round of every measurement; while the file
+``hold`` is in it, none ends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+HERE = Path(os.environ.get("STUB", "."))
+
+
+def main() -> None:
+    """Like ``vheatbench.run.worker.main``."""
+    sys.path.insert(0, os.getcwd())
+    task = json.loads(sys.stdin.buffer.read())
+    answer = measured(task) if "case" in task else inspected(task)
+    os.write(int(sys.argv[1]), json.dumps(answer).encode())
+
+
+def inspected(task: dict[str, Any]) -> dict[str, Any]:
+    problems, machine = [], "a processor"
+    for case in task["cases"]:
+        module, _, name = case["subject"].partition(":")
+        try:
+            own = importlib.import_module(module)
+            machine = getattr(own, "MACHINE", machine)
+            if not hasattr(own, name):
+                problems.append(f"model {case['subject']!r}: {module!r} has no function {name!r}")
+        except Exception as error:
+            problems.append(f"model {case['subject']!r}: cannot import {module!r} ({type(error).__name__}: {error})")
+    environment = {"host": "light", "cpu": {"name": machine, "affinity_cores": 2}, "packages": {"torch": "2.6"}}
+    return {"environment": environment, "cuda_devices": 0, "problems": problems}
+
+
+def measured(task: dict[str, Any]) -> dict[str, Any]:
+    case = task["case"]
+    started = datetime.now(timezone.utc).isoformat()
+    with (HERE / "log").open("a") as log:
+        log.write(f"{Path.cwd().name} {case['subject']} {task['round']}\n")
+    while (HERE / "hold").exists():
+        time.sleep(0.01)
+    module, _, name = case["subject"].partition(":")
+    record = {"case": case, "case_id": task_id(case), "round": task["round"], "started": started}
+    try:
+        samples, macs = getattr(importlib.import_module(module), name)(task["round"])
+    except MemoryError as error:
+        return {**record, "status": "oom", "reason": f"out of memory: {error}"}
+    except Exception as error:
+        return {**record, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    value = sorted(samples)[len(samples) // 2]
+    metrics = {
+        "latency_s": {"value": value, "unit": "s", "direction": "lower", "how": "made up"},
+        "macs": {"value": macs, "unit": "MAC/image", "direction": "lower", "how": "made up", "deterministic": True},
+    }
+    return {**record, "status": "ok", "metrics": metrics, "samples": {"latency_s": {"unit": "s", "values": samples}}}
+
+
+def task_id(case: dict[str, Any]) -> str:
+    """As ``Case.id`` for the few axes that these tests vary."""
+    import hashlib
+
+    content = {"subject": case["subject"], "resolution": case["resolution"]}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    from vheatbench import cli
+    from vheatbench.run import process
+
+    process.WORKER = "ab_worker"
+    cli.main()

@@ -1,0 +1,230 @@
+"""``vheatbench ab``: two versions of the code, or two models, measured in turns on this machine."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vheatbench.errors import UserError
+
+if TYPE_CHECKING:
+    from vheatbench.analysis.sequential import Looks
+    from vheatbench.cli.ab_session import Output
+    from vheatbench.run.ab import Request
+    from vheatbench.suites import Suite
+
+ALPHA = 0.01
+"""Probability of an error that all looks at a case share."""
+RESUMED = {"resume", "out", "verdict", "markdown", "json_", "quiet", "everything"}
+"""Options that may stand beside ``--resume``: they do not change what is measured."""
+
+
+def ab(
+    context: typer.Context,
+    base: str | None = typer.Option(None, help="The version that the head is compared with: a branch, tag or commit."),
+    head: str | None = typer.Option(None, help="The version in question; '.', the default: the working tree as it is."),
+    base_model: str | None = typer.Option(None, help="Instead of versions: is HEAD_MODEL faster than this model?"),
+    head_model: str | None = typer.Option(None, help="The model in question."),
+    aa: bool = typer.Option(False, "--aa", help="The same code on both sides: measure and keep this machine's noise."),
+    suite: str = typer.Option("smoke", help="Name of a suite, or the path of a YAML file."),
+    model: str | None = typer.Option(None, help="Instead of the suite's subjects, separated by commas."),
+    resolution: str | None = typer.Option(None, help="For example 224,512 or 480x640 (height x width)."),
+    grid: str | None = typer.Option(None, help="Of operators, in tokens: for example 14,56."),
+    batch: str | None = typer.Option(None, help="Images per step, by commas."),
+    dtype: str | None = typer.Option(None, help="float32, tf32, bfloat16, float16, by commas."),
+    mode: str | None = typer.Option(None, help="infer, forward, forward_backward, train, by commas."),
+    compile: str | None = typer.Option(None, help="torch.compile: true, false, by commas."),
+    threads: int | None = typer.Option(None, help="CPU threads of a worker."),
+    timeout: float | None = typer.Option(None, help="Seconds that a case may take."),
+    burst: float = typer.Option(3.0, help="Seconds of sampling in a round, at most; the suite may say less."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:INDEX."),
+    rounds: str | None = typer.Option(
+        None, help="After how many rounds the answer is asked for (10,15,20; 1 where only exact metrics are compared)."
+    ),
+    margin: list[str] = typer.Option(
+        ["5%"], help="Worsening that is tolerated; of one metric: --margin peak_memory_bytes=20%. Repeatable."
+    ),
+    metric: str | None = typer.Option(None, help="Compare only these metrics, by commas (two models: latency_s)."),
+    location: str = typer.Option("p25", help="What stands for a round: p25, min, p10 or median of its samples."),
+    seed: int = typer.Option(0, help="Of the order."),
+    resume: str | None = typer.Option(None, help="Continue an interrupted comparison: its id, or 'latest'."),
+    out: Path = typer.Option(Path("results"), help="Folder for the two runs and for the measured noise."),
+    verdict: Path = typer.Option(Path("verdict.json"), help="File for the verdict."),
+    markdown: str | None = typer.Option(None, help="Also write it as markdown to this file; - for stdout."),
+    everything: bool = typer.Option(False, "--all", help="Also show what did not change."),
+    json_: bool = typer.Option(False, "--json", help="Print the verdict as JSON."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """Measure two sides in turns, as many rounds as it takes, and say what got worse.
+
+    Ends 0: nothing worse; 3: regressed; 4: inconclusive; 5: not comparable; 6: a side could not be measured.
+    """
+    from vheatbench.cli.ab_session import Output, settings_of
+    from vheatbench.cli.compare import parse_margins
+    from vheatbench.cli.parse import booleans, comma_list, numbers_or_words
+
+    if json_ and markdown == "-":
+        raise UserError("--json and --markdown - both want stdout: name a file for one of them")
+    output = Output(out, verdict, markdown, json_, quiet, everything)
+    if resume is not None:
+        given = [name for name in context.params if name not in RESUMED and _given(context, name)]
+        if given:
+            raise UserError(f"--resume continues a comparison as it was planned: leave {_option(given[0])} out")
+        _resume(resume, output)
+        return
+    metrics = comma_list(metric) or (["latency_s"] if base_model is not None else None)
+    request = _request(base, head, base_model, head_model, aa).model_copy(
+        update={
+            "margins": parse_margins(margin),
+            "metrics": tuple(metrics) if metrics is not None else None,
+            "location": location,
+        }
+    )
+    if model is not None and base_model is not None:
+        raise UserError("--base-model and --head-model say what is measured: leave --model out")
+    overrides = {
+        "subjects": [base_model, head_model] if base_model is not None else comma_list(model),
+        "resolution": comma_list(resolution),
+        "grid": comma_list(grid),
+        "batch": numbers_or_words(batch),
+        "dtype": comma_list(dtype),
+        "mode": comma_list(mode),
+        "compile": booleans(compile, "--compile", ("freezing", "cudagraphs")),
+        "threads": threads,
+        "timeout_s": timeout,
+    }
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    looks = _looks(rounds, request)
+    settings_of(request, looks)
+    kind, request = _on_device(request, device)
+    chosen = _suite(suite, kind, overrides, burst)
+    _begin(request, chosen, kind, looks, seed, output)
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _option(name: str) -> str:
+    return f"--{name.rstrip('_').replace('_', '-')}"
+
+
+def _request(base: str | None, head: str | None, base_model: str | None, head_model: str | None, aa: bool) -> Request:
+    """Which kind of comparison is meant."""
+    from vheatbench.run.ab import Request
+
+    if aa:
+        if base_model or head_model or (head is not None and head != base):
+            raise UserError("--aa compares code with itself: give --base for a version, or nothing for the present")
+        return Request(base=base, head=base, aa=True)
+    if base_model is not None or head_model is not None:
+        if base_model is None or head_model is None:
+            raise UserError("two models are compared: give both --base-model and --head-model")
+        if base is not None or head is not None:
+            raise UserError("either versions (--base, --head) or models (--base-model, --head-model) are compared")
+        if base_model == head_model:
+            raise UserError(f"{base_model} is on both sides: the noise of this machine is measured by --aa")
+        return Request(base_model=base_model, head_model=head_model)
+    if base is None:
+        raise UserError("what is compared? give --base REF, or --base-model and --head-model, or --aa")
+    return Request(base=base, head=head or ".")
+
+
+def _looks(text: str | None, request: Request) -> Looks:
+    from vheatbench.analysis.judge import PORTABLE
+    from vheatbench.analysis.sequential import Looks
+    from vheatbench.analysis.verdict import MIN_ROUNDS
+
+    exact = request.metrics is not None and PORTABLE.issuperset(request.metrics)
+    if text is not None:
+        words = [word.strip() for word in text.split(",")]
+        if not all(re.fullmatch(r"[0-9]{1,3}", word) for word in words):
+            raise UserError(f"--rounds {text!r}: give growing numbers of rounds, for example 10,15,20")
+        looks = Looks(tuple(map(int, words)), ALPHA)
+    else:
+        looks = Looks((1,), ALPHA) if exact and not request.aa else Looks(alpha=ALPHA)
+    if request.aa and looks.rounds[0] < MIN_ROUNDS:
+        raise UserError(f"--aa needs {MIN_ROUNDS} rounds or more: fewer never give an interval")
+    if looks.blind and not exact and not request.aa:
+        blind = ", ".join(map(str, looks.blind))
+        print(f"! {blind} rounds are too few to judge a timing: only exact metrics will be decided", file=sys.stderr)
+    return looks
+
+
+def _on_device(request: Request, text: str) -> tuple[str, Request]:
+    """``cpu`` or ``cuda``, and the request for that device."""
+    from vheatbench.cli.parse import device_kind
+    from vheatbench.cli.run import likely_kind
+    from vheatbench.run.runner import inspect_machine
+
+    wanted, index = device_kind(text)
+    kind = likely_kind() if wanted == "auto" else wanted
+    if kind == "cuda":
+        there = inspect_machine([]).cuda_devices
+        if there == 0 and wanted == "auto":
+            print("torch sees no CUDA device (is it a CPU build?): measuring on the CPU", file=sys.stderr)
+            kind = "cpu"
+        elif there <= (index or 0):
+            raise UserError(f"GPU {index or 0} was asked for, but torch sees {there} CUDA devices here")
+    return kind, request.model_copy(update={"device": f"cuda:{index or 0}" if kind == "cuda" else "cpu"})
+
+
+def _suite(name: str, kind: str, overrides: dict[str, Any], burst: float) -> Suite:
+    """The suite without ceilings and cross-checks, with short rounds: precision comes from their number."""
+    from vheatbench.suite_file import load_suite
+
+    if not burst > 0:
+        raise UserError(f"--burst {burst:g}: give the seconds of sampling in a round, for example 3")
+    suite = load_suite(name, kind, {**overrides, "ceilings": False, "fvcore": False})  # type: ignore[arg-type]
+    ceiling = min(suite.policy.ceiling_s, burst)
+    return suite.model_copy(update={"policy": suite.policy.model_copy(update={"ceiling_s": ceiling})})
+
+
+def _begin(request: Request, suite: Suite, kind: str, looks: Looks, seed: int, output: Output) -> None:
+    import secrets
+
+    from vheatbench.cli.ab_session import Session, rounds_for
+    from vheatbench.run.rounds import Pair
+    from vheatbench.store.schema import Header
+    from vheatbench.store.write import utc_now
+
+    plan = suite.plan(kind)  # type: ignore[arg-type]
+    if request.base_model is not None:
+        of_base = [case for case in plan if case.subject == request.base_model]
+        pairs = [Pair(case, case.model_copy(update={"subject": request.head_model})) for case in of_base]
+    else:
+        pairs = [Pair(case, case) for case in plan]
+    header = Header(
+        run_id=secrets.token_hex(4),
+        suite=suite.name,
+        description=" ".join(suite.description.split()),
+        command=shlex.join(["vheatbench", *sys.argv[1:]]),
+        created=utc_now(),
+        environment={},
+        policy=suite.policy.model_dump(mode="json"),
+        reference=suite.reference.model_dump(mode="json") if suite.reference else {},
+    )
+    Session(request, header, looks, rounds_for(request, pairs, looks, seed), output).carry_out()
+
+
+def _resume(name: str, output: Output) -> None:
+    from vheatbench.analysis.sequential import Looks
+    from vheatbench.cli.ab_session import Session, rounds_for
+    from vheatbench.run.ab import Request, find_comparison
+    from vheatbench.run.rounds import Pair
+
+    begun = find_comparison(name, output.out)
+    header = begun["base"].header
+    pairing = header.pairing
+    request = Request.model_validate(pairing["request"])
+    looks = Looks(tuple(pairing["looks"]), pairing["alpha"])
+    pairs = [Pair(one, other) for one, other in zip(header.plan, begun["head"].header.plan, strict=True)]
+    rounds = rounds_for(request, pairs, looks, pairing["seed"])
+    common = header.model_copy(update={"run_id": pairing["id"]})
+    Session(request, common, looks, rounds, output, begun).carry_out()
