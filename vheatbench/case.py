@@ -12,8 +12,9 @@ TimedMode = Literal["infer", "forward", "forward_backward", "train"]
 """``infer``: deploy form, no gradients. ``forward``: training form, no gradients. ``forward_backward``: forward,
 loss and gradients of the parameters (of an operator: no loss, gradients of its input too). ``train``: the same
 and the optimizer's step."""
-Mode = Literal["infer", "forward", "forward_backward", "train", "erf", "heat"]
-"""A :data:`TimedMode`, or an analysis that is not timed: ``erf`` (effective receptive field), ``heat``."""
+Mode = Literal["infer", "forward", "forward_backward", "train", "erf", "heat", "eval", "fit"]
+"""A :data:`TimedMode`, or something that is not timed for its own sake: ``erf`` (effective receptive field), ``heat``,
+``eval`` (accuracy on images), ``fit`` (training to the end)."""
 Compile = bool | Literal["freezing", "cudagraphs"]
 """``freezing``: torch.compile with inductor's constant folding of weights (inference on a CPU). ``cudagraphs``:
 torch.compile that replays its kernels as CUDA graphs (mode ``reduce-overhead``), for steps bound by launches."""
@@ -101,8 +102,13 @@ class Case(BaseModel):
     @property
     def label(self) -> str:
         """The case on one line, for people."""
+        return f"{self.subject} {self.size} {self.variant}"
+
+    @property
+    def variant(self) -> str:
+        """Everything but subject and resolution: cases of one variant may be drawn on one chart."""
         batch = "largest" if self.batch == "largest" else str(self.batch)
-        parts = [self.subject, self.size, f"b{batch}", self.dtype, self.mode.replace("_", "+")]
+        parts = [f"b{batch}", self.dtype, self.mode.replace("_", "+")]
         if self.part is not None:
             parts.append(self.part)
         if self.channels is not None:
@@ -141,8 +147,3 @@ class Case(BaseModel):
     def tokens(self) -> float:
         """Number of tokens N: cells of an operator's grid, patches of 16 x 16 pixels of a model's input."""
         return float(self.pixels) if self.kind == "operator" else self.pixels / PATCH**2
-
-    @property
-    def variant(self) -> str:
-        """Everything but subject and resolution: cases of one variant may be drawn on one chart."""
-        return Case.model_validate({**self.model_dump(), "subject": "*", "resolution": (1, 1)}).label[4:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from vheatbench.analysis.operators import HEAT, OFFICIAL, is_heat, rank
@@ -34,9 +34,13 @@ class Group:
     ceilings: tuple[Record, ...] = ()
     """Those of the same run, device and dtype."""
 
+    _series: dict[str, list[Series]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
     def series(self, metric: str) -> list[Series]:
-        """Series of a metric, by subject."""
-        return series_from(self.records, metric)
+        """Series of a metric, by subject. Worked out once: every pair of subjects asks for it."""
+        if metric not in self._series:
+            self._series[metric] = series_from(self.records, metric)
+        return self._series[metric]
 
     @property
     def title(self) -> str:

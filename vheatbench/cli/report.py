@@ -1,24 +1,75 @@
-"""``vheatbench report``: one HTML page from one or more runs."""
+"""``vheatbench report``: one HTML page, Markdown or LaTeX from one or more runs."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from vheatbench.report.parts import Section
+    from vheatbench.store.read import Run
+
+FORMATS = ("html", "md", "tex")
 
 
 def report(
     runs: list[str] = typer.Argument(None, help="Run files, ids or starts of names; default the latest run."),
-    output: Path | None = typer.Option(None, "--output", "-o", help="The page; default reports/<run>.html."),
+    output: Path | None = typer.Option(
+        None, "--output", "-o", help="The file; default reports/<run>.html, standard output for md and tex."
+    ),
+    format_: str = typer.Option("html", "--format", help="html: the page; md: Markdown; tex: LaTeX with booktabs."),
+    compare: tuple[str, str] | None = typer.Option(
+        None, metavar="BASE HEAD", help="Show the verdict of HEAD against BASE; they are the runs if none is named."
+    ),
+    history: Path | None = typer.Option(None, help="Show the trends of this history, a file or a folder of runs."),
     results: Path = typer.Option(Path("results"), help="Folder of run files."),
 ) -> None:
-    """Write a self-contained HTML page: findings, scaling curves, the table, warnings, environment."""
-    from vheatbench.report.page import write_report
+    """Write a self-contained HTML page: what it says in short, charts, tables, warnings, environment."""
+    from vheatbench.errors import UserError
     from vheatbench.store.read import find_run, read_run
 
-    paths = [find_run(name, results) for name in runs or ["latest"]]
-    target = output or Path("reports") / f"{paths[0].name.split('.')[0]}.html"
-    write_report([read_run(path) for path in paths], target)
+    if format_ not in FORMATS:
+        raise UserError(f"--format {format_!r} is not known: {', '.join(FORMATS)}")
+    if format_ != "html" and (compare or history):
+        raise UserError("--compare and --history are for the page: leave out --format, or use `vheatbench compare`")
+    sides = [read_run(find_run(name, results)) for name in compare or ()]
+    found = [read_run(find_run(name, results)) for name in runs or ([] if sides else ["latest"])] or sides
+    if format_ == "html":
+        _write_page(found, sides, history, output)
+        return
+    from vheatbench.report.latex import latex_of
+    from vheatbench.report.markdown import markdown_of
+
+    text = markdown_of(found) if format_ == "md" else latex_of(found)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
+    print(output)
+
+
+def _write_page(runs: list[Run], sides: list[Run], history: Path | None, output: Path | None) -> None:
+    from vheatbench.report.page import write_report
+
+    sections: list[Section] = []
+    if sides:
+        from vheatbench.analysis.compare import compare_runs
+        from vheatbench.report.verdict_section import verdict_section
+
+        sections.append(verdict_section(compare_runs([sides[0]], [sides[1]]), "verdict"))
+    if history is not None:
+        from vheatbench.report.history_section import history_sections
+        from vheatbench.store.history import read_history
+
+        sections += history_sections(read_history(history), "history")
+    target = output or Path("reports") / f"{runs[0].path.name.split('.')[0]}.html"
+    write_report(runs, target, sections)
     print(target)
     print(f"{target.stat().st_size / 1024:.0f} KiB, one file, no network needed", file=sys.stderr)

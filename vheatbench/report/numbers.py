@@ -51,3 +51,25 @@ def exponent_of(fit: PowerFit | OverheadFit | Unfit) -> str:
 def percent(value: float, digits: int = 1) -> str:
     """Signed percentage: ``+1.2 %``."""
     return f"{value:+.{digits}%}".replace("%", " %").replace("-", "−")
+
+
+def half_width(point: Point) -> str:
+    """Half the interval as a share of the value, `` ±1.2 %``; empty for a value without an interval."""
+    if point.low is None or point.high is None or point.low == point.high or point.value == 0:
+        return ""
+    return f" ±{(point.high - point.low) / 2 / abs(point.value):.1%}".replace("%", " %")
+
+
+def uncertain(value: float, low: float | None, high: float | None) -> tuple[str, str]:
+    """A value and its uncertainty with the digits that the interval allows: ``("48.1", "2.4")``.
+
+    The uncertainty is the longer side of the interval, rounded to two digits; the value ends at the same place. Without
+    an interval the value has four digits and the uncertainty is empty.
+    """
+    width = max(value - low, high - value) if low is not None and high is not None else 0.0
+    if not math.isfinite(width) or width <= 0 or not math.isfinite(value):
+        return plain(value), ""
+    width = float(f"{width:.1e}")
+    decimals = 1 - math.floor(math.log10(width))
+    shown = max(0, decimals)
+    return f"{round(value, decimals):.{shown}f}", f"{width:.{shown}f}"

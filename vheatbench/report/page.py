@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from vheatbench import __version__
 from vheatbench.analysis.findings import Finding, failure_findings
-from vheatbench.analysis.groups import groups_of
+from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.operators import rank
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
 from vheatbench.analysis.published import PublishedRow, published_rows
 from vheatbench.errors import UserError
 from vheatbench.report import numbers
+from vheatbench.report.across import across_section, environment_rows, labels_of
+from vheatbench.report.charts import MOST_TARGETS, VIEWS, View
 from vheatbench.report.operator_parts import Glance, glance_of
 from vheatbench.report.parts import Section
-from vheatbench.report.records_table import cell, columns_of, notes
-from vheatbench.report.section import section_of
+from vheatbench.report.records_table import COMPACT, RecordsTable, records_table, warnings_of
+from vheatbench.report.section import cost_of, most_telling, section_of
+from vheatbench.report.story import Told, story_of
 from vheatbench.store.read import Run
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+FEW = 100
+"""Cost of charts (:func:`vheatbench.report.section.cost_of`) up to which each is drawn in every view."""
+MOST = 700
+"""Cost of charts of a page. What is beyond it stands in the records only, and the page says so."""
+MOST_OF_MANY = 250
+"""The same of a page whose table of records is compact, and takes its time too."""
+
+MOST_SEEN = 3
+"""Findings of analyses that are told in short."""
 
 
 @dataclass
@@ -30,59 +50,163 @@ class RunPart:
 
     run: Run
     title: str
+    label: str
+    """Short, unlike that of any other run on the page."""
+    story: list[Told]
     findings: list[tuple[Finding, str]]
     glance: Glance | None
     """Where there are several groups of operators, whose findings then stand in their sections."""
     sections: list[Section]
+    """Scaling, one per group."""
+    analyses: list[Section]
+    """Effective receptive fields, heat."""
     published: list[PublishedRow]
-    outcomes: list[Outcome]
+    records: RecordsTable
     warnings: list[tuple[str, str]]
+    more_warnings: int
     environment: list[tuple[str, str]]
 
     @property
-    def has_operators(self) -> bool:
-        """Whether the page has to explain what is said of operators only."""
-        return any(outcome.case.kind == "operator" for outcome in self.outcomes)
+    def has_findings(self) -> bool:
+        """Analyses have findings in their own sections: a run of nothing else has no others."""
+        return bool(self.findings or self.glance or self.run.problems or not self.analyses)
 
 
-def write_report(runs: Sequence[Run], path: Path) -> None:
+def write_report(runs: Sequence[Run], path: Path, sections: Sequence[Section] = ()) -> None:
     """Write the page.
 
     Raises:
         UserError: a run without records, or a path that cannot be written.
     """
-    for run in runs:
-        if not run.records:
-            raise UserError(f"{run.path}: holds no records, there is nothing to report")
-    page = render(runs)
+    page = render(runs, sections)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def render(runs: Sequence[Run]) -> str:
-    """The page as text. Everything from outside goes through jinja2's escaping."""
+def render(runs: Sequence[Run], sections: Sequence[Section] = ()) -> str:
+    """The page as text. Everything from outside goes through jinja2's escaping.
+
+    Args:
+        runs: one part of the page each, side by side in front where there are several.
+        sections: of more than one run (verdicts, history), before those of each run.
+
+    Raises:
+        UserError: a run without records.
+    """
+    for run in runs:
+        if not run.records:
+            raise UserError(f"{run.path}: holds no records, there is nothing to report")
     cases = [record.case for run in runs for record in run.records if record.case.kind != "ceiling"]
     subjects = sorted(dict.fromkeys(case.subject for case in cases), key=rank)
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    labels = labels_of(runs)
+    groups = [groups_of(run.records) for run in runs]
+    cost = sum(cost_of(group) for members in groups for group in members)
+    cases_count = sum(len(run.case_ids) for run in runs)
+    views: Sequence[View] = tuple(VIEWS) if cost <= FEW and cases_count <= MOST_TARGETS else ("log",)
+    budget = (MOST if cases_count < COMPACT else MOST_OF_MANY) / len(runs)
+    parts = [_part(run, i, subjects, labels[i], views, *_drawn(groups[i], budget)) for i, run in enumerate(runs)]
+    shared = [*sections]
+    if len(runs) > 1:
+        shared.append(across_section(runs, subjects, views))
+    everything = [*shared, *(section for part in parts for section in (*part.sections, *part.analyses))]
+    scripts = _scripts(everything)
+    return (
+        _templates()
+        .get_template("report.html")
+        .render(
+            parts=parts,
+            several=len(parts) > 1,
+            sections=[section for section in shared if not section.empty],
+            title=_title(runs, labels),
+            operators=any(case.kind == "operator" for case in cases),
+            scripts=scripts,
+            policy=Markup(_policy(scripts)),
+            version=__version__,
+        )
+    )
+
+
+def _title(runs: Sequence[Run], labels: Sequence[str]) -> str:
+    if len(runs) == 1:
+        return f"{runs[0].header.suite} on {runs[0].device_name}"
+    devices = list(dict.fromkeys(run.device_name for run in runs))
+    return f"{len(runs)} runs on {devices[0]}" if len(devices) == 1 else f"{len(runs)} runs: {', '.join(labels)}"
+
+
+def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = numbers.percent
     environment.filters["plain"] = numbers.plain
-    parts = [_part(run, i, subjects) for i, run in enumerate(runs)]
-    return environment.get_template("report.html").render(
-        parts=parts, several=len(parts) > 1, version=__version__, columns_of=columns_of, cell=cell, notes=notes
+    environment.filters["embedded"] = _embedded
+    environment.filters["cut"] = _cut
+    return environment
+
+
+def _embedded(data: dict[str, Any]) -> Markup:
+    """JSON that can stand in a script element, whatever its strings hold."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most} more characters)"
+
+
+def _scripts(sections: Sequence[Section]) -> list[str]:
+    """The page's own scripts, without what only their readers need."""
+    kinds = {chart.data.get("kind") for section in sections for chart in section.charts if chart.data}
+    names = ["page.js", *(["diffusion.js"] if "diffusion" in kinds else [])]
+    found = []
+    for name in names:
+        lines = (line.strip() for line in (TEMPLATES / name).read_text(encoding="utf-8").splitlines())
+        text = "\n".join(line for line in lines if line and not line.startswith("//"))
+        found.append(re.sub(r"(?<=[;{,(])\n", "", text))
+    return found
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """Nothing is fetched, and no script runs but the page's own, told by their hashes."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; "
+        "form-action 'none'"
     )
 
 
-def _part(run: Run, index: int, subjects: Sequence[str]) -> RunPart:
+def _drawn(groups: Sequence[Group], budget: float) -> tuple[list[Group], list[Group]]:
+    """The groups that fit into the budget, at least one; and the others."""
+    total, few = 0, 0
+    for group in groups:
+        total += cost_of(group)
+        few += total <= budget
+    few = max(few, 1)
+    return list(groups[:few]), list(groups[few:])
+
+
+def _part(
+    run: Run,
+    index: int,
+    subjects: Sequence[str],
+    label: str,
+    views: Sequence[View],
+    groups: list[Group],
+    left_out: list[Group],
+) -> RunPart:
     outcomes = outcomes_of(run.records)
-    groups = groups_of(run.records)
     several = len(groups) > 1
-    sections = [section_of(group, f"r{index}g{number}", subjects, several) for number, group in enumerate(groups)]
+    sections = [
+        section_of(group, f"r{index}g{number}", subjects, several, views) for number, group in enumerate(groups)
+    ]
     shown = [(group, section) for group, section in zip(groups, sections, strict=True) if not section.empty]
     operators = [(group, section.id) for group, section in shown if group.kind == "operator"]
     glance = glance_of(operators) if len(operators) > 1 else None
@@ -94,31 +218,49 @@ def _part(run: Run, index: int, subjects: Sequence[str]) -> RunPart:
         findings += [(replace(finding, text=prefix + finding.text), anchor) for finding, anchor in section.findings]
         section.findings = []
     findings.sort(key=lambda pair: not pair[0].important)
-    findings += [(finding, f"r{index}-records") for finding in failure_findings(outcomes)]
-    warnings = [(outcome.case.label, text) for outcome in outcomes for text in outcome.warnings]
-    published = published_rows(outcomes, run.header.reference) if run.header.reference else []
+    records = f"r{index}-records"
+    findings += [(finding, records) for finding in failure_findings(outcomes)]
+    if left_out:
+        words = (
+            f"{len(left_out)} of {len(groups) + len(left_out)} variants of this run are too many to draw on one page: "
+            f"the records have them. The first: {left_out[0].title}."
+        )
+        findings.append((Finding(words, ""), records))
+    warnings, more = warnings_of(outcomes)
+    analyses = _analyses(run, index)
     return RunPart(
-        run,
-        f"{run.header.suite} on {run.device_name}",
-        findings,
-        glance,
-        [section for _, section in shown],
-        published,
-        outcomes,
-        warnings,
-        _environment_rows(run.header.environment),
+        run=run,
+        title=f"{run.header.suite} on {run.device_name}",
+        label=label,
+        story=_story(groups, sections, analyses, outcomes, records),
+        findings=findings,
+        glance=glance,
+        sections=[section for _, section in shown],
+        analyses=analyses,
+        published=published_rows(outcomes, run.header.reference) if run.header.reference else [],
+        records=records_table(outcomes),
+        warnings=warnings,
+        more_warnings=more,
+        environment=environment_rows(run.header.environment),
     )
 
 
-def _environment_rows(environment: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in environment.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            rows += _environment_rows(value, f"{name}.")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for i, item in enumerate(value):
-                rows += _environment_rows(item, f"{name}.{i}.")
-        elif value not in (None, [], ""):
-            rows.append((name, str(value)))
-    return rows
+def _analyses(run: Run, index: int) -> list[Section]:
+    if all(record.case.timed for record in run.records):
+        return []
+    from vheatbench.report.erf_section import erf_sections
+    from vheatbench.report.heat_section import heat_sections
+
+    return [*erf_sections(run, f"r{index}erf"), *heat_sections(run, f"r{index}heat")]
+
+
+def _story(
+    groups: list[Group], sections: list[Section], analyses: list[Section], outcomes: list[Outcome], records: str
+) -> list[Told]:
+    """Its links lead to charts that are there. What matters most of the analyses stands before what is missing."""
+    pairs = [(most_telling(group), section.id) for group, section in zip(groups, sections, strict=True)]
+    told = story_of(pairs, outcomes, records)
+    seen = [Told(one.text, anchor) for section in analyses for one, anchor in section.findings if one.important]
+    told[-1:-1] = seen[:MOST_SEEN]
+    there = {records} | {chart.id for section in (*sections, *analyses) for chart in section.charts}
+    return [one if one.anchor in there else replace(one, anchor="") for one in told]

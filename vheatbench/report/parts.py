@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from vheatbench.analysis.findings import Finding
 
@@ -15,10 +16,18 @@ class Chart:
     id: str
     title: str
     svg: str
+    """Inline markup: an SVG, or ``<img>`` elements whose sources are data URIs."""
     caption: str
     text: str
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+    data: dict[str, Any] | None = None
+    """What a script of the page needs to make the figure move; it is complete without."""
+
+    def _repr_html_(self) -> str:
+        from vheatbench.report.notebook import chart_html
+
+        return chart_html(self)
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     words: bool = False
     """Cells hold sentences, not numbers."""
+    marked: int = 0
+    """How many of the first rows stand out."""
 
 
 @dataclass
@@ -46,8 +57,10 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fit_warnings: list[str] = field(default_factory=list)
+    alerts: list[str] = field(default_factory=list)
+    """What a reader must not miss, above everything else."""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to see: one size of each subject."""
-        return not self.charts and not self.tables
+        return not self.charts and not self.tables and not self.alerts

@@ -1,8 +1,10 @@
-"""The table of all records: which columns it has, and what stands in a cell."""
+"""The table of all records: which columns it has, what stands in a cell, and how each number was taken."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vheatbench.analysis.outcomes import Outcome
@@ -27,6 +29,75 @@ COLUMNS = (
 )
 """Metric, heading with unit, factor."""
 
+COMPACT = 500
+"""Rows from which on intervals become a percentage and what is alike is told once: the page stays light."""
+
+MOST_WARNINGS = 200
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value in its column's unit, its interval, and the number of the note on how it was taken (empty for none)."""
+
+    value: str
+    interval: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case. ``built`` is text, or the number of a note in a compact table."""
+
+    outcome: Outcome
+    samples: str
+    cells: tuple[Cell, ...]
+    built: str
+
+
+@dataclass(frozen=True)
+class RecordsTable:
+    """The table and its notes."""
+
+    headings: tuple[str, ...]
+    rows: tuple[Row, ...]
+    hows: tuple[tuple[str, str, str], ...]
+    """Mark (empty where a column has one how only), column, how its numbers were taken or why there is none."""
+    built: tuple[str, ...]
+    """Notes on how subjects were built, numbered from 1; empty where each row says its own."""
+    compact: bool
+
+    @property
+    def statuses(self) -> list[str]:
+        """Those that occur."""
+        return list(dict.fromkeys(row.outcome.status for row in self.rows))
+
+
+def records_table(outcomes: Sequence[Outcome]) -> RecordsTable:
+    """The table of all outcomes, compact from :data:`COMPACT` rows on."""
+    columns = columns_of(outcomes)
+    compact = len(outcomes) >= COMPACT
+    hows: dict[str, dict[str, int]] = {metric: {} for metric, _, _ in columns}
+    for outcome in outcomes:
+        for metric, texts in hows.items():
+            if text := how_taken(outcome, metric):
+                texts.setdefault(text, 0)
+    notes: list[tuple[str, str, str]] = []
+    for metric, heading, _ in columns:
+        texts = hows[metric]
+        for text in texts:
+            texts[text] = len(notes) + 1
+            notes.append((str(len(notes) + 1) if len(texts) > 1 else "", heading, text))
+    built: dict[str, int] = {}
+    rows = []
+    for outcome in outcomes:
+        cells = tuple(_cell(outcome, metric, factor, hows[metric], compact) for metric, _, factor in columns)
+        text = how_built(outcome)
+        if compact and text:
+            text = str(built.setdefault(text, len(built) + 1))
+        rows.append(Row(outcome, samples_in_words(outcome), cells, text))
+    headings = tuple(heading for _, heading, _ in columns)
+    return RecordsTable(headings, tuple(rows), tuple(notes), tuple(built), compact)
+
 
 def columns_of(outcomes: Sequence[Outcome]) -> list[tuple[str, str, float]]:
     """The columns that any outcome fills. Images per second are a model's."""
@@ -40,17 +111,37 @@ def columns_of(outcomes: Sequence[Outcome]) -> list[tuple[str, str, float]]:
     ]
 
 
-def cell(outcome: Outcome, metric: str, factor: float) -> tuple[str, str, str]:
-    """Value, interval, and how it was taken or why it is not there."""
+def _cell(outcome: Outcome, metric: str, factor: float, hows: dict[str, int], compact: bool) -> Cell:
+    mark = str(hows[text]) if len(hows) > 1 and (text := how_taken(outcome, metric)) else ""
     point = outcome.points.get(metric)
-    taken = outcome.metric(metric)
     if point is None:
-        return "—", "", (taken.unavailable or "") if taken is not None else outcome.reason or "not measured"
-    how = taken.how if taken is not None else "closed form of a step over its latency"
-    return numbers.value_of(point, factor), numbers.interval_of(point, factor), how
+        return Cell("—", mark=mark)
+    if compact:
+        return Cell(f"{numbers.value_of(point, factor)}{numbers.half_width(point)}", mark=mark)
+    return Cell(numbers.value_of(point, factor), numbers.interval_of(point, factor), mark)
 
 
-def notes(outcome: Outcome) -> str:
+def how_taken(outcome: Outcome, metric: str) -> str:
+    """How a metric was taken or why it is not there, without the counts that differ from row to row."""
+    taken = outcome.metric(metric)
+    if taken is None:
+        return "closed form of a step over its latency" if metric in outcome.points else ""
+    if taken.unavailable is not None:
+        return f"not available: {taken.unavailable}"
+    text = re.sub(r"\b\d+ samples", "the samples", taken.how)
+    return re.sub(r"\d+(?:\.\d+)?% (?=order-statistic)", "", text)
+
+
+def samples_in_words(outcome: Outcome) -> str:
+    """Raw samples of the latency over all rounds, and the rounds where there are several: ``36 in 3``."""
+    good = [record for record in outcome.records if record.status == "ok" and "latency_s" in record.samples]
+    count = sum(len(record.samples["latency_s"].values) for record in good)
+    if not count:
+        return "—"
+    return f"{count} in {len(good)}" if len(good) > 1 else str(count)
+
+
+def how_built(outcome: Outcome) -> str:
     """How the subject was built, in a few words."""
     subject: dict[str, Any] = next((r.subject for r in outcome.records if r.subject), {})
     words = [str(subject.get("form", "")), str(subject.get("precision", ""))]
@@ -59,8 +150,21 @@ def notes(outcome: Outcome) -> str:
     if subject.get("kernel"):
         words.append(f"kernel {subject['kernel']}")
     sizing = subject.get("input", {})
-    if sizing.get("how") and outcome.case.kind == "model":
+    if isinstance(sizing, dict) and sizing.get("how") and outcome.case.kind == "model":
         changed = [f"{key} {value}" for key, value in (sizing.get("changed") or {}).items()]
         more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""
         words.append(f"size by {sizing['how']}" + (f" ({'; '.join(changed[:2])}{more})" if changed else ""))
     return "; ".join(word for word in words if word)
+
+
+def warnings_of(outcomes: Sequence[Outcome]) -> tuple[list[tuple[str, str]], int]:
+    """Each warning once with the cases that it is about, and how many warnings are left out of the list."""
+    found: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for text in outcome.warnings:
+            found.setdefault(text, []).append(outcome.case.label)
+    listed = []
+    for text, labels in list(found.items())[:MOST_WARNINGS]:
+        more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+        listed.append((", ".join(labels[:3]) + more, text))
+    return listed, max(0, len(found) - MOST_WARNINGS)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vheatbench.analysis.crossover import Crossover
 from vheatbench.analysis.findings import crossovers_of, model_findings, scaling_of
-from vheatbench.analysis.groups import Group
+from vheatbench.analysis.groups import Group, pairs_of
 from vheatbench.analysis.operator_findings import operator_crossovers, operator_findings
 from vheatbench.analysis.operators import HEAT, OFFICIAL, is_heat, theory_of
 from vheatbench.analysis.scaling import PowerFit, Scaling
-from vheatbench.analysis.series import Series
+from vheatbench.analysis.series import Point, Series
 from vheatbench.report import numbers
-from vheatbench.report.charts import LOOKS, scaling_chart
+from vheatbench.report.charts import LOOKS, View, scaling_chart
 from vheatbench.report.operator_parts import add_operator_parts
 from vheatbench.report.parts import Chart, Section, Table
+from vheatbench.report.theme import style_of
 
 FITTED = ("latency_s", "peak_memory_bytes", "macs")
 """Metrics whose growth is fitted: costs. Throughput is the inverse of latency at a fixed batch."""
@@ -22,8 +24,15 @@ FITTED = ("latency_s", "peak_memory_bytes", "macs")
 OF_OPERATORS = ("latency_s", "peak_memory_bytes", "macs", "energy_per_image_j")
 """Metrics that are charted for operators."""
 
+MOST_CURVES = 24
+"""On one chart: as many as can be told apart (:func:`vheatbench.report.theme.style_of`)."""
+MOST_POINTS = 150
+"""In the table behind a chart. The records' table has all."""
 
-def section_of(group: Group, id_: str, subjects: Sequence[str], several: bool) -> Section:
+
+def section_of(
+    group: Group, id_: str, subjects: Sequence[str], several: bool, views: Sequence[View] = ("log",)
+) -> Section:
     """Everything the page shows of one group.
 
     Args:
@@ -31,8 +40,13 @@ def section_of(group: Group, id_: str, subjects: Sequence[str], several: bool) -
         id_: unique on the page.
         subjects: all subjects of the page, for constant colours.
         several: whether the run has several groups, so that the title names the device.
+        views: how each chart against size is drawn.
     """
     section = Section(id_, f"{group.title} on {group.device}" if several else group.title)
+    measured = len({record.case.subject for record in group.records})
+    group = most_telling(group)
+    if measured > MOST_CURVES:
+        section.notes.append(f"{MOST_CURVES} of {measured} {group.kind}s are compared here; the records have all.")
     exponents: list[tuple[str, ...]] = []
     for metric in OF_OPERATORS if group.kind == "operator" else LOOKS:
         fits: dict[str, Scaling] = {}
@@ -42,7 +56,7 @@ def section_of(group: Group, id_: str, subjects: Sequence[str], several: bool) -
         # one size is a point, not a curve: it stands in the table
         if max((len(one.points) for one in series), default=0) < 2:
             continue
-        section.charts += _charts(id_, metric, series, fits, subjects, group)
+        section.charts += _charts(id_, metric, series, fits, subjects, group, views)
         for one in series:
             section.fit_warnings += one.warnings
             scaling = fits.get(one.subject)
@@ -65,16 +79,22 @@ def section_of(group: Group, id_: str, subjects: Sequence[str], several: bool) -
 
 
 def _charts(
-    id_: str, metric: str, series: list[Series], fits: dict[str, Scaling], subjects: Sequence[str], group: Group
+    id_: str,
+    metric: str,
+    series: list[Series],
+    fits: dict[str, Scaling],
+    subjects: Sequence[str],
+    group: Group,
+    views: Sequence[View],
 ) -> list[Chart]:
     """One chart; with several backends of heat conduction a second one of their latency, and the first without them."""
     backends = [one for one in series if is_heat(one.subject)]
     compared = [one for one in series if not is_heat(one.subject) or one.subject in (HEAT, OFFICIAL)]
     if group.kind == "model" or not compared or len(compared) == len(series):
-        return [_chart(f"{id_}-{metric}", "", metric, series, fits, subjects, group)]
-    found = [_chart(f"{id_}-{metric}", "", metric, compared, fits, subjects, group)]
+        return [_chart(f"{id_}-{metric}", "", metric, series, fits, subjects, group, views)]
+    found = [_chart(f"{id_}-{metric}", "", metric, compared, fits, subjects, group, views)]
     if metric == "latency_s":
-        found.append(_chart(f"{id_}-backends", ", backends of heat", metric, backends, fits, subjects, group))
+        found.append(_chart(f"{id_}-backends", ", backends of heat", metric, backends, fits, subjects, group, views))
     return found
 
 
@@ -86,13 +106,79 @@ def _chart(
     fits: dict[str, Scaling],
     subjects: Sequence[str],
     group: Group,
+    views: Sequence[View],
 ) -> Chart:
     look, axis = LOOKS[metric], series[0].axis
+    samples = samples_of(group, metric)
+
+    def said(one: Series, point: Point) -> str:
+        return point_in_words(one, point, look.factor, look.axis, samples.get((one.subject, point.resolution)))
+
     pairs = [(one, fits.get(one.subject)) for one in series]
-    svg = scaling_chart(id_, metric, pairs, subjects)
+    styles = {one.subject: style_of(one.subject, subjects) for one in series}
+    svg = scaling_chart(id_, metric, pairs, styles, said, views)
+    caption = _caption(what, metric, series, bool(fits), group, len(views) > 1)
+    rows = [
+        (one.subject, f"{p.resolution[0]}×{p.resolution[1]}", f"{p.tokens:.0f}",
+         numbers.value_of(p, look.factor), numbers.interval_of(p, look.factor), str(p.n_rounds),
+         str(samples.get((one.subject, p.resolution)) or "—"))
+        for one in series for p in one.points
+    ]  # fmt: skip
+    if len(rows) > MOST_POINTS:
+        caption += f" Of its {len(rows)} points the first {MOST_POINTS} are listed here; the records have all."
+    header = (
+        axis.subject, axis.heading, "tokens N", f"{look.title.lower()} ({look.axis})", "interval", "rounds", "samples",
+    )  # fmt: skip
+    title = look.title + what
+    text = _describe(title, series, fits, look.factor, look.axis)
+    return Chart(id_, title, svg, caption, text, header, rows[:MOST_POINTS])
+
+
+def most_telling(group: Group) -> Group:
+    """The group with as many subjects as one chart can show: those that are compared first, in their own order."""
+    subjects = list(dict.fromkeys(record.case.subject for record in group.records))
+    if len(subjects) <= MOST_CURVES:
+        return group
+    compared = [name for pair in pairs_of(group) for name in (pair.focus, pair.baseline)]
+    chosen = set(list(dict.fromkeys([*compared, *subjects]))[:MOST_CURVES])
+    return replace(group, records=tuple(record for record in group.records if record.case.subject in chosen))
+
+
+def cost_of(group: Group) -> int:
+    """What drawing a group costs: each chart as much as six curves, and its curves."""
+    curves = min(MOST_CURVES, len({record.case.subject for record in group.records}))
+    charted = OF_OPERATORS if group.kind == "operator" else LOOKS
+    return (6 + curves) * sum(max((len(one.points) for one in group.series(name)), default=0) > 1 for name in charted)
+
+
+def samples_of(group: Group, metric: str) -> dict[tuple[str, tuple[int, int]], int]:
+    """How many raw samples stand behind each point, by subject and size; nothing where a metric has none."""
+    source = "latency_s" if metric == "throughput_images_per_s" else metric
+    found: dict[tuple[str, tuple[int, int]], int] = {}
+    for record in group.records:
+        if record.status == "ok" and source in record.samples:
+            key = (record.case.subject, record.case.resolution)
+            found[key] = found.get(key, 0) + len(record.samples[source].values)
+    return found
+
+
+def point_in_words(series: Series, point: Point, factor: float, unit: str, samples: int | None) -> str:
+    """``vheat-t at 224 px, 196 tokens: 48.1 ms (46.0 to 50.7), 36 samples in 3 rounds``."""
+    interval = numbers.interval_of(point, factor)
+    rounds = f"{point.n_rounds} round{'s' * (point.n_rounds != 1)}"
+    return (
+        f"{series.subject} at {series.axis.words(point.resolution)}, {point.tokens:.0f} tokens: "
+        f"{numbers.value_of(point, factor)} {unit}{f' ({interval})' if interval else ''}, "
+        + (f"{samples} samples in {rounds}" if samples else rounds)
+    )
+
+
+def _caption(what: str, metric: str, series: list[Series], fitted: bool, group: Group, switched: bool) -> str:
+    look, axis = LOOKS[metric], series[0].axis
     against = "resolution" if group.kind == "model" else "the token grid"
-    caption = f"{look.title}{what} in {look.axis} against {against}, both logarithmic; {group.title}."
-    if fits:
+    first = " at first" if switched else ""
+    caption = f"{look.title}{what} in {look.axis} against {against}, both logarithmic{first}; {group.title}."
+    if fitted:
         caption += (
             " Lines: the fitted power of the token count N, exponent and 95 % interval in the legend."
             if group.kind == "model"
@@ -107,14 +193,7 @@ def _chart(
             if group.device == "cpu"
             else " Most bytes alive at once in torch's allocator: weights, input, activations, workspaces."
         )
-    rows = [
-        (one.subject, f"{p.resolution[0]}×{p.resolution[1]}", f"{p.tokens:.0f}",
-         numbers.value_of(p, look.factor), numbers.interval_of(p, look.factor), str(p.n_rounds))
-        for one in series for p in one.points
-    ]  # fmt: skip
-    header = (axis.subject, axis.heading, "tokens N", f"{look.title.lower()} ({look.axis})", "interval", "rounds")
-    title = look.title + what
-    return Chart(id_, title, svg, caption, _describe(title, series, fits, look.factor, look.axis), header, rows)
+    return caption
 
 
 def _describe(title: str, series: list[Series], fits: dict[str, Scaling], factor: float, unit: str) -> str:

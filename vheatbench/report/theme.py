@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from vheatbench.report.svg import SERIES_GROUP, tidied
 
 INK, FAINT, GRID, PAPER = "#010203", "#040506", "#070809", "#fdfefe"
 """Stand-ins that no chart uses otherwise; each becomes a CSS variable, so that dark mode recolours it."""
@@ -91,23 +92,24 @@ def add_legend(figure: Figure, axes: Axes) -> None:
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, columnspacing=1.2, handlelength=2.8)
 
 
-def svg_of(figure: Figure) -> str:
-    """The bare ``<svg>`` element, its stand-in colours replaced by CSS variables, its size by the page's."""
+def svg_of(figure: Figure, names: Sequence[str] = ()) -> str:
+    """The bare ``<svg>`` element, its stand-in colours replaced by CSS variables, its size by the page's.
+
+    Artists whose gid is :func:`series_id` ``(i)`` are marked as those of the series ``names[i]``, which the page can
+    then hide.
+    """
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # the browser draws the text, with fonts that matplotlib does not know of
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = tidied(buffer.getvalue(), names)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
-    # group ids repeat in every chart and nothing refers to them; those of markers and clips are hashes
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("font-family: sans-serif", "font-family: inherit").replace(
-        "font: 10px 'sans-serif'", "font: 10px inherit"
-    )
     # described by the figure's own text; a reader need not step through every tick
-    return svg.replace("<svg", '<svg role="img" aria-hidden="true" focusable="false"', 1)
+    return svg.replace("<svg", '<svg role="img" aria-hidden="true" focusable="false" stroke-linejoin="round"', 1)
+
+
+def series_id(place: int) -> str:
+    """The gid of what is drawn of a series."""
+    return f"{SERIES_GROUP}{place}"

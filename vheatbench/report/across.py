@@ -1,0 +1,230 @@
+"""Several runs side by side: what differs in their environments, curves on shared axes, ratios where they mean it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+from vheatbench.analysis.crossover import ratio_at
+from vheatbench.analysis.findings import common_sizes
+from vheatbench.analysis.fingerprint import differences, facts
+from vheatbench.analysis.groups import Group, groups_of
+from vheatbench.analysis.operator_findings import as_fast, significant
+from vheatbench.analysis.series import Point, Series
+from vheatbench.report import numbers
+from vheatbench.report.charts import LOOKS, View, scaling_chart
+from vheatbench.report.parts import Chart, Section, Table
+from vheatbench.report.section import MOST_CURVES, MOST_POINTS, point_in_words, samples_of
+from vheatbench.report.theme import DASHES, MARKERS, Style, style_of
+from vheatbench.store.read import Run
+
+OVERLAID = ("latency_s", "peak_memory_bytes", "energy_per_image_j")
+"""Metrics that are drawn for several runs on one chart."""
+
+MOST_ENTRIES = 40
+"""Of differing environments, beside those that decide."""
+
+MOST_VARIANTS = 3
+"""Groups of records that are drawn; those with the most curves."""
+
+
+def across_section(runs: Sequence[Run], subjects: Sequence[str], views: Sequence[View]) -> Section:
+    """What several runs have in common and what not.
+
+    Runs whose environments differ in what must match get no ratio, and the section says why.
+    """
+    labels = labels_of(runs)
+    section = Section("across", "Runs side by side")
+    for (i, one), (j, other) in combinations(enumerate(runs), 2):
+        found = keeping_apart(one, other)
+        if found:
+            section.alerts.append(
+                f"{labels[i]} and {labels[j]} are not comparable, so no ratio is given: {'; '.join(found)}."
+            )
+    shared = _shared(runs)
+    for number, members in enumerate(shared[:MOST_VARIANTS]):
+        for metric in OVERLAID:
+            chart = _overlay(f"across-{number}-{metric}", metric, members, labels, subjects, views)
+            if chart is not None:
+                section.charts.append(chart)
+    if len(shared) > MOST_VARIANTS:
+        section.notes.append(f"{MOST_VARIANTS} of {len(shared)} variants that several runs measured are drawn here.")
+    section.tables += [
+        table for table in (_ratios(runs, labels, shared), _environments(runs, labels)) if table is not None
+    ]
+    return section
+
+
+def labels_of(runs: Sequence[Run]) -> list[str]:
+    """A short name for each run, alike for none: the device; where that tells nothing, the run's id."""
+    names = [run.device_name for run in runs]
+    ids = [f"run {run.header.run_id}" for run in runs]
+    if len(set(names)) == 1:
+        labels = ids
+    else:
+        labels = [one if names.count(one) == 1 else f"{one}, {id_}" for one, id_ in zip(names, ids, strict=True)]
+    return [label if labels.count(label) == 1 else f"{label} ({place})" for place, label in enumerate(labels, start=1)]
+
+
+def keeping_apart(one: Run, other: Run) -> list[str]:
+    """What keeps two runs from being compared, in words; empty where their timings may be divided."""
+    devices = [sorted({record.case.device for record in run.records}) for run in (one, other)]
+    shared = [device for device in devices[0] if device in devices[1]]
+    if not shared:
+        return [f"device: {', '.join(devices[0])} / {', '.join(devices[1])}"]
+    environments = one.header.environment, other.header.environment
+    return list(dict.fromkeys(text for device in shared for text in differences(*environments, device)))
+
+
+def _shared(runs: Sequence[Run]) -> list[list[tuple[int, Group]]]:
+    """Groups of one variant that at least two runs have, each with its run's place; most curves first."""
+    found: dict[tuple[str, str], list[tuple[int, Group]]] = {}
+    for place, run in enumerate(runs):
+        for group in groups_of(run.records):
+            found.setdefault((group.kind, group.variant), []).append((place, group))
+    several = [members for members in found.values() if len({place for place, _ in members}) > 1]
+    return sorted(several, key=lambda members: -sum(len(group.series("latency_s")) for _, group in members))
+
+
+def _overlay(
+    id_: str,
+    metric: str,
+    members: list[tuple[int, Group]],
+    labels: Sequence[str],
+    subjects: Sequence[str],
+    views: Sequence[View],
+) -> Chart | None:
+    look = LOOKS[metric]
+    curves: list[Series] = []
+    styles: dict[str, Style] = {}
+    samples: dict[tuple[str, tuple[int, int]], int] = {}
+    for place, group in members:
+        counts = samples_of(group, metric)
+        for one in group.series(metric):
+            name = f"{one.subject} · {labels[place]}"
+            curves.append(replace(one, subject=name))
+            styles[name] = _style(one.subject, subjects, place)
+            samples |= {(name, size): count for (subject, size), count in counts.items() if subject == one.subject}
+    drawn = [one for one in curves if one.points][:MOST_CURVES]
+    if not views or len(drawn) < 2 or max(len(one.points) for one in drawn) < 2:
+        return None
+
+    def said(one: Series, point: Point) -> str:
+        return point_in_words(one, point, look.factor, look.axis, samples.get((one.subject, point.resolution)))
+
+    svg = scaling_chart(id_, metric, [(one, None) for one in drawn], styles, said, views)
+    axis = drawn[0].axis
+    caption = (
+        f"{look.title} in {look.axis} of {len({place for place, _ in members})} runs; {members[0][1].title}. Colour: "
+        f"the {axis.subject}. Line: the run."
+    )
+    if len(drawn) < len(curves):
+        caption += f" {len(drawn)} of {len(curves)} curves are drawn."
+    rows = [
+        (one.subject, axis.words(p.resolution), numbers.value_of(p, look.factor), numbers.interval_of(p, look.factor))
+        for one in drawn
+        for p in one.points
+    ]
+    text = f"{look.title} of the runs: " + "; ".join(
+        f"{one.subject} goes from {numbers.value_of(one.points[0], look.factor)} to "
+        f"{numbers.value_of(one.points[-1], look.factor)} {look.axis}"
+        for one in drawn
+    )
+    header = (f"{axis.subject}, run", axis.heading, f"{look.title.lower()} ({look.axis})", "interval")
+    return Chart(id_, f"{look.title}, runs side by side", svg, caption, f"{text}.", header, rows[:MOST_POINTS])
+
+
+def _style(subject: str, subjects: Sequence[str], place: int) -> Style:
+    own = style_of(subject, subjects)
+    marker = MARKERS[(MARKERS.index(own.marker) + place) % len(MARKERS)]
+    return Style(own.colour, marker, DASHES[place % len(DASHES)], place % 2 == 1)
+
+
+def _ratios(runs: Sequence[Run], labels: Sequence[str], shared: list[list[tuple[int, Group]]]) -> Table | None:
+    """The first run over every other that it may be compared with, at the largest common size of each subject."""
+    rows: list[tuple[str, ...]] = []
+    for members in shared:
+        base = [group for place, group in members if place == 0]
+        for place, group in members:
+            if place == 0 or not base or keeping_apart(runs[0], runs[place]):
+                continue
+            for own in base:
+                if own.device == group.device:
+                    rows += _ratio_rows(own, group, labels[place])
+    if not rows:
+        return None
+    caption = (
+        f"Against {labels[0]}, at the largest size of both, with the most cautious interval. The runs were not "
+        "measured in turns, so a small difference may be the machine's mood: vheatbench ab decides."
+    )
+    header = ("run", "subject", "variant", "size", "times as fast", "times the peak memory")
+    return Table("across-ratios", "Run against run", caption, header, rows)
+
+
+def _ratio_rows(base: Group, other: Group, label: str) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    memory = [{one.subject: one for one in group.series("peak_memory_bytes")} for group in (base, other)]
+    others = {one.subject: one for one in other.series("latency_s")}
+    for own in base.series("latency_s"):
+        its = others.get(own.subject)
+        common = common_sizes(own, its) if its is not None else []
+        if its is None or not common:
+            continue
+        size = common[-1]
+        kept = "—"
+        if all(own.subject in found for found in memory):
+            a, b = (found[own.subject] for found in memory)
+            if size in common_sizes(a, b):
+                kept = f"{significant(ratio_at(b, a, size).value)}×"
+        speed = as_fast(ratio_at(own, its, size))
+        rows.append((label, own.subject, base.title, own.axis.words(size), speed, kept))
+    return rows
+
+
+def _environments(runs: Sequence[Run], labels: Sequence[str]) -> Table | None:
+    """Entries that differ: those that must match first, and marked."""
+    environments = [run.header.environment for run in runs]
+    device = "cuda" if any(record.case.device == "cuda" for run in runs for record in run.records) else "cpu"
+    decisive = [{name: _said(value) for name, value in facts(one, device).items()} for one in environments]
+    rows = [(name, "yes", *(one.get(name, "—") for one in decisive)) for name in decisive[0]]
+    rows = [row for row in rows if len(set(row[2:])) > 1]
+    marked = len(rows)
+    seen = {row[2:] for row in rows}
+    flat = [dict(environment_rows(one)) for one in environments]
+    for name in dict.fromkeys(name for one in flat for name in one):
+        values = tuple(one.get(name, "—") for one in flat)
+        if len(set(values)) > 1 and values not in seen and not name.startswith("volatile."):
+            seen.add(values)
+            rows.append((name, "no", *values))
+    if not rows:
+        return None
+    more = len(rows) - marked - MOST_ENTRIES
+    caption = "Entries that differ between the runs. Marked: what must match for timings to be compared."
+    if more > 0:
+        caption += f" {more} more that need not match are left out."
+    header = ("entry", "must match", *labels)
+    shown = rows[: marked + MOST_ENTRIES]
+    return Table("across-environment", "What differs", caption, header, shown, words=True, marked=marked)
+
+
+def environment_rows(environment: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Everything an environment says, one entry a row, names joined by points."""
+    rows: list[tuple[str, str]] = []
+    for key, value in environment.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            rows += environment_rows(value, f"{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for i, item in enumerate(value):
+                rows += environment_rows(item, f"{name}.{i}.")
+        elif value not in (None, [], ""):
+            rows.append((name, str(value)))
+    return rows
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,88 @@
+"""Runs as LaTeX: a booktabs table per group, numbers with the digits that their intervals allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vheatbench.analysis.groups import Group, groups_of
+from vheatbench.analysis.series import Point, Series
+from vheatbench.report import numbers
+from vheatbench.report.charts import LOOKS
+from vheatbench.store.read import Run
+
+COLUMNS = ("latency_s", "throughput_images_per_s", "peak_memory_bytes", "macs", "energy_per_image_j")
+
+_ESCAPED = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "×": r"$\times$", "±": r"$\pm$", "−": r"$-$",
+    "\u202f": r"\,", "·": r"$\cdot$",
+}  # fmt: skip
+
+
+def latex_of(runs: Sequence[Run]) -> str:
+    """One ``table`` per group of records of each run, to be used with ``\\usepackage{booktabs}``.
+
+    Every cell is ``value ± uncertainty``, the uncertainty being the longer side of the interval; deterministic numbers
+    stand alone.
+    """
+    tables = [_table(run, group, number) for run in runs for number, group in enumerate(groups_of(run.records))]
+    head = "% Made by vheatbench. Needs \\usepackage{booktabs}; \\usepackage[T1]{fontenc} for quotation marks.\n"
+    return head + "\n".join(tables)
+
+
+def escaped(text: str) -> str:
+    """Text from outside as LaTeX that shows it: one line, no command of its own."""
+    return "".join(_ESCAPED.get(character, character if character.isprintable() else " ") for character in text)
+
+
+def _table(run: Run, group: Group, number: int) -> str:
+    series = {metric: {one.subject: one for one in group.series(metric)} for metric in _columns(group)}
+    axis = next(iter(series["latency_s"].values())).axis if series.get("latency_s") else None
+    if axis is None:
+        return f"% {escaped(group.title)}: nothing was measured\n"
+    heads = [axis.subject, axis.heading, *(f"{LOOKS[metric].title} ({LOOKS[metric].axis})" for metric in series)]
+    subjects = list(dict.fromkeys(subject for found in series.values() for subject in found))
+    rows = []
+    for subject in subjects:
+        sizes = {p.resolution: None for found in series.values() if subject in found for p in found[subject].points}
+        for size in sorted(sizes, key=lambda size: (size[0] * size[1], size)):
+            cells = [_cell(found.get(subject), size, LOOKS[metric].factor) for metric, found in series.items()]
+            name = f"{size[0]}" if size[0] == size[1] else f"{size[0]}×{size[1]}"
+            rows.append(f"{' & '.join([escaped(subject), escaped(name), *cells])} \\\\")
+        rows.append("\\midrule")
+    body = "\n".join(rows[:-1])
+    caption = (
+        f"{escaped(run.header.suite)} on {escaped(run.device_name)}, {escaped(group.title)}; "
+        f"{escaped(run.header.created)}, run {escaped(run.header.run_id)}. $\\pm$: the longer side of the interval of "
+        "the median. Random weights."
+    )
+    return (
+        f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{_label(run)}-{number}}}\n"
+        f"\\begin{{tabular}}{{lr{'r' * len(series)}}}\n\\toprule\n{' & '.join(escaped(head) for head in heads)} \\\\\n"
+        f"\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
+    )
+
+
+def _columns(group: Group) -> list[str]:
+    """Metrics that the group has; images per second are a model's."""
+    wanted = [name for name in COLUMNS if group.kind == "model" or name != "throughput_images_per_s"]
+    return [name for name in wanted if any(one.points for one in group.series(name))]
+
+
+def _cell(series: Series | None, size: tuple[int, int], factor: float) -> str:
+    point = next((p for p in series.points if p.resolution == size), None) if series is not None else None
+    return "--" if point is None else _number(point, factor)
+
+
+def _number(point: Point, factor: float) -> str:
+    low = point.low * factor if point.low is not None else None
+    high = point.high * factor if point.high is not None else None
+    value, uncertainty = numbers.uncertain(point.value * factor, low, high)
+    if not uncertainty:
+        return value.replace("\u202f", r"\,")
+    return f"${value} \\pm {uncertainty}$"
+
+
+def _label(run: Run) -> str:
+    return "".join(character for character in run.header.run_id if character.isascii() and character.isalnum())

@@ -1,0 +1,132 @@
+"""What a run says in a few sentences: the start of the page, of a summary in Markdown, of a pull request's comment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vheatbench.analysis.crossover import Crossover, Ratio, ratio_at
+from vheatbench.analysis.findings import common_sizes, crossings, failure_findings, scaling_of
+from vheatbench.analysis.groups import Group, Pair, pairs_of
+from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, significant
+from vheatbench.analysis.outcomes import Outcome
+from vheatbench.analysis.scaling import PowerFit
+from vheatbench.analysis.series import Series
+
+MOST_BASELINES = 3
+"""In one sentence; the findings have all."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One sentence and the id of the chart or table that shows it."""
+
+    text: str
+    anchor: str
+
+
+def story_of(groups: Sequence[tuple[Group, str]], outcomes: Sequence[Outcome], records: str) -> list[Told]:
+    """Three or four sentences that the numbers support.
+
+    Speed and memory at the largest common size with their intervals, crossovers, exponents: of the group that most
+    subjects were measured in. Then what is missing or noisy in the whole run.
+
+    Args:
+        groups: each with the id of its section on the page.
+        outcomes: one per case of the run.
+        records: id of the table of records.
+    """
+    told: list[Told] = []
+    if groups:
+        group, id_ = max(groups, key=lambda pair: len({record.case.subject for record in pair[0].records}))
+        scope = f" ({group.title})" if len(groups) > 1 else ""
+        sentences = (_speed(group, id_), _crossovers(group, id_), _exponents(group, id_))
+        told = [Told(f"{one.text}{scope}.", one.anchor) for one in sentences if one is not None]
+    return [*told, Told(_health(outcomes), records)]
+
+
+def _pairs(group: Group) -> list[Pair]:
+    """The pairs of the first subject in question."""
+    pairs = baseline_pairs(group) if group.kind == "operator" else pairs_of(group)
+    return [pair for pair in pairs if pair.focus == pairs[0].focus][:MOST_BASELINES]
+
+
+def _sides(group: Group, pair: Pair, metric: str) -> tuple[Series, Series] | None:
+    found = {one.subject: one for one in group.series(metric)}
+    if pair.focus not in found or pair.baseline not in found:
+        return None
+    return found[pair.focus], found[pair.baseline]
+
+
+def _largest(group: Group, pair: Pair, metric: str, inverse: bool = False) -> tuple[str, Ratio] | None:
+    """The ratio at the largest common size, and the size in words."""
+    sides = _sides(group, pair, metric)
+    common = common_sizes(*sides) if sides is not None else []
+    if sides is None or not common:
+        return None
+    a, b = sides[::-1] if inverse else sides
+    return a.axis.words(common[-1]), ratio_at(a, b, common[-1])
+
+
+def _speed(group: Group, id_: str) -> Told | None:
+    """How many times as fast, with how much memory."""
+    metric = "latency_s" if group.kind == "operator" else "throughput_images_per_s"
+    at: dict[str, list[str]] = {}
+    focus = ""
+    for pair in _pairs(group):
+        speed = _largest(group, pair, metric, inverse=metric == "latency_s")
+        if speed is None:
+            continue
+        focus, size = pair.focus, speed[0]
+        memory = _largest(group, pair, "peak_memory_bytes")
+        beside = f", with {_plainly(memory[1])} its peak memory" if memory is not None and memory[0] == size else ""
+        at.setdefault(size, []).append(f"{as_fast(speed[1])} as fast as {pair.baseline}{beside}")
+    if not at:
+        return None
+    text = ". ".join(f"At {size} {focus} is {'; '.join(words)}" for size, words in at.items())
+    return Told(text, f"{id_}-{metric}")
+
+
+def _plainly(ratio: Ratio) -> str:
+    interval = f" ({significant(ratio.low)} to {significant(ratio.high)})" if ratio.low and ratio.high else ""
+    return f"{significant(ratio.value)}×{interval}"
+
+
+def _crossovers(group: Group, id_: str) -> Told | None:
+    metric = "latency_s" if group.kind == "operator" else "throughput_images_per_s"
+    alike: dict[str, list[Crossover]] = {}
+    for found in crossings(group, metric, _pairs(group)):
+        alike.setdefault(found.told_of("others"), []).append(found)
+    if not alike:
+        return None
+    sentences = [same[0].told_of(_listed([one.b for one in same])) for same in alike.values()]
+    return Told("; ".join(sentences), f"{id_}-{metric}")
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _exponents(group: Group, id_: str) -> Told | None:
+    pairs = _pairs(group)
+    named = dict.fromkeys(name for pair in pairs for name in (pair.focus, pair.baseline))
+    words: list[str] = []
+    spans: dict[str, None] = {}
+    for series, scaling in scaling_of(group, "latency_s"):
+        fit = scaling.power
+        if isinstance(fit, PowerFit) and fit.low is not None and fit.high is not None and series.subject in named:
+            words.append(f"N^{fit.exponent:.2f} ({fit.low:.2f} to {fit.high:.2f}) for {series.subject}")
+            spans[f"{fit.range[0]:.0f} to {fit.range[1]:.0f} tokens N"] = None
+    if not words:
+        return None
+    return Told(f"From {' or '.join(spans)} latency grows as {_listed(words)}", f"{id_}-latency_s")
+
+
+def _health(outcomes: Sequence[Outcome]) -> str:
+    """What did not fit, failed, was skipped or noisy; or that nothing was."""
+    problems = [finding.text for finding in failure_findings(outcomes)]
+    if problems:
+        return " ".join(problems)
+    if len(outcomes) == 1:
+        return "The only case was measured and not flagged as noisy."
+    return f"All {len(outcomes)} cases were measured; none failed, none was flagged as noisy."
