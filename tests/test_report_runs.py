@@ -49,6 +49,19 @@ def test_the_story_has_speed_memory_crossover_exponents_and_what_is_missing():
     assert health.anchor == "records"
 
 
+def test_a_warning_of_most_cases_of_a_subject_stands_in_the_story():
+    cases = [("vheat-t", 224), ("vheat-t", 448), ("swin-t", 224), ("swin-t", 448)]
+    records = [record(name, size, 0.1 * size / 224, warnings=["its products are <fast>."] * (name == "vheat-t"))
+               for name, size in cases]  # fmt: skip
+    records[2].warnings.append("only once")
+    run = run_of(records)
+    groups = [(group, "g0") for group in groups_of(run.records)]
+    *_, caveat, _health = story_of(groups, outcomes_of(run.records), "r0-records", "r0-warnings")
+    assert (caveat.text, caveat.anchor) == ("Of vheat-t: its products are <fast>.", "r0-warnings")
+    assert "Of vheat-t: its products are &lt;fast&gt;." in render([run])
+    assert not any("once" in one.text for one in told(run))
+
+
 def test_the_story_says_when_all_went_well_and_when_nothing_can_be_compared():
     (alone,) = told(run_of([record("vheat-t", 224, 0.1)]))
     assert alone.text == "The only case was measured and not flagged as noisy."

@@ -259,8 +259,9 @@ def _story(
 ) -> list[Told]:
     """Its links lead to charts that are there. What matters most of the analyses stands before what is missing."""
     pairs = [(most_telling(group), section.id) for group, section in zip(groups, sections, strict=True)]
-    told = story_of(pairs, outcomes, records)
+    warnings = records.replace("-records", "-warnings")
+    told = story_of(pairs, outcomes, records, warnings)
     seen = [Told(one.text, anchor) for section in analyses for one, anchor in section.findings if one.important]
     told[-1:-1] = seen[:MOST_SEEN]
-    there = {records} | {chart.id for section in (*sections, *analyses) for chart in section.charts}
+    there = {records, warnings} | {chart.id for section in (*sections, *analyses) for chart in section.charts}
     return [one if one.anchor in there else replace(one, anchor="") for one in told]

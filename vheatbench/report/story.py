@@ -25,7 +25,9 @@ class Told:
     anchor: str
 
 
-def story_of(groups: Sequence[tuple[Group, str]], outcomes: Sequence[Outcome], records: str) -> list[Told]:
+def story_of(
+    groups: Sequence[tuple[Group, str]], outcomes: Sequence[Outcome], records: str, warnings: str = ""
+) -> list[Told]:
     """Three or four sentences that the numbers support.
 
     Speed and memory at the largest common size with their intervals, crossovers, exponents: of the group that most
@@ -35,6 +37,7 @@ def story_of(groups: Sequence[tuple[Group, str]], outcomes: Sequence[Outcome], r
         groups: each with the id of its section on the page.
         outcomes: one per case of the run.
         records: id of the table of records.
+        warnings: id of the list of warnings.
     """
     told: list[Told] = []
     if groups:
@@ -42,7 +45,8 @@ def story_of(groups: Sequence[tuple[Group, str]], outcomes: Sequence[Outcome], r
         scope = f" ({group.title})" if len(groups) > 1 else ""
         sentences = (_speed(group, id_), _crossovers(group, id_), _exponents(group, id_))
         told = [Told(f"{one.text}{scope}.", one.anchor) for one in sentences if one is not None]
-    return [*told, Told(_health(outcomes), records)]
+    caveat = _caveat(outcomes)
+    return [*told, *([Told(caveat, warnings)] if caveat else []), Told(_health(outcomes), records)]
 
 
 def _pairs(group: Group) -> list[Pair]:
@@ -120,6 +124,17 @@ def _exponents(group: Group, id_: str) -> Told | None:
     if not words:
         return None
     return Told(f"From {' or '.join(spans)} latency grows as {_listed(words)}", f"{id_}-latency_s")
+
+
+def _caveat(outcomes: Sequence[Outcome]) -> str:
+    """The warning that most cases of one subject share: it is about the subject, so about every ratio above."""
+    cases: dict[tuple[str, str], int] = {}
+    for outcome in outcomes:
+        for text in outcome.warnings:
+            cases[outcome.case.subject, text] = cases.get((outcome.case.subject, text), 0) + 1
+    (subject, text), count = max(cases.items(), key=lambda item: item[1], default=(("", ""), 0))
+    of = sum(outcome.case.subject == subject for outcome in outcomes)
+    return f"Of {subject}: {text.rstrip('.')}." if count > 1 and 2 * count > of else ""
 
 
 def _health(outcomes: Sequence[Outcome]) -> str:
