@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All evidence from a GPU in under 10 minutes: correctness on the device (models and Triton kernels), the published
-# table, resolution scaling, the heat operator beside attention, and ours against the official formulation.
+# table, resolution scaling, the heat operator beside attention, ours against the official formulation, and the time
+# that effective receptive fields take.
 # Writes run files, the environment and the report into one folder, to be committed.
 #
 #   scripts/gpu_evidence.sh [--device cuda|cpu] [--out results/h200]
@@ -47,6 +48,11 @@ if [ "$device" = cuda ]; then
   step official formulation, eager and compiled
   measure --suite deploy --model vheat-t,vheat-t-official,vheat-b,vheat-b-official --resolution 224,768 \
     --mode infer --dtype bfloat16 --rounds 1 --timeout 120
+  step small batches and CUDA graphs
+  measure --suite deploy --model vheat-t,vheat-t-official --resolution 224 --batch 1 --mode infer --dtype bfloat16 \
+    --compile false,true,cudagraphs --rounds 1 --timeout 120
+  step effective receptive field
+  "$python" -m vheatbench erf --model vheat-t --compare swin-t,deit-s --resolution 224,512 --device cuda --results "$out"
 else
   step published table, tiny
   measure --suite paper-table --model test_vheat
@@ -56,6 +62,8 @@ else
   measure --suite operator-scaling --model op/heat,op/attention --ceilings --grid 7,14 --part core --mode infer
   step official formulation, tiny
   measure --suite deploy --model test_vheat,test_vheat_official --resolution 64 --mode infer --compile false --rounds 1
+  step effective receptive field, tiny
+  "$python" -m vheatbench erf --model test_vheat --resolution 64 --max-images 10 --device cpu --results "$out"
 fi
 
 step report

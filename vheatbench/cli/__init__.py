@@ -7,7 +7,7 @@ import sys
 import typer
 
 from vheatbench import __version__
-from vheatbench.cli import env, merge, models, profile, report, run, show, suites
+from vheatbench.cli import ab, compare, env, erf, export, heat, merge, models, profile, report, run, show, suites, track
 from vheatbench.cli.exits import FAILED
 from vheatbench.cli.output import forget_stdout, prepare_streams
 from vheatbench.errors import StoreError, UserError
@@ -21,13 +21,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("ab")(ab.ab)
 app.command("profile")(profile.profile)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("suites")(suites.suites)
 app.command("models")(models.models)
 app.command("env")(env.env)
 app.command("merge")(merge.merge)
+app.command("erf")(erf.erf)
+app.add_typer(heat.app, name="heat")
+app.add_typer(track.app, name="track")
+app.command("export")(export.export)
 
 
 def _print_version(wanted: bool) -> None:

@@ -38,7 +38,7 @@ def profile(
     depth: int = typer.Option(2, min=1, help="Levels of module names to tell apart; indices are no level."),
     steps: int = typer.Option(5, min=1, max=1000, help="Profiled steps; medians are shown."),
     out: Path | None = typer.Option(
-        None, help="The Chrome trace, gzipped if it ends in .gz.  [default: reports/profile-....json.gz]"
+        None, help="The Chrome trace, gzipped if it ends in .gz; default reports/profile-....json.gz."
     ),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:

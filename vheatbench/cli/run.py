@@ -215,6 +215,11 @@ def _resume(name: str, out: Path, device: str, devices: str | None, quiet: bool)
             f"{writer.path} is one side of a comparison: continue it with `vheatbench ab --resume {pairing['id']}`"
         )
     plan = writer.header.plan
+    if not all(case.timed for case in plan):
+        raise UserError(
+            f"{writer.path} is an analysis, which cannot be resumed: `vheatbench report` shows what it holds; "
+            f"to have it whole, start it again: {writer.header.command}"
+        )
     kind = plan[0].device if plan else "cpu"
     wanted, option = (device_kind(device)[0], "--device") if devices is None else ("cuda", "--devices")
     if wanted not in ("auto", kind):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from vheatbench.store.read import Run
 
 
 def show(
@@ -27,6 +31,16 @@ def show(
         records = [record.model_dump(mode="json") for record in found.records]
         print_json({"header": found.header.model_dump(mode="json"), "records": records, "problems": found.problems})
         return
-    from vheatbench.cli.table import print_run
+    _print(found)
 
-    print_run(found)
+
+def _print(run: Run) -> None:
+    """The table of what the run is: an analysis has one of its own."""
+    modes = {record.case.mode for record in run.records}
+    if "erf" in modes:
+        from vheatbench.cli.erf import print_fields as print_table
+    elif "heat" in modes:
+        from vheatbench.cli.heat_table import print_heat as print_table
+    else:
+        from vheatbench.cli.table import print_run as print_table
+    print_table(run)

@@ -1,0 +1,274 @@
+"""``vheatbench erf``: effective receptive fields, numbers and figures."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import typer
+
+from vheatbench.cli import exits
+from vheatbench.cli.parse import comma_list, device_kind
+from vheatbench.errors import UserError
+
+if TYPE_CHECKING:
+    from vheatbench.pictures.erf_plan import ErfSettings
+    from vheatbench.pictures.erf_run import ErfProgress
+    from vheatbench.store.read import Run
+    from vheatbench.store.schema import Metric, Record
+
+
+def erf(
+    model: str = typer.Option("vheat-t", help="An alias, a timm name or package.module:name."),
+    compare: str | None = typer.Option(None, help="Further models, by commas: the same images for all."),
+    weights: list[str] = typer.Option(
+        [], help="FILE (for --model), MODEL=FILE, or 'random'. May be given several times; default random."
+    ),
+    images: str | None = typer.Option(
+        None, help="A folder or file; 'noise' (white), 'noise:1/f'; default: 10 photographs shipped here."
+    ),
+    resolution: str = typer.Option("224", help="By commas: 224,512 or 480x640 (height x width)."),
+    layer: str = typer.Option("last", help="By commas: last, all, an index, a module such as stages.2.blocks.3."),
+    protocol: str = typer.Option("centre", help="centre, or replknet for exactly RepLKNet's rule."),
+    conduction: str | None = typer.Option(
+        None, help="Of vHeat, by commas: learned, none (k = 0), a constant k such as 5; default learned."
+    ),
+    dtype: str = typer.Option("float32", help="float32, tf32, bfloat16 or float16; the last two by autocast."),
+    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    target: float = typer.Option(0.05, min=0, help="Relative standard error at which there are enough images."),
+    max_images: int = typer.Option(50, min=1, max=100_000, help="Images at most."),
+    batch: int = typer.Option(5, min=1, help="Images at once; at least two such batches are taken."),
+    seed: int = typer.Option(0, min=0, help="Of views, noise and the choice from a folder."),
+    trust_pickle: bool = typer.Option(False, "--trust-pickle", help="Run the code that a checkpoint may contain."),
+    out: Path | None = typer.Option(None, help="Folder for figures; default reports/erf-RUN."),
+    results: Path = typer.Option(Path("results"), help="Folder for the run's file and its maps."),
+    json_: bool = typer.Option(False, "--json", help="Print the records as JSON on stdout."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """Where a layer's centre looks: effective receptive fields of one or several models, with intervals."""
+    _prepare_libraries()
+    # models and libraries print what they like; stdout is for the table
+    with contextlib.redirect_stdout(sys.stderr):
+        settings = _settings(
+            models=list(dict.fromkeys([model, *(comma_list(compare) or [])])),
+            weights=weights,
+            images=images,
+            resolution=resolution,
+            layers=comma_list(layer) or [],
+            protocol=protocol,
+            conduction=comma_list(conduction) or ["learned"],
+            dtype=dtype,
+            device=device,
+            numbers={"target": target, "max_images": max_images, "batch": batch, "seed": seed},
+            trust_pickle=trust_pickle,
+        )
+        path, interrupted = _measure(settings, results, quiet)
+        from vheatbench.store.read import read_run
+
+        run = read_run(path)
+        figures = _figures(run, out)
+    if json_:
+        from vheatbench.cli.output import print_json
+
+        records = [record.model_dump(mode="json") for record in run.records]
+        print_json({"path": str(path), "figures": [str(figure) for figure in figures], "records": records})
+    else:
+        print_fields(run)
+    _say_files(path, figures)
+    if interrupted:
+        print("interrupted: what was measured is kept", file=sys.stderr)
+        raise typer.Exit(exits.INTERRUPTED)
+    from vheatbench.cli.run import exit_code
+
+    raise typer.Exit(exit_code(run.records))
+
+
+def _prepare_libraries() -> None:
+    """What must be in the environment before torch is imported."""
+    import os
+
+    from vheatbench.run.process import calm_threads
+
+    os.environ.update(calm_threads())
+
+
+def _settings(
+    *,
+    models: list[str],
+    resolution: str,
+    layers: list[str],
+    weights: list[str],
+    conduction: list[str],
+    images: str | None,
+    protocol: str,
+    dtype: str,
+    device: str,
+    numbers: dict[str, Any],
+    trust_pickle: bool,
+) -> ErfSettings:
+    from vheatbench.case import DType, kind_of
+    from vheatbench.suites import parse_resolution
+
+    for option, value, allowed in (("dtype", dtype, get_args(DType)), ("protocol", protocol, ("centre", "replknet"))):
+        if value not in allowed:
+            raise UserError(f"--{option} {value!r} is not allowed; allowed: {', '.join(allowed)}")
+    for name in models:
+        if kind_of(name) != "model":
+            raise UserError(f"{name!r} is no model: 'vheatbench models' lists those that there are")
+    try:
+        sizes = tuple(dict.fromkeys(parse_resolution(text) for text in comma_list(resolution) or []))
+    except ValueError as error:
+        raise UserError(f"--resolution: {error}") from None
+    kind, index = device_kind(device)
+    if index is not None:
+        raise UserError(f"--device {device}: the first visible GPU is used; choose it by CUDA_VISIBLE_DEVICES")
+    if kind != "cpu":
+        import torch
+
+        there = torch.cuda.is_available()
+        if kind == "cuda" and not there:
+            raise UserError("CUDA was asked for, but torch sees no CUDA device")
+        kind = "cuda" if there else "cpu"
+    if dtype == "tf32" and kind == "cpu":
+        raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
+    from vheatbench.pictures.erf_plan import ErfSettings
+
+    return ErfSettings(
+        models=tuple(models),
+        resolutions=sizes,
+        layers=tuple(layers),
+        weights=tuple(weights),
+        trust_pickle=trust_pickle,
+        conduction=tuple(conduction),
+        images=images,
+        protocol=protocol,  # type: ignore[arg-type]
+        dtype=dtype,  # type: ignore[arg-type]
+        device=kind,  # type: ignore[arg-type]
+        **numbers,
+    )
+
+
+def _measure(settings: ErfSettings, results: Path, quiet: bool) -> tuple[Path, bool]:
+    from vheatbench.cli.erf_progress import make_progress
+    from vheatbench.pictures.erf_plan import make_plan
+    from vheatbench.pictures.erf_run import measure_plan
+    from vheatbench.pictures.images import open_images
+
+    images = open_images(settings.images, settings.max_images, settings.seed)
+    plan = make_plan(settings, images)
+    for note in plan.notes:
+        print(f"! {note}", file=sys.stderr)
+    progress: ErfProgress
+    try:
+        with make_progress(len(plan.jobs), settings.target, quiet) as progress:
+            return measure_plan(plan, settings, images, results, shlex.join(["vheatbench", *sys.argv[1:]]), progress)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was measured yet", file=sys.stderr)
+        raise typer.Exit(exits.INTERRUPTED) from None
+
+
+def _figures(run: Run, out: Path | None) -> list[Path]:
+    """The figures of what was measured; they can be drawn again, so no failure here loses a number."""
+    from vheatbench.pictures.erf_figures import save_erf_figures
+    from vheatbench.pictures.erf_result import results_of
+
+    found, problems = results_of(run)
+    for problem in problems:
+        print(f"! {problem}", file=sys.stderr)
+    if not found:
+        return []
+    folder = out if out is not None else Path("reports", f"erf-{run.header.run_id}")
+    try:
+        return save_erf_figures(found, folder)
+    except (UserError, OSError) as error:
+        print(f"! --out {folder}: no figures: {error}; the numbers are kept", file=sys.stderr)
+        return []
+
+
+COLUMNS = (
+    ("erf_a50", "A50", 1.0),
+    ("erf_a99", "A99", 1.0),
+    ("erf_radius_px", "radius px", 1.0),
+    ("erf_radius_share", "radius share", 1.0),
+    ("erf_entropy_area", "entropy area", 1.0),
+    ("erf_rect50", "r50", 1.0),
+)
+"""Metric, heading, factor from the metric's unit."""
+
+
+def print_fields(run: Run) -> None:
+    """One line per receptive field on stdout, and below it, on stderr, every warning."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=f"Effective receptive fields on {run.device_name}, {run.header.created}",
+        title_justify="left",
+        caption="A50, A99, entropy area, r50: shares of the pixels; axes: deviations; ± half the 95 % interval",
+        caption_justify="left",
+    )
+    for heading in ("model", "size", "layer", "weights", "n", *(c[1] for c in COLUMNS), "axes px", "notes"):
+        words = heading in ("model", "layer", "weights", "notes")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "notes")
+    for record in run.records:
+        cells = [record.case.subject, record.case.size, str(record.case.analysis["layer"]), _weights(record)]
+        cells.append(str(record.conditions.get("n_images", "")))
+        cells += [_cell(record.metrics.get(name), factor) for name, _, factor in COLUMNS]
+        table.add_row(*(escape(cell) for cell in [*cells, _axes(record), _notes(record)]))
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    for problem in run.problems:
+        print(f"! {problem}", file=sys.stderr)
+    for text, labels in _warnings(run).items():
+        more = f" (and {len(labels) - 1} more)" if len(labels) > 1 else ""
+        print(f"! {labels[0]}{more}: {text}", file=sys.stderr)
+
+
+def _warnings(run: Run) -> dict[str, list[str]]:
+    """Every warning once, with the cases that have it."""
+    found: dict[str, list[str]] = {}
+    for record in run.records:
+        for text in record.warnings:
+            label = f"{record.case.subject} {record.case.size} {record.case.analysis['layer']}"
+            found.setdefault(text, []).append(label)
+    return found
+
+
+def _weights(record: Record) -> str:
+    conduction = record.case.analysis.get("conduction")
+    k = {None: "", "none": ", k = 0"}.get(conduction, f", k = {conduction}")
+    return f"{record.case.analysis['weights']}{k}"
+
+
+def _cell(metric: Metric | None, factor: float) -> str:
+    if metric is None:
+        return "—"
+    if metric.value is None:
+        return "none"
+    text = f"{metric.value * factor:.3g}"
+    if metric.low is None or metric.high is None or not metric.value:
+        return text
+    return f"{text} ±{(metric.high - metric.low) / 2 / abs(metric.value):.0%}"
+
+
+def _axes(record: Record) -> str:
+    axes = [record.metrics.get(name) for name in ("erf_major_px", "erf_minor_px")]
+    values = [metric.value for metric in axes if metric is not None and metric.value is not None]
+    return " × ".join(f"{value:.3g}" for value in values) or "—"
+
+
+def _notes(record: Record) -> str:
+    if record.status != "ok":
+        return f"{record.status}: {record.reason}"
+    count = len(record.warnings)
+    return f"{count} warning{'s' * (count > 1)}" if count else ""
+
+
+def _say_files(path: Path, figures: list[Path]) -> None:
+    print(path, file=sys.stderr)
+    for figure in figures:
+        print(figure, file=sys.stderr)
+    print(f"report: vheatbench report {shlex.quote(str(path))}", file=sys.stderr)

@@ -1,0 +1,123 @@
+"""Measured effective receptive fields, as figures and reports take them from a run. Imports no torch."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vheatbench.errors import UserError
+from vheatbench.store.attachments import read_attachment
+from vheatbench.store.read import Run
+from vheatbench.store.schema import Record
+
+Map = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ErfResult:
+    """One effective receptive field: of one layer of one model at one size, with its map."""
+
+    record: Record
+    """Metrics with their intervals, conditions, warnings; its status is ``ok``."""
+    subject: str
+    """As the user named it, e.g. ``vheat-t``."""
+    resolution: tuple[int, int]
+    """Height and width of the input in pixels."""
+    layer: str
+    """Such as ``stages.3`` or ``blocks.11``."""
+    depth: int
+    """Position of the layer among those measured of this model, from 0."""
+    stride: tuple[int, int]
+    """Pixels from a cell of the layer to the next, down and across."""
+    weights: str
+    """``random``, or the file's name and the first 12 digits of its SHA-256."""
+    conduction: str
+    """Of a model with heat conduction: ``learned``, ``none`` (k = 0) or the constant k as text; else empty."""
+    protocol: str
+    """``centre`` (default) or ``replknet``."""
+    n_images: int
+    images: str
+    """Which images, in words."""
+    centre: tuple[float, float]
+    """Where the chosen cells look, y and x in pixels from the top left corner; pixel i spans [i, i + 1]."""
+    map: Map
+    """(H, W): rectified gradient, summed over colours, mean over images; raw units."""
+
+    @property
+    def random(self) -> bool:
+        """Whether the model's weights are random: to be said wherever the result is shown."""
+        return self.weights == "random"
+
+
+def results_of(run: Run) -> tuple[list[ErfResult], list[str]]:
+    """The effective receptive fields in a run and what is wrong with the others, one line each.
+
+    Records with another status than ``ok`` are neither: the run says why they have no map. Records of other
+    analyses and of measurements are left out without a word.
+    """
+    results, problems = [], []
+    for record in run.records:
+        if record.case.mode != "erf" or record.status != "ok":
+            continue
+        try:
+            results.append(_result(run, record))
+        except UserError as error:
+            problems.append(f"{record.case.label}: {error}")
+    return results, problems
+
+
+def _result(run: Run, record: Record) -> ErfResult:
+    if "map" not in record.files:
+        raise UserError(f"the record in {run.path} names no map")
+    analysis, conditions = record.case.analysis, record.conditions
+    field, centre = read_map(read_attachment(run, record.files["map"]), record.files["map"].name)
+    if field.shape != record.case.resolution:
+        raise UserError(f"{record.files['map'].name}: the map is {field.shape}, the input was {record.case.resolution}")
+    try:
+        return ErfResult(
+            record=record,
+            subject=record.case.subject,
+            resolution=record.case.resolution,
+            layer=str(analysis["layer"]),
+            depth=int(conditions["depth"]),
+            stride=_pair(conditions["stride"]),
+            weights="random" if analysis["weights"] == "random" else str(conditions["weights"]),
+            conduction=str(conditions["conduction"]),
+            protocol=str(analysis["protocol"]),
+            n_images=int(conditions["n_images"]),
+            images=str(conditions["images"]["words"]),
+            centre=centre,
+            map=field,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the record in {run.path} lacks what a map needs: {type(error).__name__} {error}") from None
+
+
+def write_map(field: Map, centre: tuple[float, float]) -> bytes:
+    """The content of a record's attachment: an npz of ``map`` (H, W) float32 and ``centre`` (y, x) in pixels."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, map=np.asarray(field, np.float32), centre=np.asarray(centre, np.float64))
+    return buffer.getvalue()
+
+
+def read_map(data: bytes, name: str) -> tuple[Map, tuple[float, float]]:
+    """Map and centre from :func:`write_map`'s bytes; ``name`` is for messages. Raises UserError."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            field = np.asarray(arrays["map"], np.float32)
+            y, x = (float(v) for v in arrays["centre"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{name}: not a map of a receptive field ({type(error).__name__})") from None
+    if field.ndim != 2:
+        raise UserError(f"{name}: the map has {field.ndim} dimensions, not 2")
+    return field, (y, x)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = value
+    return int(first), int(second)

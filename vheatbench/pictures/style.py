@@ -1,0 +1,183 @@
+"""One look for every figure: widths, colours, lines, the style file, and files of equal bytes for equal input."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import matplotlib.style
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from vheatbench.errors import UserError
+
+ONE_COLUMN, TWO_COLUMN = 3.3, 6.9
+"""Widths in inches of a column and of a page of a two-column paper."""
+
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C6BB1", "#7F7F7F")
+"""Okabe and Ito's colour-blind safe palette (without black and yellow), in the order of the report's charts."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+
+DASHES = ("-", "--", ":")
+
+MAP_COLOURS = "magma"
+"""Perceptually uniform, and it grows in lightness, so that it survives print in grey."""
+
+FORMATS = ("png", "svg", "pdf")
+
+_STYLE_FILE = Path(__file__).with_name("vheatbench.mplstyle")
+
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+"""What a file does not say, since it would differ from day to day or from version to version."""
+
+
+class Look(Protocol):
+    """What tells a line from the others; the report has its own, with colours that follow the page."""
+
+    @property
+    def colour(self) -> str: ...
+    @property
+    def marker(self) -> str: ...
+    @property
+    def dash(self) -> str: ...
+    @property
+    def face(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Line:
+    """A look for print."""
+
+    colour: str
+    marker: str
+    dash: str
+    face: str
+    """Fill of the marker: the line's colour, or white for a hollow one."""
+
+
+def line_of(place: int) -> Line:
+    """Look of the line at this place, from 0.
+
+    The first eight have a colour and a filled marker each. After them colours return with another marker, hollow, and
+    a dashed line, then with a third marker and a dotted one: 24 in all, as in the report.
+    """
+    turn, colour = divmod(place, len(COLOURS))
+    marker = MARKERS[(colour + 3 * turn) % len(MARKERS)]
+    return Line(COLOURS[colour], marker, DASHES[turn % len(DASHES)], "white" if turn % 2 else COLOURS[colour])
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """matplotlib's settings for our figures, whatever the user's own are; to be open while a figure is made."""
+    with matplotlib.style.context(["default", str(_STYLE_FILE)]):
+        yield
+
+
+def new_figure(width: float = ONE_COLUMN, height: float = 2.4) -> Figure:
+    """An empty figure in inches, laid out without overlaps, that needs no display and that pyplot does not know of."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def legend_below(figure: Figure, columns: int | None = None) -> None:
+    """One legend for all axes, under them; the figure grows by its height.
+
+    Args:
+        figure: entries of equal label are shown once.
+        columns: as many as fit by the length of the labels where not given.
+    """
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if not entries:
+        return
+    width, height = figure.get_size_inches()
+    if columns is None:
+        # DejaVu's mean advance is 0.6 em; handle, gap and spacing take another 5 em
+        em = matplotlib.rcParams["legend.fontsize"] / 72
+        columns = max(1, min(len(entries), 4, int(width / (em * (5 + 0.6 * max(map(len, entries)))))))
+    rows = -(-len(entries) // columns)
+    figure.set_size_inches(width, height + 0.14 * rows + 0.08)
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+
+
+def plain_log(axis: Axis) -> None:
+    """A logarithmic axis with plain numbers at its ticks: 0.1, 1, 10, with 2 and 5 between them over few decades.
+
+    To be called after drawing; where nothing positive was drawn the axis stays linear.
+    """
+    if not math.isfinite(getattr(axis.axes.dataLim, f"minpos{axis.axis_name}")):  # type: ignore[attr-defined]
+        return
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
+    low, high = sorted(axis.get_view_interval())
+    few = low > 0 and high / low < 300
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write a figure once per format: ``stem.png`` at 300 dpi (twice a sharp screen's), ``stem.svg``, ``stem.pdf``.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    paths = []
+    with style(), warnings.catch_warnings():
+        # a name in letters that the font lacks: a box in PNG and PDF, right in SVG
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        for suffix in formats:
+            path = stem.with_name(f"{stem.name}.{suffix}")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                figure.savefig(path, format=suffix, metadata=_METADATA.get(suffix))
+            except OSError as error:
+                raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+            paths.append(path)
+    return paths
+
+
+def shown(text: str) -> str:
+    """Text from outside with every sign that cannot be printed (control signs, changes of direction) replaced."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def shorten(text: str, length: int = 36) -> str:
+    """Text from outside in at most ``length`` signs: the middle is left out, as names differ at their ends."""
+    text = shown(text)
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 2
+    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def fold(text: str, width: int, lines: int = 3) -> str:
+    """A name from outside on at most ``lines`` lines of ``width`` signs, broken after ``_ . / -`` and spaces."""
+    pieces = [piece for piece in re.split(r"(?<=[_./\- ])", shorten(text, width * lines)) if piece]
+    folded = [""]
+    for piece in pieces:
+        while len(piece) > width:
+            room = width - len(folded[-1])
+            folded[-1], piece = folded[-1] + piece[:room], piece[room:]
+            folded.append("")
+        if len(folded[-1]) + len(piece) > width:
+            folded.append("")
+        folded[-1] += piece
+    folded = [line.rstrip() for line in folded]
+    if len(folded) > lines:
+        # broken early at its signs it takes more lines than it has to
+        text = shorten(text, width * lines)
+        folded = [text[i : i + width] for i in range(0, len(text), width)]
+    return "\n".join(folded)
