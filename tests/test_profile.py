@@ -416,7 +416,7 @@ def test_training_any_timm_model_has_no_parts(call: Callable[..., Called]) -> No
 
 
 def test_compiled_models_have_operators_only(call: Callable[..., Called], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda model: model)  # the compiler takes half a minute
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)  # the compiler takes half a minute
     monkeypatch.setenv("TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE", "1")
     code, out, err = call("--model", "test_vheat", "--resolution", 64, "--compile", "--steps", 1, "--json")
     assert code == 0, err

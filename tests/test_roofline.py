@@ -178,7 +178,7 @@ def test_the_chart_has_a_roof_with_its_values_and_every_operator():
 def test_the_roof_runs_along_the_bandwidth_and_then_the_rate():
     _, svg = drawn()
     # the one thick line in ink: from the left edge to the ridge and on to the right edge
-    path = re.search(r'<path d="([^"]*)"[^>]*stroke: var\(--ink\); stroke-width: 1.6', svg)
+    path = re.search(r'<path d="([^"]*)"[^>]*stroke:\s*var\(--ink\);\s*stroke-width:\s*1.6', svg)
     (x0, y0), (x1, y1), (x2, y2) = [map(float, pair) for pair in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path[1])]
     assert x0 < x1 < x2
     assert y0 > y1 == y2

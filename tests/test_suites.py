@@ -632,7 +632,7 @@ def test_any_suite_gives_unique_cases_that_survive_json(content: dict[str, Any])
 
 
 def test_the_axes_are_fields_of_a_case_and_the_policy_that_of_the_stopping_rule() -> None:
-    assert set(Axes().values()) | {"subject", "options", "device"} == set(Case.model_fields)
+    assert set(Axes().values()) | {"subject", "options", "device", "analysis"} == set(Case.model_fields)
     assert set(Axes.model_fields) == {*Axes().values(), "grid"}
     assert set(Policy.__dataclass_fields__) <= set(SuitePolicy.model_fields)
     assert {name: getattr(SuitePolicy(), name) for name in Policy.__dataclass_fields__} == vars(Policy())

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -243,8 +244,16 @@ def test_signals_wait_until_the_worktrees_are_gone(project: Path, monkeypatch: p
         remove(self, place)
 
     monkeypatch.setattr(Repository, "_remove", interrupted)
-    with pytest.raises(KeyboardInterrupt), repository.checked_out({"base": repository.version("v1").commit}):
-        pass
+    # a thread that blocks nothing takes the signal
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), repository.checked_out({"base": repository.version("v1").commit}):
+            pass
+    finally:
+        done.set()
+        other.join()
     assert clean(project)
 
 

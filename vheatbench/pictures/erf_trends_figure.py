@@ -140,4 +140,4 @@ def _name_layers(ax: Axes, names: Sequence[str]) -> None:
     if len(places) * max(len(line) for place in places for line in names[place].split("\n")) > 40:
         ax.tick_params(axis="x", rotation=50, rotation_mode="anchor")
         for label in ax.get_xticklabels():
-            label.set_ha("right")
+            label.set_horizontalalignment("right")

@@ -37,7 +37,7 @@ def maps_markup(results: Sequence[ErfResult]) -> str:
     panels = Markup("").join(
         _panel(result, label, scale, limit) for result, label in zip(results, labels(results), strict=True)
     )
-    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(8.5rem,100%),1fr));gap:.9rem"
+    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(13rem,100%),1fr));gap:.9rem"
     return str(Markup('<div style="{}">{}</div>{}').format(grid, panels, _bar(scale)))
 
 
