@@ -7,7 +7,24 @@ import sys
 import typer
 
 from vheatbench import __version__
-from vheatbench.cli import ab, compare, env, erf, export, heat, merge, models, profile, report, run, show, suites, track
+from vheatbench.cli import (
+    ab,
+    compare,
+    convert,
+    env,
+    erf,
+    export,
+    heat,
+    merge,
+    models,
+    profile,
+    report,
+    run,
+    show,
+    suites,
+    track,
+)
+from vheatbench.cli import eval as evaluation
 from vheatbench.cli.exits import FAILED
 from vheatbench.cli.output import forget_stdout, prepare_streams
 from vheatbench.errors import StoreError, UserError
@@ -34,6 +51,8 @@ app.command("erf")(erf.erf)
 app.add_typer(heat.app, name="heat")
 app.add_typer(track.app, name="track")
 app.command("export")(export.export)
+app.command("eval")(evaluation.evaluate)
+app.command("convert")(convert.convert)
 
 
 def _print_version(wanted: bool) -> None:

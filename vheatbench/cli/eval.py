@@ -1,0 +1,239 @@
+"""``vheatbench eval``: accuracy on labelled images, at one resolution or several."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import typer
+
+from vheatbench.cli import exits
+from vheatbench.cli.convert import check_choice
+from vheatbench.cli.parse import comma_list, device_kind
+from vheatbench.errors import UserError
+
+if TYPE_CHECKING:
+    from vheatbench.downstream.distributed import Group
+    from vheatbench.downstream.eval_plan import EvalSettings
+
+BESIDE_RESUME = {"resume", "results", "device", "workers", "skip_broken", "worst", "json_", "quiet"}
+"""Options that may stand beside ``--resume``: they do not change what is evaluated."""
+
+
+def evaluate(
+    context: typer.Context,
+    model: str = typer.Option("vheat-t", help="An alias, a timm name or package.module:name."),
+    data: Path | None = typer.Option(
+        None, help="Class folders of images, or a folder saved by Hugging Face datasets. Needed."
+    ),
+    weights: Path | None = typer.Option(None, help="Checkpoint; without one, random weights."),
+    resolution: str | None = typer.Option(None, help="By commas: 224,288 or 480x640; default the model's own."),
+    batch: int = typer.Option(64, min=1, help="Images at once, per process."),
+    dtype: str = typer.Option("float32", help="float32, tf32, bfloat16 or float16; the last two by autocast."),
+    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    workers: int | None = typer.Option(
+        None, min=0, help="Processes that read images.  [default: 0 on a CPU, up to 8 beside a GPU]"
+    ),
+    use: str = typer.Option("model", help="Which set of weights, where the file has both: model, model_ema."),
+    rule: str = typer.Option("bicubic", help="How vHeat's frequency embeddings are resized: bicubic, zeropad."),
+    class_map: Path | None = typer.Option(
+        None, help="JSON of class name to output of the head, or the head's class names, one a line."
+    ),
+    num_classes: int | None = typer.Option(None, min=2, help="Classes of the head, if not the model's own."),
+    crop_pct: float | None = typer.Option(
+        None, min=0.01, max=1.0, help="Share of the shorter side that is seen; default the model's own."
+    ),
+    split: str | None = typer.Option(None, help="Of a saved data set that has several."),
+    limit: int | None = typer.Option(None, min=1, help="Only so many images, evenly spread over the classes."),
+    skip_broken: bool = typer.Option(False, "--skip-broken", help="Leave images that cannot be read out, and say so."),
+    trust_pickle: bool = typer.Option(
+        False, "--trust-pickle", help="Run the code that the checkpoint may contain: official files need it."
+    ),
+    save_every: int = typer.Option(20, min=1, help="Batches after which what is done is on disk."),
+    resume: str | None = typer.Option(
+        None, help="Continue this unfinished evaluation (a .partial file, its id, or 'latest')."
+    ),
+    worst: int = typer.Option(10, min=0, max=10, help="Classes to print, the worst first."),
+    results: Path = typer.Option(Path("results"), help="Folder for the run's file and its answers."),
+    json_: bool = typer.Option(False, "--json", help="Print the records as JSON on stdout."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """Top-1 and top-5 accuracy with intervals, loss and images/s of a model on labelled images, by resolution.
+
+    Several GPUs: torchrun --nproc-per-node 8 -m vheatbench eval ...; every image is counted once.
+    """
+    from vheatbench.run.process import calm_threads
+
+    os.environ.update(calm_threads())
+    if resume is not None:
+        _refuse_beside_resume(context)
+    # models and libraries print what they like; stdout is for the table
+    with _one_voice(), contextlib.redirect_stdout(sys.stderr):
+        path: Path | None = None
+        if resume is None:
+            settings = _settings(
+                model=model,
+                data=data,
+                weights=weights,
+                resolution=resolution,
+                batch=batch,
+                dtype=dtype,
+                device=device,
+                use=use,
+                rule=rule,
+                class_map=None if class_map is None else str(class_map),
+                num_classes=num_classes,
+                crop_pct=crop_pct,
+                split=split,
+                limit=limit,
+                trust_pickle=trust_pickle,
+                save_every=save_every,
+            )
+        else:
+            path, settings = _unfinished(resume, results, device)
+        from vheatbench.downstream.distributed import process_group
+
+        with process_group(settings.device) as group:
+            path = _carry_out(settings, path, results, group, _workers(workers, settings.device), skip_broken, quiet)
+            if not group.is_main:
+                return
+    _print(path, json_, worst)
+
+
+@contextlib.contextmanager
+def _one_voice() -> Iterator[None]:
+    """All processes of a group meet the same bad input: the first one says it."""
+    try:
+        yield
+    except UserError:
+        if os.environ.get("RANK", "0") == "0":
+            raise
+        raise typer.Exit(2) from None
+
+
+def _refuse_beside_resume(context: typer.Context) -> None:
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in BESIDE_RESUME and source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.rstrip('_').replace('_', '-')}"
+            raise UserError(f"--resume continues an evaluation as it was begun: leave {option} out")
+
+
+def _settings(*, data: Path | None, weights: Path | None, resolution: str | None, **others: Any) -> EvalSettings:
+    from vheatbench.case import DType
+    from vheatbench.downstream.eval_plan import EvalSettings
+    from vheatbench.suites import parse_resolution
+
+    if data is None:
+        raise UserError("--data is missing: give a folder of class folders with images, such as imagenet/val")
+    check_choice("--dtype", others["dtype"], get_args(DType))
+    check_choice("--use", others["use"], ("model", "model_ema"))
+    check_choice("--rule", others["rule"], ("bicubic", "zeropad"))
+    others["device"] = _device(others["device"])
+    if others["dtype"] == "tf32" and others["device"] == "cpu":
+        raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
+    try:
+        sizes = tuple(dict.fromkeys(parse_resolution(text) for text in comma_list(resolution) or []))
+    except ValueError as error:
+        raise UserError(f"--resolution: {error}") from None
+    return EvalSettings(data=str(data), weights=None if weights is None else str(weights), resolutions=sizes, **others)
+
+
+def _device(text: str) -> str:
+    kind, index = device_kind(text)
+    if index is not None:
+        raise UserError(f"--device {text}: choose GPUs by CUDA_VISIBLE_DEVICES")
+    if kind == "cpu":
+        return kind
+    import torch
+
+    there = torch.cuda.is_available()
+    if kind == "cuda" and not there:
+        raise UserError("CUDA was asked for, but torch sees no CUDA device")
+    return "cuda" if there else "cpu"
+
+
+def _unfinished(name: str, results: Path, device: str) -> tuple[Path, EvalSettings]:
+    from vheatbench.downstream.evaluate import settings_of
+    from vheatbench.store.read import PARTIAL, find_run, list_runs, read_run
+
+    if name == "latest":
+        unfinished = [path for path in list_runs(results) if path.suffix == PARTIAL]
+        path = next((path for path in unfinished if read_run(path).header.suite == "eval"), None)
+        if path is None:
+            raise UserError(f"--resume latest: there is no unfinished evaluation in {results}")
+    else:
+        path = find_run(name, results)
+    settings = settings_of(path)
+    if device_kind(device)[0] not in ("auto", settings.device):
+        raise UserError(f"{path} was begun on {settings.device}: leave --device out")
+    return path, settings
+
+
+def _workers(asked: int | None, kind: str) -> int:
+    if asked is not None:
+        return asked
+    # beside a CPU that computes, further processes only take its cores
+    return min(8, len(os.sched_getaffinity(0))) if kind == "cuda" else 0
+
+
+def _carry_out(
+    settings: EvalSettings,
+    path: Path | None,
+    results: Path,
+    group: Group,
+    workers: int,
+    skip_broken: bool,
+    quiet: bool,
+) -> Path:
+    from vheatbench.cli.eval_output import make_progress
+    from vheatbench.downstream.eval_plan import make_plan
+    from vheatbench.downstream.evaluate import begin, evaluate, reopen
+    from vheatbench.store.write import RunWriter
+
+    plan = group.together(lambda: make_plan(settings))
+    opened: list[Path] = []
+
+    def open_run() -> RunWriter:
+        command = shlex.join(["vheatbench", *sys.argv[1:]])
+        writer = begin(plan, results, command) if path is None else reopen(plan, path)
+        opened.append(writer.path)
+        return writer
+
+    try:
+        with make_progress(len(plan.images), quiet or not group.is_main) as progress:
+            return evaluate(plan, open_run, group, progress, workers, skip_broken)
+    except KeyboardInterrupt:
+        _say_resume("interrupted", opened)
+        raise typer.Exit(exits.INTERRUPTED) from None
+    except UserError:
+        _say_resume("stopped", opened)
+        raise
+
+
+def _say_resume(what: str, opened: list[Path]) -> None:
+    for path in opened:
+        command = f"vheatbench eval --resume {shlex.quote(str(path))}"
+        print(f"{what}: what was done is kept; continue with: {command}", file=sys.stderr)
+
+
+def _print(path: Path, json_: bool, worst: int) -> None:
+    from vheatbench.cli.run import exit_code
+    from vheatbench.store.read import read_run
+
+    run = read_run(path)
+    if json_:
+        from vheatbench.cli.output import print_json
+
+        print_json({"path": str(path), "records": [record.model_dump(mode="json") for record in run.records]})
+    else:
+        from vheatbench.cli.eval_output import print_accuracies
+
+        print_accuracies(run, worst)
+    print(path, file=sys.stderr)
+    raise typer.Exit(exit_code(run.records))

@@ -1,0 +1,111 @@
+"""Weights for any model from a file, with the set of them chosen by name, and errors in the words of the commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vheatbench.errors import UserError
+from vheatbench.pictures.weights import _check, _converted
+from vheatbench.subjects.checkpoints import CheckpointError, WeightSet, _read, _sha256, load_checkpoint
+from vheatbench.subjects.heat_operator import FrequencyResize
+from vheatbench.subjects.vheat import VHeat
+
+SETS = {"model": ("model", "state_dict", "module"), "model_ema": ("model_ema", "state_dict_ema")}
+"""Keys under which the official code, timm and others keep the two sets, in order of preference."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was loaded into a model."""
+
+    file: str
+    sha256: str
+    weights: str
+    """Key of the set in the file; ``state_dict`` for a file that is one."""
+    resized: dict[str, str]
+    """Frequency embeddings that were resized: name to ``56x56 -> 128x128 (bicubic)``."""
+
+    def __str__(self) -> str:
+        return f"{self.file} ({self.sha256[:12]}), set {self.weights!r}"
+
+
+def load_weights(
+    model: nn.Module,
+    path: Path,
+    use: WeightSet = "model",
+    rule: FrequencyResize = "bicubic",
+    trust_pickle: bool = False,
+) -> Loaded:
+    """Load a checkpoint strictly: every parameter must be in the file, and nothing else.
+
+    vHeat takes official or own names; other models the names that they or timm's hook for their pretrained files
+    know, which also resizes position embeddings.
+
+    Args:
+        model: in its training form.
+        path: the file.
+        use: which set of weights, where the file has both.
+        rule: how vHeat's frequency embeddings are resized to the model's size.
+        trust_pickle: run the code that the pickle may contain.
+
+    Raises:
+        UserError: not a checkpoint, not of this model, no such set, or a pickle that a safe load refuses.
+    """
+    with said_as_option():
+        if isinstance(model, VHeat):
+            loaded = load_checkpoint(model, path, weights=use, freq_resize=rule, trust_pickle=trust_pickle)
+            return Loaded(path.name, loaded.sha256, loaded.weights, loaded.resized)
+        key, state = _chosen(_read(path, trust_pickle), use, path)
+        state = _converted(model, state, path)
+        _check_head(model, state, path)
+        _check(model, state, path)
+        model.load_state_dict(state)
+        return Loaded(path.name, _sha256(path), key, {})
+
+
+@contextmanager
+def said_as_option() -> Iterator[None]:
+    """Let errors of checkpoints name the options of the command line that help. Raises UserError for them."""
+    try:
+        yield
+    except CheckpointError as error:
+        text = str(error).replace("pass trust_pickle=True", "add --trust-pickle")
+        size = re.search(r"head\.fc\.\w+ is \((\d+),", text)
+        if size:
+            text = text.replace("build the model with the file's num_classes", f"give --num-classes {size[1]}")
+        raise UserError(text) from None
+
+
+def _chosen(content: dict[str, Any], use: WeightSet, path: Path) -> tuple[str, dict[str, Tensor]]:
+    known = [key for keys in SETS.values() for key in keys if isinstance(content.get(key), dict)]
+    key = next((key for key in SETS[use] if key in known), None)
+    if key is None and (known or use == "model_ema"):
+        raise CheckpointError(f"{path}: holds {' and '.join(known) or 'one plain state dict'}, no {use!r}")
+    state = {
+        name.removeprefix("module.").removeprefix("_orig_mod."): value
+        for name, value in (content if key is None else content[key]).items()
+        if isinstance(value, Tensor)
+    }
+    if not state:
+        raise CheckpointError(f"{path}: holds no tensors")
+    return key or "state_dict", state
+
+
+def _check_head(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Another number of classes is what a fine-tuned model differs in: say so before anything else."""
+    name = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
+    own = model.state_dict()
+    for one in name if isinstance(name, (tuple, list)) else [name]:
+        theirs, ours = state.get(f"{one}.weight"), own.get(f"{one}.weight")
+        if theirs is not None and ours is not None and theirs.shape[0] != ours.shape[0]:
+            raise CheckpointError(
+                f"{path}: its head has {theirs.shape[0]} classes, the model's {ours.shape[0]}: "
+                f"give --num-classes {theirs.shape[0]}"
+            )
