@@ -1,0 +1,190 @@
+"""``vheatbench train``: train the models of a recipe, resumably, and record what it took."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from vheatbench.cli import exits
+from vheatbench.cli.parse import device_kind
+from vheatbench.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vheatbench.downstream.distributed import Group
+    from vheatbench.downstream.progress import Progress
+    from vheatbench.downstream.recipe import ModelEntry, Recipe
+    from vheatbench.downstream.training_folder import TrainingFolder
+
+AUTO = "auto"
+
+
+def train(
+    config: str | None = typer.Option(None, help="Recipe: a YAML file or a name in suites/train, such as digits."),
+    data: Path | None = typer.Option(None, help="Folder with class folders in train and in val."),
+    override: list[str] = typer.Option(
+        [], help="KEY=VALUE in place of the recipe's, for example epochs=10; repeatable."
+    ),
+    resume: str | None = typer.Option(
+        None, help="Folder of a training to continue, or auto: the newest of this recipe, else a new one."
+    ),
+    out: Path | None = typer.Option(None, help="Folder for checkpoints.  [default: trainings/NAME-ID]"),
+    results: Path = typer.Option(Path("results"), help="Folder for the run's file."),
+    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    json_: bool = typer.Option(False, "--json", help="Print the records as JSON on stdout."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No line per epoch."),
+) -> None:
+    """Train every model of a recipe by the vHeat paper's procedure; accuracy and loss per epoch, speed and memory.
+
+    Several GPUs: torchrun --nproc-per-node 8 -m vheatbench train ...; the batch is that of all of them together.
+    """
+    from vheatbench.run.process import calm_threads
+
+    os.environ.update(calm_threads())
+    # models and libraries print what they like; stdout is for the table
+    with _one_voice(), contextlib.redirect_stdout(sys.stderr):
+        from vheatbench.downstream.distributed import process_group
+
+        folder, continued = _folder(config, override, data, resume, out)
+        with process_group(_device(device)) as group:
+            path = _carry_out(folder, continued, group, results, quiet)
+            if not group.is_main:
+                return
+    _print(path, json_)
+
+
+@contextlib.contextmanager
+def _one_voice() -> Iterator[None]:
+    """All processes of a group meet the same bad input: the first one says it."""
+    try:
+        yield
+    except UserError:
+        if os.environ.get("RANK", "0") == "0":
+            raise
+        raise typer.Exit(2) from None
+
+
+def _device(text: str) -> str:
+    kind, index = device_kind(text)
+    if index is not None:
+        raise UserError(f"--device {text}: choose GPUs by CUDA_VISIBLE_DEVICES")
+    if kind != "auto":
+        return kind
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _folder(
+    config: str | None, override: list[str], data: Path | None, resume: str | None, out: Path | None
+) -> tuple[TrainingFolder, bool]:
+    """The training that is asked for, and whether it was begun before."""
+    from vheatbench.downstream.recipe import list_recipes, load_recipe
+    from vheatbench.downstream.training_folder import TrainingFolder, find_training, open_folder
+
+    recipe = load_recipe(config, override) if config is not None else None
+    begun: Path | None = None
+    if resume is not None and resume != AUTO:
+        if out is not None and out != Path(resume):
+            raise UserError(f"--resume {resume} continues in its own folder: leave --out out")
+        begun = Path(resume)
+    elif recipe is None:
+        raise UserError(f"--config is missing: give a recipe ({', '.join(sorted(list_recipes()))}), or --resume FOLDER")
+    elif resume == AUTO:
+        begun = find_training(recipe, out)
+    if begun is not None:
+        folder = open_folder(begun)
+        if recipe is not None:
+            folder.check(recipe)
+            folder = replace(folder, recipe=recipe)
+        elif override:
+            raise UserError("--override changes a recipe: give it by --config, or leave --override out")
+        return (replace(folder, data=str(data)) if data is not None else folder), True
+    assert recipe is not None
+    return TrainingFolder(out or Path(), recipe, None if data is None else str(data), "", Path()), False
+
+
+def _carry_out(folder: TrainingFolder, continued: bool, group: Group, results: Path, quiet: bool) -> Path:
+    from vheatbench.downstream.distributed import PeerError
+    from vheatbench.downstream.train import finished_run, train
+    from vheatbench.downstream.training_data import open_parts
+
+    finished = finished_run(folder) if continued else None
+    if finished is not None:
+        print(f"{folder.path}: every model is trained to its end already", file=sys.stderr)
+        return finished
+    folder = replace(folder, path=group.on_main(lambda: _place(folder, continued)))
+    parts = group.together(lambda: open_parts(folder.recipe, folder.data))
+    command = shlex.join(["vheatbench", *sys.argv[1:]])
+    try:
+        return train(folder, parts, group, results, command, continued, _silent if quiet else _say)
+    except PeerError:  # said by the process that failed
+        raise typer.Exit(exits.FAILED) from None
+    except KeyboardInterrupt:
+        _say_resume("interrupted", folder, group)
+        raise typer.Exit(exits.INTERRUPTED) from None
+    except UserError:
+        _say_resume("stopped", folder, group)
+        raise
+
+
+def _place(folder: TrainingFolder, continued: bool) -> Path:
+    """Where the training is kept. Raises UserError where another one is."""
+    from vheatbench.downstream.training_folder import FILE, new_folder
+
+    if continued:
+        return folder.path
+    if folder.path == Path():
+        return new_folder(folder.recipe)
+    if (folder.path / FILE).exists():
+        raise UserError(f"--out {folder.path}: holds a training already: --resume {folder.path}, or another folder")
+    return folder.path
+
+
+def _say(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
+    last = {name: values[-1] for name, values in progress.history.items()}
+    average = f" ({last['ema_top1_accuracy']:.2%} averaged)" if "ema_top1_accuracy" in last else ""
+    print(
+        f"{entry.label} epoch {progress.epoch}/{recipe.epochs}: loss {last['train_loss']:.4f}, "
+        f"test accuracy {last['top1_accuracy']:.2%}{average}, {last['throughput_images_per_s']:.1f} images/s, "
+        f"{last['epoch_s']:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _silent(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
+    pass
+
+
+def _say_resume(what: str, folder: TrainingFolder, group: Group) -> None:
+    from vheatbench.downstream.training_folder import FILE
+
+    if group.is_main and (folder.path / FILE).exists():
+        command = f"vheatbench train --resume {shlex.quote(str(folder.path))}"
+        print(f"{what}: the checkpoints are kept; continue with: {command}", file=sys.stderr)
+
+
+def _print(path: Path, json_: bool) -> None:
+    from vheatbench.cli.run import exit_code
+    from vheatbench.store.read import read_run
+
+    run = read_run(path)
+    if json_:
+        from vheatbench.cli.output import print_json
+
+        print_json({"path": str(path), "records": [record.model_dump(mode="json") for record in run.records]})
+    else:
+        from vheatbench.cli.train_table import print_training
+
+        print_training(run)
+    print(path, file=sys.stderr)
+    raise typer.Exit(exit_code(run.records))

@@ -1,0 +1,81 @@
+"""The models of a recipe, and the case that each of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import timm.layers
+import torch
+from torch import nn
+
+from vheatbench.case import Case, DeviceType
+from vheatbench.downstream.optimization import precision_of
+from vheatbench.downstream.recipe import ModelEntry, Recipe
+from vheatbench.downstream.training_data import Parts
+from vheatbench.subjects.catalog import find_subject
+from vheatbench.subjects.input_size import fit_input_size
+
+
+@dataclass(frozen=True)
+class Model:
+    """How a model of the recipe is built."""
+
+    entry: ModelEntry
+    case: Case
+    factory: Callable[[], nn.Module]
+    facts: dict[str, Any]
+    warnings: list[str]
+
+
+def plan_models(recipe: Recipe, parts: Parts, device: torch.device) -> list[Model]:
+    """Every model of the recipe, checked without allocating it.
+
+    Raises:
+        UserError: an unknown model, arguments that it does not take, a size that it cannot take.
+    """
+    return [_plan(entry, recipe, parts, device) for entry in recipe.models]
+
+
+def _plan(entry: ModelEntry, recipe: Recipe, parts: Parts, device: torch.device) -> Model:
+    subject = find_subject(entry.model)
+    own = {} if entry.drop_path is None else {"drop_path_rate": entry.drop_path}
+    options = {**entry.options, **own, "num_classes": len(parts.train.classes)}
+    size = (recipe.resolution, recipe.resolution)
+    # as in every measurement: fused attention wherever a model has it, chosen when it is built
+    timm.layers.set_fused_attn(enable=True, experimental=True)
+    sizing = fit_input_size(subject.name, subject.factory, subject.default_size, size, options)
+    named = {"name": entry.name} if entry.name else {}
+    kind: DeviceType = "cuda" if device.type == "cuda" else "cpu"
+    case = Case(
+        subject=entry.model,
+        resolution=size,
+        batch=recipe.batch,
+        dtype=precision_of(recipe, device),  # type: ignore[arg-type]
+        mode="fit",
+        device=kind,
+        options=options,
+        analysis={
+            **named,
+            "recipe": f"{recipe.name}-{recipe.digest}",
+            "epochs": recipe.epochs,
+            "seed": recipe.seed,
+            "data": parts.fingerprint,
+        },
+    )
+    arguments = {**options, **sizing.kwargs}
+    facts = {
+        "name": subject.full_name,
+        "family": subject.family,
+        "form": "training form",
+        "weights": f"trained from random ones, seed {recipe.seed}",
+        "arguments": {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()},
+        "input": {"how": sizing.how, "changed": sizing.changed},
+    }
+
+    def factory() -> nn.Module:
+        torch.manual_seed(recipe.seed)
+        return subject.factory(**arguments)
+
+    return Model(entry, case, factory, facts, list(sizing.warnings))
