@@ -424,6 +424,8 @@ def test_the_noise_floor_is_kept_and_heeded(project: Path, ab: Ab) -> None:
         (["--base", "v1", "--location", "mean"], "unknown location 'mean'"),
         (["--base", "v1", "--burst", "0"], "--burst 0"),
         (["--base", "v1", "--model", "own:nothing"], "'own' has no function 'nothing'"),
+        (["--base-model", "own:model", "--head-model", "own:nothing"], "'own' has no function 'nothing'"),
+        (["--base", "v1", "--metric", "macs,nosuch"], "--metric 'nosuch': no case has it; there are: activation_peak"),
         (["--base", "v1", "--device", "tpu"], "unknown device 'tpu'"),
         (["--base", "v1", "--resume", "abc"], "leave --base out"),
         (["--resume", "abc"], "there is no unfinished comparison 'abc'"),
@@ -434,6 +436,7 @@ def test_bad_input_is_one_line_and_code_2(ab: Ab, project: Path, arguments: list
     assert answer.code == 2
     assert words in answer.err
     assert log(project) == []
+    assert not (project / "verdict.json").exists()
 
 
 def test_outside_of_a_repository(ab: Ab, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

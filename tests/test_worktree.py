@@ -215,6 +215,9 @@ with repository.checked_out({{"base": repository.version("v1").commit}}):
     killed = subprocess.run([sys.executable, "-c", code], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not clean(project)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (project.parent / "tmp" / f"vheatbench-ab-{dead.pid}-empty").mkdir()
     with Repository(project).checked_out({"base": Repository(project).version("v1").commit}):
         assert len(temporary(project)) == 1
     assert clean(project)

@@ -20,6 +20,15 @@ GATED = ("latency_s", "peak_memory_bytes")
 """Noisy metrics that are judged unless others are asked for. Throughput is latency again."""
 PORTABLE = frozenset({"macs", "flops", "params", "flops_per_step", "min_bytes", "weights_bytes", "input_bytes"})
 """Counted from the model alone, so that they may be compared across machines."""
+MEASURED = frozenset(
+    {
+        *GATED, *PORTABLE, "throughput_images_per_s", "host_latency_s", "compile_time_s", "largest_batch",
+        "peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_growth_bytes", "activation_peak_bytes",
+        "nvml_process_bytes", "nvml_device_bytes", "energy_per_image_j", "mean_power_w", "bandwidth_bytes_per_s",
+        "rate_flop_per_s",
+    }
+)  # fmt: skip
+"""Every metric that a timed case can have in a comparison (which takes no cross-check by fvcore)."""
 RSS_GRAIN = float(2**20)
 """Bytes added to both sides of a resident set's growth: what it varies by however small it is, and it may be 0."""
 

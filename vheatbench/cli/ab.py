@@ -14,6 +14,7 @@ from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
     from vheatbench.analysis.sequential import Looks
+    from vheatbench.case import Case
     from vheatbench.cli.ab_session import Output
     from vheatbench.run.ab import Request
     from vheatbench.suites import Suite
@@ -78,6 +79,7 @@ def ab(
         _resume(resume, output)
         return
     metrics = comma_list(metric) or (["latency_s"] if base_model is not None else None)
+    _check_metrics(metrics)
     request = _request(base, head, base_model, head_model, aa).model_copy(
         update={
             "margins": parse_margins(margin),
@@ -104,6 +106,14 @@ def ab(
     kind, request = _on_device(request, device)
     chosen = _suite(suite, kind, overrides, burst)
     _begin(request, chosen, kind, looks, seed, output)
+
+
+def _check_metrics(names: list[str] | None) -> None:
+    from vheatbench.analysis.judge import MEASURED
+
+    for name in names or ():
+        if name not in MEASURED:
+            raise UserError(f"--metric {name!r}: no case has it; there are: {', '.join(sorted(MEASURED))}")
 
 
 def _given(context: typer.Context, name: str) -> bool:
@@ -196,6 +206,7 @@ def _begin(request: Request, suite: Suite, kind: str, looks: Looks, seed: int, o
 
     plan = suite.plan(kind)  # type: ignore[arg-type]
     if request.base_model is not None:
+        _check_models(plan)
         of_base = [case for case in plan if case.subject == request.base_model]
         pairs = [Pair(case, case.model_copy(update={"subject": request.head_model})) for case in of_base]
     else:
@@ -211,6 +222,15 @@ def _begin(request: Request, suite: Suite, kind: str, looks: Looks, seed: int, o
         reference=suite.reference.model_dump(mode="json") if suite.reference else {},
     )
     Session(request, header, looks, rounds_for(request, pairs, looks, seed), output).carry_out()
+
+
+def _check_models(plan: list[Case]) -> None:
+    """Two models are built by this interpreter, which can say at once that there is no such model."""
+    from vheatbench.run.runner import inspect_machine
+
+    problems = inspect_machine(list({case.subject: case for case in plan}.values())).problems
+    if problems:
+        raise UserError(problems[0])
 
 
 def _resume(name: str, output: Output) -> None:

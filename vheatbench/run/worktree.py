@@ -164,6 +164,11 @@ class Repository:
             if ours and not _alive(int(ours[1])):
                 self._remove(place)
                 shutil.rmtree(place.parent, ignore_errors=True)
+        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*"):
+            ours = re.match(rf"{PREFIX}-(\d+)-", folder.name)
+            if ours and not _alive(int(ours[1])):
+                with contextlib.suppress(OSError):  # not empty: another repository's worktrees, which removes them
+                    folder.rmdir()
 
     def _remove(self, place: Path) -> None:
         with contextlib.suppress(_GitError):
