@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from vheatbench.case import DeviceType
 from vheatbench.errors import UserError, one_line
-from vheatbench.suites import Axes, Reference, ReferenceRow, SubjectEntry, Suite, SuitePolicy
+from vheatbench.suites import Axes, Reference, ReferenceRow, ReferenceTable, SubjectEntry, Suite, SuitePolicy
 
 MAX_FILE_BYTES = 100_000
 MAX_DEPTH = 20
@@ -246,7 +246,8 @@ def _explain(
         what = f"must be a {'list' if kind == 'list_type' else 'mapping'}, not {_short(given)}"
     elif kind == "extra_forbidden":
         models: dict[str, type[BaseModel]] = {"axes": Axes, "policy": SuitePolicy, "subjects": SubjectEntry}
-        models["reference"] = Reference if len(location) == 2 else ReferenceRow
+        in_table = location[1:2] == ("tables",) and len(location) == 4
+        models["reference"] = Reference if len(location) == 2 else ReferenceTable if in_table else ReferenceRow
         model = models.get(str(location[0]), Suite) if len(location) > 1 else Suite
         what = f"unknown key; allowed: {', '.join(model.model_fields)}"
     elif kind == "too_short":

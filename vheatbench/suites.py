@@ -148,8 +148,33 @@ class ReferenceRow(_Part):
     throughput: float | None = None
     """Images per second on the source's hardware."""
     acc1: float | None = None
+    """Percent, as the next three."""
+    box_map: float | None = None
+    mask_map: float | None = None
+    miou: float | None = None
     exact_params: float | None = None
     exact_macs: float | None = None
+    exact_macs_without_attention: float | None = None
+    """Where the source left the products of attention out of what it printed."""
+    note: str = ""
+    """Why what is printed is not what its own code gives."""
+
+
+class ReferenceTable(_Part):
+    """One of several published tables: rows of subjects of one kind at one size."""
+
+    title: str
+    kind: Literal["classification", "detection", "segmentation"]
+    resolution: Size
+    schedule: str = ""
+    """Of the training behind the accuracies: 1x, 3x, 160k."""
+    note: str = ""
+    rows: dict[str, ReferenceRow] = Field(min_length=1)
+
+    @field_validator("resolution", mode="before")
+    @classmethod
+    def _parsed(cls, value: Any) -> Any:
+        return parse_resolution(value)
 
 
 class Reference(_Part):
@@ -158,7 +183,10 @@ class Reference(_Part):
     source: str
     tolerance: float = 0.01
     """Relative difference from the exact numbers that still passes."""
-    models: dict[str, ReferenceRow]
+    models: dict[str, ReferenceRow] = Field(default_factory=dict)
+    """Of classification at 224, printed with the run."""
+    tables: list[ReferenceTable] = Field(default_factory=list)
+    """Of several tasks and sizes, for the report."""
 
 
 class Suite(_Part):
@@ -201,7 +229,7 @@ class Suite(_Part):
         """The axes with the values that a subject is measured at."""
         only = {"resolution" if name == "grid" else name: values for name, values in entry.only.items()}
         return {
-            name: [value for value in values if value in only.get(name, values)]
+            name: [value for value in values if value in only[name]] if name in only else values
             for name, values in self.axes.values().items()
         }
 

@@ -11,6 +11,7 @@ from vheatbench.cli import (
     ab,
     compare,
     convert,
+    detect,
     env,
     erf,
     export,
@@ -20,9 +21,11 @@ from vheatbench.cli import (
     profile,
     report,
     run,
+    segment,
     show,
     suites,
     track,
+    train,
 )
 from vheatbench.cli import eval as evaluation
 from vheatbench.cli.exits import FAILED
@@ -49,10 +52,13 @@ app.command("env")(env.env)
 app.command("merge")(merge.merge)
 app.command("erf")(erf.erf)
 app.add_typer(heat.app, name="heat")
+app.add_typer(detect.app, name="detect")
+app.add_typer(segment.app, name="segment")
 app.add_typer(track.app, name="track")
 app.command("export")(export.export)
 app.command("eval")(evaluation.evaluate)
 app.command("convert")(convert.convert)
+app.command("train")(train.train)
 
 
 def _print_version(wanted: bool) -> None:

@@ -20,6 +20,7 @@ from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.operators import rank
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
 from vheatbench.analysis.published import PublishedRow, published_rows
+from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.report import numbers
 from vheatbench.report.across import across_section, environment_rows, labels_of
@@ -107,7 +108,7 @@ def render(runs: Sequence[Run], sections: Sequence[Section] = ()) -> str:
     cases_count = sum(len(run.case_ids) for run in runs)
     views: Sequence[View] = tuple(VIEWS) if cost <= FEW and cases_count <= MOST_TARGETS else ("log",)
     budget = (MOST if cases_count < COMPACT else MOST_OF_MANY) / len(runs)
-    parts = [_part(run, i, subjects, labels[i], views, *_drawn(groups[i], budget)) for i, run in enumerate(runs)]
+    parts = [_part(run, i, runs, subjects, labels[i], views, *_drawn(groups[i], budget)) for i, run in enumerate(runs)]
     shared = [*sections]
     if len(runs) > 1:
         shared.append(across_section(runs, subjects, views))
@@ -121,12 +122,22 @@ def render(runs: Sequence[Run], sections: Sequence[Section] = ()) -> str:
             several=len(parts) > 1,
             sections=[section for section in shared if not section.empty],
             title=_title(runs, labels),
-            operators=any(case.kind == "operator" for case in cases),
+            reading=_terms(cases),
             scripts=scripts,
             policy=Markup(_policy(scripts)),
             version=__version__,
         )
     )
+
+
+def _terms(cases: Sequence[Case]) -> dict[str, bool]:
+    """Which terms the page explains: those of what it shows."""
+    return {
+        "timed": any(case.timed for case in cases),
+        "operators": any(case.kind == "operator" and case.timed for case in cases),
+        "erf": any(case.mode == "erf" for case in cases),
+        "heat": any(case.mode == "heat" for case in cases),
+    }
 
 
 def _title(runs: Sequence[Run], labels: Sequence[str]) -> str:
@@ -196,6 +207,7 @@ def _drawn(groups: Sequence[Group], budget: float) -> tuple[list[Group], list[Gr
 def _part(
     run: Run,
     index: int,
+    runs: Sequence[Run],
     subjects: Sequence[str],
     label: str,
     views: Sequence[View],
@@ -227,12 +239,16 @@ def _part(
         )
         findings.append((Finding(words, ""), records))
     warnings, more = warnings_of(outcomes)
-    analyses = _analyses(run, index)
+    analyses = _analyses(run, index, runs)
+    story = _story(groups, sections, analyses, outcomes, records)
+    said = {one.text for one in story}
+    for section in analyses:
+        section.findings = [pair for pair in section.findings if pair[0].text not in said]
     return RunPart(
         run=run,
         title=f"{run.header.suite} on {run.device_name}",
         label=label,
-        story=_story(groups, sections, analyses, outcomes, records),
+        story=story,
         findings=findings,
         glance=glance,
         sections=[section for _, section in shown],
@@ -245,13 +261,20 @@ def _part(
     )
 
 
-def _analyses(run: Run, index: int) -> list[Section]:
+def _analyses(run: Run, index: int, runs: Sequence[Run]) -> list[Section]:
+    papers: list[Section] = []
+    if run.header.reference.get("tables"):
+        from vheatbench.report.paper_section import paper_sections
+
+        papers = paper_sections(run, f"r{index}paper", [other for other in runs if other is not run])
     if all(record.case.timed for record in run.records):
-        return []
+        return papers
     from vheatbench.report.erf_section import erf_sections
     from vheatbench.report.heat_section import heat_sections
+    from vheatbench.report.training_section import training_sections
 
-    return [*erf_sections(run, f"r{index}erf"), *heat_sections(run, f"r{index}heat")]
+    analyses = [*erf_sections(run, f"r{index}erf"), *heat_sections(run, f"r{index}heat")]
+    return [*papers, *analyses, *training_sections(run, f"r{index}fit")]
 
 
 def _story(

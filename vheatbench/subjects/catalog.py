@@ -54,6 +54,9 @@ ALIASES = {
     "mambaout-t": "mambaout_tiny",
 }
 
+DOWNSTREAM = ("maskrcnn:", "upernet:")
+"""What stands before the backbone's name in that of a detector or segmenter."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -66,6 +69,10 @@ class Subject:
     default_size: tuple[int, int] | None
     family: str
     """Module that defines the model, e.g. ``timm.models.swin_transformer``."""
+    form: str | None = None
+    """What is measured in every mode, for a subject that has one form only; such a one is not trained."""
+    task: str | None = None
+    """What a detector or segmenter does beyond its backbone."""
 
 
 def find_subject(name: str) -> Subject:
@@ -73,11 +80,17 @@ def find_subject(name: str) -> Subject:
 
     Takes an alias (``vheat-t``), any timm model name with or without a pretrained tag, or
     ``package.module:name`` for a function or class of the user's that returns a module, or for a model
-    that the module registers in timm. The working directory is searched for such modules.
+    that the module registers in timm. The working directory is searched for such modules. ``maskrcnn:`` and
+    ``upernet:`` before a name put the detector or segmenter of the papers over that backbone.
 
     Raises:
         UserError: unknown name, with near matches; a module that cannot be imported.
     """
+    if name.startswith(DOWNSTREAM):
+        from vheatbench.subjects.downstream import downstream_subject
+
+        full_name, factory, form, task = downstream_subject(name)
+        return Subject(name, full_name, factory, None, "vheatbench.subjects.downstream", form, task)
     if ":" in name:
         return _own_subject(name)
     full_name = ALIASES.get(name.lower(), name)
@@ -115,6 +128,10 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
         own = [OWN_PRODUCTS] if _has_own_products(case, *built.model.modules()) else []
         return replace(built, warnings=[*built.warnings, *own])
     subject = find_subject(case.subject)
+    if subject.form is not None and case.trains:
+        raise UserError(
+            f"{case.subject} is measured in modes infer and forward, not {case.mode}: its losses need annotated images"
+        )
     # One policy for every model, set before any is built: timm reads it at construction, and by default
     # runs ViT with fused attention but Swin without.
     timm.layers.set_fused_attn(enable=case.fused_attention, experimental=case.fused_attention)
@@ -124,7 +141,9 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
     kwargs = {**case.options, **sizing.kwargs}
     model = _construct(subject, kwargs, device).train(case.trains)
     form = "training form"
-    if case.mode == "infer":
+    if subject.form is not None:
+        form = subject.form
+    elif case.mode == "infer":
         if device.type == "meta" and _fusable(model):
             # timm's reparameterisation computes with real weights
             model = _construct(subject, kwargs, torch.device("cpu")).eval()
@@ -139,6 +158,8 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
         "input": _describe_sizing(sizing),
         "attention": _describe_attention(model),
     }
+    if subject.task is not None:
+        facts["task"] = subject.task
     warnings = [*sizing.warnings, *([OWN_PRODUCTS] if _has_own_products(case, *model.modules()) else [])]
     return Built(model, (_in_chans(model), *case.resolution), facts, warnings)
 

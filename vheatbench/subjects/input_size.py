@@ -21,6 +21,7 @@ BY_IMG_SIZE = (
     "beit",
     "crossvit",
     "deit",
+    "downstream",
     "gcvit",
     "hiera",
     "maxxvit",

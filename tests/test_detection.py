@@ -1,0 +1,372 @@
+"""Detection: COCO folders, schedules, training that resumes and learns, mAP against answers that are known."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from shapes import write_coco
+from torch import nn
+from typer.testing import CliRunner
+
+from vheatbench.cli import app
+from vheatbench.downstream.backbone import StageMaps, load_backbone
+from vheatbench.downstream.dense_training import DivergedError, Schedule, Step, Tickets, fit, parameter_groups
+from vheatbench.downstream.detection.coco import CocoFolder, DetectionImages, check_categories, read_coco
+from vheatbench.downstream.detection.evaluate import evaluate_detector, score
+from vheatbench.downstream.detection.model import mask_rcnn
+from vheatbench.downstream.detection.train import collate, detection_losses, detection_schedule
+from vheatbench.downstream.distributed import Group
+from vheatbench.errors import UserError
+from vheatbench.store.read import read_run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ALONE = Group(torch.device("cpu"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_coco(tmp_path, "train2017", 6, seed=0)
+    write_coco(tmp_path, "val2017", 4, seed=1)
+    return tmp_path
+
+
+def small_detector() -> nn.Module:
+    torch.manual_seed(0)
+    return mask_rcnn(
+        "test_vheat",
+        3,
+        backbone={"img_size": 64},
+        anchors=(8, 16, 32, 48, 64),
+        min_size=64,
+        max_size=64,
+        box_batch_size_per_image=16,
+        rpn_batch_size_per_image=32,
+        rpn_pre_nms_top_n_train=60,
+        rpn_post_nms_top_n_train=30,
+        rpn_pre_nms_top_n_test=40,
+        rpn_post_nms_top_n_test=20,
+        box_detections_per_img=8,
+    )
+
+
+# schedules
+
+
+def test_the_schedules_of_the_papers() -> None:
+    once, thrice = detection_schedule("1x", 117_266), detection_schedule("3x", 117_266)
+    epoch = 117_266 / 16
+    assert once.steps == round(12 * epoch)
+    assert thrice.steps == round(36 * epoch)
+    assert once.milestones == pytest.approx((8 * epoch, 11 * epoch), abs=2)
+    assert thrice.milestones == pytest.approx((27 * epoch, 33 * epoch), abs=2)
+    assert (once.lr, once.weight_decay, once.batch, once.warmup) == (1e-4, 0.05, 16, 500)
+    first, second = once.milestones
+    rates = [once.rate(step) for step in (0, 249, 500, first - 1, first, second, once.steps - 1)]
+    assert rates == pytest.approx([2e-7, 5e-5, 1e-4, 1e-4, 1e-5, 1e-6, 1e-6])
+    short = detection_schedule("1x", 100, steps=24)
+    assert (short.steps, short.milestones, short.warmup) == (24, (16, 22), 2)
+
+
+def test_every_image_is_taken_once_a_turn_whatever_the_processes() -> None:
+    schedule = Schedule("x", 9, 4, 1e-3, 0, 0)
+    alone = [sorted(step) for step in Tickets(6, schedule, 0, ALONE)]
+    assert len(alone) == 9
+    flat = [index for step in Tickets(6, schedule, 0, ALONE) for index, _ in step]
+    assert [sorted(flat[turn : turn + 6]) for turn in range(0, 36, 6)] == [list(range(6))] * 6
+    assert flat[:6] != flat[6:12], "another order each turn"
+    parts = [list(Tickets(6, schedule, 0, Group(torch.device("cpu"), rank, 2))) for rank in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == alone
+    assert [sorted(step) for step in Tickets(6, schedule, 5, ALONE)] == alone[5:], "as if it had not stopped"
+
+
+def test_norms_biases_and_embeddings_do_not_decay() -> None:
+    model = StageMaps("test_vheat")
+    decayed, free = parameter_groups(model, 0.05)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    kept = {names[id(p)] for p in free["params"]}
+    assert all(name.endswith("weight") for name in (names[id(p)] for p in decayed["params"]))
+    assert {name for name in names.values() if "norm" in name or "bias" in name or "freq_embed" in name} <= kept
+
+
+# data
+
+
+def test_a_folder_is_read_and_mirrored(root: Path) -> None:
+    folder = read_coco(root, "train2017")
+    assert folder.names == ["square", "triangle"]
+    assert folder.categories == (7, 9)
+    data = DetectionImages(folder)
+    seen = set()
+    for seed in range(8):
+        image, target = data[0, seed]
+        annotation = folder.coco.imgToAnns[10][0]
+        x, y, w, h = annotation["bbox"]
+        left = target["boxes"][0, 0].item()
+        mirrored = left != x
+        seen.add(mirrored)
+        expected = [64 - x - w, y, 64 - x, y + h] if mirrored else [x, y, x + w, y + h]
+        assert target["boxes"][0].tolist() == expected
+        assert target["labels"][0] == {7: 1, 9: 2}[annotation["category_id"]]
+        rows, columns = torch.nonzero(target["masks"][0], as_tuple=True)
+        box = [columns.min(), rows.min(), columns.max(), rows.max()]
+        assert torch.tensor(box).float() == pytest.approx(target["boxes"][0], abs=1.5)
+        colour = image[:, rows.float().mean().round().int(), columns.float().mean().round().int()]
+        assert colour.argmax() == (0 if annotation["category_id"] == 7 else 1), "the mask lies on the object"
+    assert seen == {True, False}
+
+
+def test_crowds_and_images_without_objects_are_not_trained_on(root: Path) -> None:
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    for one in content["annotations"]:
+        if one["image_id"] == 10:
+            one["iscrowd"] = 1
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != 11]
+    path.write_text(json.dumps(content))
+    assert DetectionImages(read_coco(root, "train2017")).ids == [12, 13, 14, 15]
+    path.write_text(json.dumps({**content, "annotations": []}))
+    with pytest.raises(UserError, match="no image has an object"):
+        DetectionImages(read_coco(root, "train2017"))
+
+
+def changed(key: str, number: int, **fields: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content[key][number].update(fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (changed("annotations", 0, category_id=8), "annotation 1 is of category 8, which is not listed"),
+        (changed("annotations", 1, image_id=99), "annotation 2 is of image 99, which is not listed"),
+        (changed("images", 0, file_name="gone.png"), "1 of 6 images of"),
+        (lambda content: content["annotations"][0].pop("bbox"), "annotations[0] has no 'bbox'"),
+        (lambda content: content["images"].clear(), "has no images"),
+        (lambda content: content["categories"].clear(), "has no categories"),
+        (lambda content: content.pop("categories"), "not COCO's format"),
+    ],
+)
+def test_bad_annotation_files_are_refused(root: Path, change: Callable[[dict[str, Any]], None], words: str) -> None:
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        read_coco(root, "train2017")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_sizes_that_differ_are_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        read_coco(root, "test2017")
+    folder = read_coco(root, "val2017")
+    Image.new("RGB", (64, 60)).save(root / "val2017" / "0.png")
+    with pytest.raises(UserError, match=r"is 64x60 pixels, instances_val2017\.json says 64x64"):
+        folder.image(10)
+    (root / "val2017" / "1.png").write_text("no image")
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        folder.image(11)
+    (root / "annotations" / "instances_val2017.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        read_coco(root, "val2017")
+    with pytest.raises(
+        UserError, match=r"has 2 categories \(ids 7, 9\), the weights were trained on 3 \(ids 1, 2, 3\)"
+    ):
+        check_categories(folder, [1, 2, 3])
+
+
+# scores
+
+
+class Oracle(nn.Module):
+    """Answers image by image what it is given."""
+
+    def __init__(self, folder: CocoFolder, shift: float, only: int | None = None) -> None:
+        super().__init__()
+        self.folder, self.shift, self.only, self.asked = folder, shift, only, iter(folder.ids)
+
+    def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        objects = self.folder.coco.imgToAnns[next(self.asked)]
+        objects = [one for one in objects if self.only in (None, one["category_id"])]
+        boxes = torch.tensor([one["bbox"] for one in objects], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = [torch.from_numpy(self.folder.coco.annToMask(one))[None].float() for one in objects]
+        labels = torch.tensor([self.folder.categories.index(one["category_id"]) + 1 for one in objects])
+        return [
+            {
+                "boxes": boxes + self.shift,
+                "labels": labels.long(),
+                "scores": torch.ones(len(objects)),
+                "masks": torch.stack(masks) if masks else torch.zeros(0, 1, 64, 64),
+            }
+        ]
+
+
+def test_known_answers_have_known_scores(root: Path) -> None:
+    folder = read_coco(root, "val2017")
+    perfect = evaluate_detector(Oracle(folder, 0), folder, ALONE)
+    assert perfect.scores["box_map"] == pytest.approx(1)
+    assert perfect.scores["mask_map"] == pytest.approx(1)
+    assert perfect.images == 4
+    assert perfect.detections == len(folder.coco.anns)
+    assert not any(name.endswith("large") for name in perfect.scores), "there is no large object to find"
+    beside = evaluate_detector(Oracle(folder, 200), folder, ALONE)
+    assert beside.scores["box_map"] == 0
+    assert beside.scores["mask_map"] == pytest.approx(1), "boxes moved, masks did not"
+    kinds = {one["category_id"] for one in folder.coco.anns.values()}
+    assert kinds == {7, 9}
+    half = evaluate_detector(Oracle(folder, 0, only=7), folder, ALONE)
+    assert half.scores["box_map"] == pytest.approx(0.5), "one of two categories"
+    assert score(folder, [], "bbox")["box_map"] == 0
+
+
+# training
+
+
+def train(folder: CocoFolder, out: Path, steps: int, until: int | None = None, **options: Any) -> list[Step]:
+    """``steps`` of two images; ends as killed after ``until``."""
+    model, told = small_detector(), []
+
+    def tell(step: Step) -> None:
+        told.append(step)
+        if step.step == until:
+            raise KeyboardInterrupt
+
+    schedule = Schedule("x", steps, 2, 1e-3, 0.05, 2, (4,), seed=3)
+    data = DetectionImages(folder)
+    options = {"about": {"data": folder.fingerprint}, "save_every": 1, **options}
+    fit(model, data, len(data), schedule, detection_losses, collate, ALONE, out, told=tell, **options)
+    return told
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(root: Path, tmp_path: Path) -> None:
+    folder = read_coco(root, "train2017")
+    whole = train(folder, tmp_path / "a", 4)
+    assert [step.step for step in whole] == [1, 2, 3, 4]
+    assert set(whole[0].losses) >= {"loss_classifier", "loss_box_reg", "loss_mask"}
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, tmp_path / "b", 4, until=3)
+    resumed = train(folder, tmp_path / "b", 4, resume=True)
+    assert [step.step for step in resumed] == [3, 4], "the third was done but not yet on disk"
+    assert [step.loss for step in resumed] == [step.loss for step in whole[2:]]
+    with pytest.raises(UserError, match=r"is of another training: data was '\w{12}', is 'other'"):
+        train(folder, tmp_path / "b", 4, resume=True, about={"data": "other"})
+    with pytest.raises(UserError, match="steps was 4, is 5"):
+        train(folder, tmp_path / "b", 5, resume=True)
+    with pytest.raises(UserError, match="no checkpoint to resume"):
+        train(folder, tmp_path / "c", 4, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops(root: Path, tmp_path: Path) -> None:
+    def losses(model: nn.Module, batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
+        weight = next(model.parameters())
+        return {"it": weight.sum() * (math.nan if len(seen) == 2 else 1)}
+
+    seen: list[Step] = []
+    model = nn.Linear(2, 2)
+    data = DetectionImages(read_coco(root, "train2017"))
+    schedule = Schedule("x", 5, 2, 1e-3, 0, 0)
+    with pytest.raises(DivergedError, match="not finite at step 3: the checkpoint after step 2 is kept"):
+        fit(
+            model, data, len(data), schedule, losses, collate, ALONE, tmp_path, about={}, save_every=1, told=seen.append
+        )
+    assert torch.isfinite(next(model.parameters())).all()
+
+
+def test_classification_weights_go_into_the_backbone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    classifier = timm.create_model("test_vheat", img_size=64)
+    save_file(classifier.state_dict(), tmp_path / "w.safetensors")
+    maps = StageMaps("test_vheat")
+    loaded = load_backbone(maps.body, "test_vheat", tmp_path / "w.safetensors", rule="bicubic")
+    assert len(loaded.resized) == 4, "64 to 512"
+    own = maps.body.state_dict()
+    assert own["stages_2.blocks.1.op.out_linear.weight"].equal(classifier.stages[2].blocks[1].op.out_linear.weight)
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError):
+        load_backbone(maps.body, "test_vheat", tmp_path / "other.safetensors")
+
+
+@pytest.mark.slow
+def test_a_detector_learns(root: Path, tmp_path: Path) -> None:
+    write_coco(tmp_path / "more", "train2017", 24, seed=0)
+    folder, other = read_coco(tmp_path / "more", "train2017"), read_coco(root, "val2017")
+    model = small_detector()
+    before = evaluate_detector(model.eval(), other, ALONE).scores
+    data = DetectionImages(folder)
+    schedule = Schedule("x", 40, 4, 1e-3, 0.05, 6, (32,))
+    fit(model, data, len(data), schedule, detection_losses, collate, ALONE, tmp_path / "out", about={}, save_every=40)
+    after = evaluate_detector(model.eval(), other, ALONE).scores
+    assert before["box_map_50"] < 0.05
+    assert after["box_map_50"] > 0.3
+    assert after["mask_map_50"] > 0.3
+
+
+# the command
+
+
+def command(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+@pytest.mark.slow
+def test_the_commands_train_resume_and_evaluate(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--model", "test_vheat", "--data", root, "--batch", 2, "--side", 64, "--max-side", 64, "--steps", 1]
+    options += ["--anchors", "8,16,32,48,64", "--device", "cpu", "--out", out, "-q"]
+    # two processes: each sees one image of the step, and both end with the same weights
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    runner = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
+    words = [*runner, "vheatbench", "detect", "train", *map(str, options)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(out / "test_vheat.safetensors")], "the first process speaks"
+    again = command("detect", "train", *options)
+    assert again.exit_code == 2 or isinstance(again.exception, UserError)
+    assert "--resume" in str(again.exception)
+    found = command("detect", "eval", "--weights", out / "test_vheat.safetensors", "--data", root, "--device", "cpu",
+                    "--results", tmp_path / "results", "--json", "-q")  # fmt: skip
+    assert found.exit_code == 0, found.exception
+    record = json.loads(found.stdout)["record"]
+    assert record["case"]["subject"] == "maskrcnn:test_vheat"
+    assert record["case"]["mode"] == "eval"
+    assert record["case"]["analysis"]["schedule"] == "1x"
+    assert 0 <= record["metrics"]["box_map"]["value"] <= 1
+    assert record["metrics"]["images"]["value"] == 4
+    path = json.loads(found.stdout)["path"]
+    assert read_run(path).problems == []
+    shown = command("show", path)
+    assert shown.exit_code == 0, shown.exception
+    assert shown.stdout.startswith("maskrcnn:test_vheat, test_vheat.safetensors (sha256 ")
+    assert "box_map " in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--data", "nowhere"], "instances_train2017.json: cannot be read"),
+        (["train", "--data", "d", "--schedule", "2x"], "--schedule '2x' is not known: 1x, 3x"),
+        (["train", "--data", "d", "--anchors", "8"], "give five sides"),
+        (["train", "--data", "d", "--dtype", "float16"], "--dtype 'float16' is not known"),
+        (["eval", "--data", "d", "--weights", "none.safetensors"], "none.safetensors: cannot be read"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments: list[str], words: str) -> None:
+    done = command("detect", *arguments, "--device", "cpu")
+    assert isinstance(done.exception, UserError)
+    assert words in str(done.exception)
+    assert "\n" not in str(done.exception)

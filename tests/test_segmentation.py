@@ -1,0 +1,277 @@
+"""Segmentation: ADE20K folders, the schedule, known confusion, training that learns, and the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from shapes import write_ade
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from vheatbench.cli import app
+from vheatbench.downstream.dense_training import fit
+from vheatbench.downstream.distributed import Group
+from vheatbench.downstream.segmentation.ade import IGNORED, SegmentationCrops, read_ade
+from vheatbench.downstream.segmentation.evaluate import (
+    SCALES,
+    SegmentationResult,
+    confusion_of,
+    evaluate_segmenter,
+    predict,
+)
+from vheatbench.downstream.segmentation.model import UperNet
+from vheatbench.downstream.segmentation.train import collate, segmentation_losses, segmentation_schedule
+from vheatbench.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ALONE = Group(torch.device("cpu"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_ade(tmp_path, "training", 6, seed=0)
+    write_ade(tmp_path, "validation", 4, seed=1)
+    return tmp_path
+
+
+def small_segmenter() -> UperNet:
+    torch.manual_seed(0)
+    return UperNet("test_vheat", 3, channels=32, backbone={"img_size": 64})
+
+
+def test_the_schedule_of_the_papers() -> None:
+    schedule = segmentation_schedule("160k")
+    assert (schedule.steps, schedule.lr, schedule.weight_decay, schedule.warmup) == (160_000, 6e-5, 0.01, 1500)
+    rates = [schedule.rate(step) for step in (0, 749, 80_000, 159_999)]
+    assert rates == pytest.approx([6e-5 / 1500, 3e-5 * (1 - 749 / 160_000), 3e-5, 6e-5 / 160_000])
+    assert segmentation_schedule("160k", steps=20).warmup == 2
+
+
+# data
+
+
+def test_labels_are_shifted_and_zero_is_ignored(root: Path) -> None:
+    folder = read_ade(root, "training", 3)
+    image, label = folder.pair(0)
+    assert image.shape == (3, 64, 64)
+    assert set(label[-1].tolist()) == {IGNORED}
+    assert set(label[:-1].unique().tolist()) <= {0, 1, 2}
+    assert label[0, 0] == 2, "class 3 of the file, the ground"
+
+
+def test_crops_keep_labels_on_their_pixels(root: Path) -> None:
+    folder = read_ade(root, "training", 3)
+    crops = SegmentationCrops(folder, 48)
+    shapes = set()
+    for seed in range(12):
+        image, label = crops[seed % 6, seed]
+        shapes.add((tuple(image.shape), tuple(label.shape)))
+        for kind, channel in ((0, 0), (1, 1)):
+            inside = image[:, label == kind]
+            if inside.shape[1] > 200:
+                assert inside.mean(1).argmax() == channel, "squares are red, triangles green"
+    assert shapes == {((3, 48, 48), (48, 48))}
+    assert all(a.equal(b) for a, b in zip(crops[0, 5], crops[0, 5], strict=True)), "the seed decides"
+    assert not crops[0, 5][0].equal(crops[0, 6][0])
+
+
+def test_bad_folders_are_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="no such folder; ADE20K's format"):
+        read_ade(root, "testing", 3)
+    with pytest.raises(UserError, match="has class 3, but there are 2: give --classes"):
+        read_ade(root, "training", 2).label(0)
+    labels = root / "annotations" / "training"
+    Image.new("L", (64, 60)).save(labels / "0.png")
+    folder = read_ade(root, "training", 3)
+    with pytest.raises(UserError, match=r"0.png: is 64x60 pixels, its image 0.jpg is 64x64"):
+        folder.pair(0)
+    Image.new("RGB", (64, 64)).save(labels / "1.png")
+    with pytest.raises(UserError, match="one channel of class numbers, this one has 3"):
+        folder.pair(1)
+    (root / "images" / "training" / "2.jpg").write_text("no image")
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        folder.pair(2)
+    (labels / "3.png").unlink()
+    with pytest.raises(UserError, match=r"1 of 6 images have no label map in .*: 3.png"):
+        read_ade(root, "training", 3)
+    for path in (root / "images" / "validation").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="no images"):
+        read_ade(root, "validation", 3)
+
+
+# scores
+
+
+def test_confusion_and_miou_by_hand() -> None:
+    label = torch.tensor([[0, 0, 1], [1, IGNORED, 1]])
+    answer = torch.tensor([[0, 1, 1], [1, 2, 1]])
+    confusion = confusion_of(answer, label, 4)
+    assert confusion[:2, :2].tolist() == [[1, 1], [0, 3]], "true classes are rows"
+    assert confusion.sum() == 5, "the ignored pixel counts for nothing"
+    result = SegmentationResult(confusion, 1, 1.0)
+    assert result.ious == [1 / 2, 3 / 4, None, None]
+    assert result.miou == pytest.approx((1 / 2 + 3 / 4) / 2)
+    assert result.accuracy == pytest.approx(4 / 5)
+
+
+class ByColour(nn.Module):
+    """Red is class 0, green class 1, dark class 2."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        red, green = images[:, 0], images[:, 1]
+        dark = torch.full_like(red, 0.2)
+        return 20 * torch.stack([red, green, dark], 1)
+
+
+@pytest.mark.parametrize(("scales", "mirror"), [((1.0,), False), (SCALES, True)])
+def test_a_model_that_knows_has_a_high_score(root: Path, scales: tuple[float, ...], mirror: bool) -> None:
+    result = evaluate_segmenter(ByColour(), read_ade(root, "validation", 3), ALONE, 64, scales, mirror)
+    assert result.miou > 0.9
+    assert result.confusion.sum() == 4 * 63 * 64, "all pixels but the ignored row"
+
+
+def test_processes_share_the_images_without_overlap(root: Path) -> None:
+    class Unheard(Group):
+        """One of two processes, whose answers nobody gathers."""
+
+        def gather_or_raise(self, work: Any) -> list[Any]:
+            return [work()]
+
+    folder = read_ade(root, "training", 3)
+    parts = [evaluate_segmenter(ByColour(), folder, Unheard(ALONE.device, rank, 4), 64) for rank in range(4)]
+    whole = evaluate_segmenter(ByColour(), folder, ALONE, 64)
+    assert sum(part.confusion for part in parts).equal(whole.confusion)
+    assert all(part.confusion.sum() > 0 for part in parts)
+
+
+def test_scales_and_mirrors_are_all_asked_and_turned_back() -> None:
+    asked = []
+
+    class Left(nn.Module):
+        """Class 0 in the left half of whatever it is shown, if that is brighter."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            asked.append(tuple(images.shape[-2:]))
+            bright = images.mean(1)
+            return torch.stack([bright, -bright], 1)
+
+    image = torch.zeros(3, 32, 64)
+    image[:, :, :32] = 1
+    answer = predict(Left(), image, 64, SCALES, mirror=True)
+    assert (answer[:, :28] == 0).all()
+    assert (answer[:, 36:] == 1).all()
+    assert asked == [(round(64 * s), round(128 * s)) for s in SCALES for _ in (0, 1)]
+    long = torch.zeros(3, 10, 1000)
+    asked.clear()
+    predict(Left(), long, 64)
+    assert asked == [(32, 256)], "the longer side is at most four times the shorter's aim"
+
+
+# training
+
+
+def test_the_losses_leave_ignored_pixels_out() -> None:
+    model = small_segmenter().train()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    nothing = torch.full((2, 64, 64), IGNORED)
+    assert [float(value) for value in segmentation_losses(model, (images, nothing), ALONE.device).values()] == [0, 0]
+    losses = segmentation_losses(model, (images, torch.zeros(2, 64, 64).long()), ALONE.device)
+    assert set(losses) == {"decoder", "auxiliary"}
+    sum(losses.values()).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None]
+    assert without == [], "every parameter learns, or several processes would wait for it"
+
+
+def test_the_auxiliary_head_counts_less_and_pixels_count_alike() -> None:
+    class Flat(nn.Module):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.zeros(2, 4, 8, 8), torch.zeros(2, 4, 2, 2)
+
+    labels = torch.full((2, 8, 8), IGNORED)
+    labels[0, 0, :3] = 1
+    losses = segmentation_losses(Flat(), (torch.zeros(2, 3, 8, 8), labels), ALONE.device)
+    assert float(losses["decoder"]) == pytest.approx(np.log(4))
+    assert float(losses["auxiliary"]) == pytest.approx(0.4 * np.log(4))
+
+
+def test_evaluation_has_no_auxiliary_head() -> None:
+    model = small_segmenter().eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 64, 70)).shape == (1, 3, 64, 70)
+
+
+@pytest.mark.slow
+def test_a_segmenter_learns(root: Path, tmp_path: Path) -> None:
+    write_ade(tmp_path / "more", "training", 24, seed=0)
+    folder, other = read_ade(tmp_path / "more", "training", 3), read_ade(root, "validation", 3)
+    model = small_segmenter()
+    before = evaluate_segmenter(model.eval(), other, ALONE, 64).miou
+    schedule = segmentation_schedule("160k", batch=6, lr=2e-3, steps=60)
+    data = SegmentationCrops(folder, 64)
+    fit(
+        model, data, len(data), schedule, segmentation_losses, collate, ALONE, tmp_path / "out", about={}, save_every=60
+    )
+    after = evaluate_segmenter(model.eval(), other, ALONE, 64).miou
+    assert before < 0.5
+    assert after > max(0.6, before + 0.2)
+
+
+# the command
+
+
+def command(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def test_the_commands_train_and_evaluate(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    trained = command("segment", "train", "--model", "test_vheat", "--data", root, "--classes", 3, "--batch", 2,
+                      "--steps", 2, "--crop", 64, "--channels", 16, "--device", "cpu", "--out", out, "-q")  # fmt: skip
+    assert trained.exit_code == 0, trained.exception
+    assert trained.stdout.split() == [str(out / "test_vheat.safetensors")]
+    values = {}
+    for extra in ([], ["--multi-scale"]):
+        found = command("segment", "eval", "--weights", out / "test_vheat.safetensors", "--data", root, "--device",
+                        "cpu", "--results", tmp_path / "results", "--json", "-q", *extra)  # fmt: skip
+        assert found.exit_code == 0, found.exception
+        record = json.loads(found.stdout)["record"]
+        assert record["case"]["subject"] == "upernet:test_vheat"
+        assert record["case"]["analysis"]["schedule"] == "160k"
+        values |= {name: metric["value"] for name, metric in record["metrics"].items() if "miou" in name}
+    assert set(values) == {"miou", "miou_multi_scale"}
+    assert all(0 <= value <= 1 for value in values.values())
+    wrong = command("detect", "eval", "--weights", out / "test_vheat.safetensors", "--data", root, "--device", "cpu")
+    assert "not weights that `vheatbench detect train` wrote" in str(wrong.exception)
+
+
+def test_a_resumed_training_is_that_of_the_same_data(root: Path, tmp_path: Path) -> None:
+    options = ["--model", "test_vheat", "--data", root, "--classes", 3, "--batch", 2, "--steps", 1, "--crop", 64]
+    options += ["--channels", 16, "--device", "cpu", "--out", tmp_path / "out", "-q"]
+    assert command("segment", "train", *options).exit_code == 0
+    assert command("segment", "train", *options, "--resume").exit_code == 0, "nothing is left to do"
+    label = root / "annotations" / "training" / "0.png"
+    Image.fromarray(np.ones((64, 64), dtype=np.uint8)).save(label)
+    changed = command("segment", "train", *options, "--resume")
+    assert "is of another training: data was" in str(changed.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--data", "nowhere"], "no such folder; ADE20K's format"),
+        (["train", "--data", "d", "--schedule", "1x"], "--schedule '1x' is not known: 160k, 80k"),
+        (["eval", "--data", "d", "--weights", "none.safetensors"], "none.safetensors: cannot be read"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments: list[str], words: str) -> None:
+    done = command("segment", *arguments, "--device", "cpu")
+    assert isinstance(done.exception, UserError)
+    assert words in str(done.exception)
+    assert "\n" not in str(done.exception)

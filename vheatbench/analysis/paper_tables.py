@@ -1,0 +1,178 @@
+"""A run beside the tables of a paper: what is printed, what its code gives, what was measured, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vheatbench.analysis.outcomes import Outcome
+from vheatbench.analysis.published import Check
+from vheatbench.analysis.series import Point
+
+ACCURACIES = {
+    "classification": (("acc1", "top1_accuracy", "acc@1"),),
+    "detection": (("box_map", "box_map", "box mAP"), ("mask_map", "mask_map", "mask mAP")),
+    "segmentation": (("miou", "miou", "mIoU"),),
+}
+"""By kind of table: the key in the published row, the metric of a record in mode ``eval``, the heading."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One accuracy in percent, published and measured."""
+
+    heading: str
+    published: float | None
+    measured: Point | None
+    """In percent; None where no record of the run has it."""
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One row of a published table, with what the run knows about it."""
+
+    subject: str
+    variant: str
+    """Of the case that was measured; empty where none was."""
+    params: Check
+    macs: Check
+    """By fvcore's rules, as papers count."""
+    macs_without_attention: Check | None
+    """Where the source left the products of attention out."""
+    macs_torch: float | None
+    """Without norms, resizing and pooling."""
+    throughput: Point | None
+    """Images per second here."""
+    published_throughput: float | None
+    memory: Point | None
+    """Bytes at the peak of a step."""
+    accuracies: tuple[Accuracy, ...]
+    status: str
+    """``ok``, the status and reason of a case that could not be measured, or ``not measured``."""
+    note: str
+    """Why the source prints another count than its own code gives; empty where it does not."""
+    commands: tuple[str, ...]
+    """What would fill the empty cells, in the order to run; empty if none is."""
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One published table."""
+
+    title: str
+    kind: str
+    resolution: tuple[int, int]
+    schedule: str
+    note: str
+    rows: tuple[PaperRow, ...]
+
+
+def paper_tables(outcomes: Sequence[Outcome], reference: dict[str, Any], suite: str) -> list[PaperTable]:
+    """Every table of a reference (``Suite.reference``, as stored), every row of it, measured or not.
+
+    Args:
+        outcomes: of the run.
+        reference: with ``tables`` and ``tolerance``.
+        suite: name of the suite that measures the rows, for the commands.
+    """
+    tolerance = float(reference.get("tolerance") or 0.01)
+    return [_table(outcomes, table, tolerance, suite) for table in reference.get("tables") or []]
+
+
+def _table(outcomes: Sequence[Outcome], table: dict[str, Any], tolerance: float, suite: str) -> PaperTable:
+    size = (int(table["resolution"][0]), int(table["resolution"][1]))
+    rows: list[PaperRow] = []
+    for subject, printed in table["rows"].items():
+        # the published numbers are those of inference
+        own = [o for o in outcomes if o.case.subject == subject]
+        evaluated = [o for o in own if o.case.mode == "eval" and _belongs(o, table, size)]
+        measured: list[Outcome | None] = [o for o in own if o.case.mode == "infer" and o.case.resolution == size]
+        rows += [_row(subject, printed, table, outcome, evaluated, tolerance, suite) for outcome in measured or [None]]
+    return PaperTable(table["title"], table["kind"], size, table["schedule"], table["note"], tuple(rows))
+
+
+def _belongs(evaluated: Outcome, table: dict[str, Any], size: tuple[int, int]) -> bool:
+    """Whether an accuracy is of this table: at its size; of detectors, whose images have any, by its schedule."""
+    if table["kind"] == "classification":
+        return evaluated.case.resolution == size
+    return bool(evaluated.case.analysis.get("schedule") == table["schedule"])
+
+
+def _row(
+    subject: str,
+    printed: dict[str, Any],
+    table: dict[str, Any],
+    outcome: Outcome | None,
+    evaluated: Sequence[Outcome],
+    tolerance: float,
+    suite: str,
+) -> PaperRow:
+    points = outcome.points if outcome is not None else {}
+    accuracies = tuple(
+        Accuracy(heading, printed.get(key), _percent(evaluated, metric))
+        for key, metric, heading in ACCURACIES[table["kind"]]
+    )
+    without = printed.get("exact_macs_without_attention")
+    commands: list[str] = []
+    if outcome is None or outcome.status != "ok":
+        height, width = table["resolution"]
+        size = str(height) if height == width else f"{height}x{width}"
+        commands.append(f"vheatbench run --suite {suite} --model {subject} --resolution {size}")
+    if any(one.published is not None and one.measured is None for one in accuracies):
+        commands += fill_commands(subject, table["kind"], table["schedule"])
+    return PaperRow(
+        subject=subject,
+        variant=outcome.case.variant if outcome is not None else "",
+        params=_check(points, "params", printed.get("params"), printed.get("exact_params"), tolerance),
+        macs=_check(points, "macs_fvcore", printed.get("macs"), printed.get("exact_macs"), tolerance),
+        macs_without_attention=_check(points, "macs_fvcore_without_attention", printed.get("macs"), without, tolerance)
+        if without
+        else None,
+        macs_torch=points["macs"].value if "macs" in points else None,
+        throughput=points.get("throughput_images_per_s"),
+        published_throughput=printed.get("throughput"),
+        memory=points.get("peak_allocated_bytes") or points.get("peak_memory_bytes"),
+        accuracies=accuracies,
+        status=_status(outcome),
+        note=printed.get("note") or "",
+        commands=tuple(commands),
+    )
+
+
+def _status(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "not measured"
+    return "ok" if outcome.status == "ok" else f"{outcome.status}: {outcome.reason}"
+
+
+def _check(
+    points: dict[str, Point], metric: str, printed: float | None, exact: float | None, tolerance: float
+) -> Check:
+    measured = points[metric].value if metric in points else None
+    difference = measured / exact - 1 if measured is not None and exact else None
+    return Check(measured, printed, exact, difference, abs(difference) <= tolerance if difference is not None else None)
+
+
+def _percent(evaluated: Sequence[Outcome], metric: str) -> Point | None:
+    point = next((o.points[metric] for o in evaluated if metric in o.points), None)
+    if point is None:
+        return None
+    low = 100 * point.low if point.low is not None else None
+    high = 100 * point.high if point.high is not None else None
+    return replace(point, value=100 * point.value, low=low, high=high)
+
+
+def fill_commands(subject: str, kind: str, schedule: str) -> list[str]:
+    """Commands that give a row its accuracy; words in capitals stand for files of the user's."""
+    backbone = subject.partition(":")[2] or subject
+    weights = f"{backbone.replace('-', '_')}.safetensors"
+    if kind == "classification":
+        return [f"vheatbench eval --model {subject} --weights CHECKPOINT --data IMAGENET/val"]
+    command, data = ("detect", "COCO") if kind == "detection" else ("segment", "ADE20K")
+    out = f"{command}-{backbone}-{schedule}"
+    return [
+        f"torchrun --nproc-per-node 8 -m vheatbench {command} train --model {backbone} --backbone-weights CHECKPOINT "
+        f"--data {data} --schedule {schedule} --out {out}",
+        f"vheatbench {command} eval --weights {out}/{weights} --data {data}",
+    ]

@@ -1,0 +1,152 @@
+"""What ``vheatbench detect`` and ``vheatbench segment`` share: devices, processes, progress, results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from vheatbench.cli import exits
+from vheatbench.cli.parse import device_kind
+from vheatbench.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from vheatbench.downstream.dense_training import Step
+    from vheatbench.downstream.distributed import Group
+    from vheatbench.store.read import Run
+
+EVERY_S = 10.0
+"""Between two lines of progress."""
+DTYPES = ("float32", "bfloat16")
+
+
+@contextlib.contextmanager
+def working(device: str) -> Iterator[Group]:
+    """The group of processes that ``torchrun`` started, or of this one; its first process says what is wrong.
+
+    A loss that diverged ends the command with exit code 6. Stdout is kept for the result.
+    """
+    from vheatbench.run.process import calm_threads
+
+    os.environ.update(calm_threads())
+    from vheatbench.downstream.dense_training import DivergedError
+    from vheatbench.downstream.distributed import process_group
+
+    main = os.environ.get("RANK", "0") == "0"
+    try:
+        with contextlib.redirect_stdout(sys.stderr), process_group(_device(device)) as group:
+            yield group
+    except UserError:
+        if main:
+            raise
+        raise typer.Exit(2) from None
+    except DivergedError as error:
+        if main:
+            print(f"vheatbench: {error}", file=sys.stderr)
+        raise typer.Exit(exits.FAILED) from None
+
+
+def _device(text: str) -> str:
+    kind, index = device_kind(text)
+    if index is not None:
+        raise UserError(f"--device {text}: choose GPUs by CUDA_VISIBLE_DEVICES")
+    if kind == "auto":
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return kind
+
+
+def chosen(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    """The value. Raises UserError for one that is not allowed."""
+    if value not in allowed:
+        raise UserError(f"{option} {value!r} is not known: {', '.join(allowed)}")
+    return value
+
+
+def precision(dtype: str) -> torch.dtype | None:
+    """What to run under autocast in; None for float32."""
+    import torch
+
+    return torch.bfloat16 if chosen("--dtype", dtype, DTYPES) == "bfloat16" else None
+
+
+def sides(text: str | None, option: str) -> tuple[int, ...] | None:
+    """``8,16,32`` to numbers. Raises UserError."""
+    if text is None:
+        return None
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or min(values) < 1:
+        raise UserError(f"{option} {text!r}: give whole numbers of pixels by commas")
+    return values
+
+
+def fresh(out: Path, resume: bool) -> None:
+    """Raises UserError where a training would write over another."""
+    from vheatbench.downstream.checkpointing import CHECKPOINT
+
+    if not resume and (out / CHECKPOINT).exists():
+        raise UserError(f"{out} holds a training: continue it with --resume, or give another --out")
+
+
+def step_lines(quiet: bool) -> Callable[[Step], None]:
+    """Tells steps on stderr, one line every few seconds."""
+    last = 0.0
+
+    def tell(step: Step) -> None:
+        nonlocal last
+        if quiet or (time.monotonic() - last < EVERY_S and step.step != step.of):
+            return
+        last = time.monotonic()
+        parts = " ".join(f"{name.removeprefix('loss_')} {value:.3g}" for name, value in step.losses.items())
+        print(f"[{step.step}/{step.of}] loss {step.loss:.4g} ({parts}) lr {step.lr:.2g}", file=sys.stderr)
+
+    return tell
+
+
+def image_lines(quiet: bool) -> Callable[[int, int], None]:
+    """Tells images that are done on stderr, one line every few seconds."""
+    last = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal last
+        if quiet or time.monotonic() - last < EVERY_S:
+            return
+        last = time.monotonic()
+        print(f"[{done}/{of}] images", file=sys.stderr)
+
+    return tell
+
+
+def show_evaluation(path: Path, json_: bool) -> None:
+    """Print the run of an evaluation: a table of scores in percent, or its record as JSON."""
+    from vheatbench.store.read import read_run
+
+    run = read_run(path)
+    if json_:
+        from vheatbench.cli.output import print_json
+
+        print_json({"path": str(path), "record": run.records[0].model_dump(mode="json")})
+    else:
+        print_scores(run)
+    print(path, file=sys.stderr)
+
+
+def print_scores(run: Run) -> None:
+    """The scores of every record, in percent."""
+    for record in run.records:
+        print(f"{record.case.subject}, {record.subject['weights']}, {record.metrics['images'].value:.0f} images")
+        for name, metric in record.metrics.items():
+            if metric.unit == "share" and metric.value is not None:
+                print(f"  {name:16} {100 * metric.value:6.2f} %")

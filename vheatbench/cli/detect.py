@@ -1,0 +1,139 @@
+"""``vheatbench detect``: train Mask R-CNN over a backbone, and its mAP on a folder in COCO's format."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import typer
+
+from vheatbench.cli.dense import chosen, fresh, image_lines, precision, show_evaluation, sides, step_lines, working
+
+app = typer.Typer(
+    help="Detection: Mask R-CNN over any backbone, on a folder in COCO's format.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command("train")
+def train(
+    model: str = typer.Option("vheat-t", help="Backbone: an alias or a timm name with maps at strides 4 to 32."),
+    data: Path = typer.Option(..., help="Folder with annotations/instances_SPLIT.json and the images in SPLIT/."),
+    split: str = typer.Option("train2017", help="Part of the data to learn from."),
+    schedule: str = typer.Option("1x", help="1x: 12 epochs at 800 pixels; 3x: 36 epochs at 480 to 800."),
+    backbone_weights: Path | None = typer.Option(
+        None, help="Classification checkpoint to begin with; else random weights."
+    ),
+    use: str = typer.Option("model", help="Which set of weights, where the file has both: model, model_ema."),
+    rule: str = typer.Option("zeropad", help="How vHeat's frequency embeddings are resized: bicubic, zeropad."),
+    trust_pickle: bool = typer.Option(
+        False, "--trust-pickle", help="Run the code that the checkpoint may contain: official files need it."
+    ),
+    batch: int = typer.Option(16, min=1, help="Images of a step, over all processes."),
+    lr: float = typer.Option(1e-4, help="Learning rate after the warm-up."),
+    steps: int | None = typer.Option(None, min=1, help="Instead of the schedule's: milestones move with it."),
+    side: str | None = typer.Option(
+        None, help="Shorter sides of training images, by commas, instead of the schedule's."
+    ),
+    max_side: int = typer.Option(1333, min=32, help="Most that the longer side may have."),
+    anchors: str = typer.Option("32,64,128,256,512", help="Sides of the anchors on the five levels, by commas."),
+    dtype: str = typer.Option("float32", help="float32, or bfloat16 by autocast."),
+    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    workers: int = typer.Option(0, min=0, help="Processes that read images, per process that trains."),
+    save_every: int = typer.Option(1000, min=1, help="Steps after which what is done is on disk."),
+    seed: int = typer.Option(0, help="Of weights, order and augmentation."),
+    out: Path = typer.Option(Path("detect"), help="Folder for the checkpoint and the weights."),
+    resume: bool = typer.Option(False, "--resume", help="Continue the training in --out."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """Train Mask R-CNN as the papers do: AdamW, rate 1e-4, decay 0.05, a tenth of the rate at two milestones.
+
+    Several GPUs: torchrun --nproc-per-node 8 -m vheatbench detect train ...
+    """
+    chosen("--schedule", schedule, ("1x", "3x"))
+    chosen("--use", use, ("model", "model_ema"))
+    chosen("--rule", rule, ("bicubic", "zeropad"))
+    anchor_sides = sides(anchors, "--anchors")
+    if anchor_sides is None or len(anchor_sides) != 5:
+        from vheatbench.errors import UserError
+
+        raise UserError(f"--anchors {anchors!r}: give five sides, one for each level")
+    autocast = precision(dtype)
+    fresh(out, resume)
+    with working(device) as group:
+        from vheatbench.downstream.detection.coco import read_coco
+        from vheatbench.downstream.detection.train import (
+            SIDES,
+            about_of,
+            backbone_loader,
+            detection_schedule,
+            train_detector,
+        )
+
+        folder = read_coco(data, split)
+        about = about_of(model, folder, schedule, sides(side, "--side") or SIDES[schedule], max_side, anchor_sides)
+        path = train_detector(
+            folder,
+            about,
+            detection_schedule(schedule, len(folder.ids_to_learn_from), batch, lr, steps, seed),
+            group,
+            out,
+            model.replace("-", "_"),
+            load=backbone_loader(about, backbone_weights, use=use, rule=rule, trust_pickle=trust_pickle),
+            resume=resume,
+            workers=workers,
+            autocast=autocast,
+            save_every=save_every,
+            told=step_lines(quiet or not group.is_main),
+        )
+        main = group.is_main
+    if main:
+        print(path)
+
+
+@app.command("eval")
+def evaluate(
+    weights: Path = typer.Option(..., help="What `vheatbench detect train` wrote."),
+    data: Path = typer.Option(..., help="Folder with annotations/instances_SPLIT.json and the images in SPLIT/."),
+    split: str = typer.Option("val2017", help="Part of the data to answer."),
+    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    results: Path = typer.Option(Path("results"), help="Folder for the run's file."),
+    json_: bool = typer.Option(False, "--json", help="Print the record as JSON on stdout."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """Box and mask mAP by pycocotools; every image is answered once, by whichever process."""
+    path: Path | None = None
+    with working(device) as group:
+        from vheatbench.downstream.dense_files import read_trained
+        from vheatbench.downstream.dense_record import Evaluation, write_evaluation
+        from vheatbench.downstream.detection.coco import check_categories, read_coco
+        from vheatbench.downstream.detection.evaluate import evaluate_detector
+        from vheatbench.downstream.detection.train import build_detector
+        from vheatbench.store.write import utc_now
+
+        started = utc_now()
+        trained = read_trained(weights, "maskrcnn")
+        folder = read_coco(data, split)
+        check_categories(folder, trained.about["categories"])
+        model = build_detector(trained.about)
+        trained.load_into(model)
+        result = evaluate_detector(
+            model.eval().to(group.device), folder, group, image_lines(quiet or not group.is_main)
+        )
+        if group.is_main:
+            done = Evaluation(
+                trained=trained,
+                subject=f"maskrcnn:{trained.about['model']}",
+                resolution=(max(trained.about["sides"]), trained.about["max_side"]),
+                device=group.device.type,
+                data=folder.fingerprint,
+                scores=result.scores,
+                how=f"pycocotools on {result.images} images, {result.detections} detections",
+                images=result.images,
+                model_s=result.model_s,
+            )
+            path = write_evaluation(done, results, "detect-eval", shlex.join(["vheatbench", *sys.argv[1:]]), started)
+    if path is not None:
+        show_evaluation(path, json_)

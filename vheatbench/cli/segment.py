@@ -1,0 +1,147 @@
+"""``vheatbench segment``: train UperNet over a backbone, and its mIoU on a folder in ADE20K's format."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import typer
+
+from vheatbench.cli.dense import chosen, fresh, image_lines, precision, show_evaluation, step_lines, working
+
+app = typer.Typer(
+    help="Segmentation: UperNet over any backbone, on a folder in ADE20K's format.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command("train")
+def train(
+    model: str = typer.Option("vheat-t", help="Backbone: an alias or a timm name with maps at strides 4 to 32."),
+    data: Path = typer.Option(..., help="Folder with images/SPLIT/ and annotations/SPLIT/."),
+    split: str = typer.Option("training", help="Part of the data to learn from."),
+    classes: int = typer.Option(150, min=1, help="Of the label maps, where 0 stands for none."),
+    schedule: str = typer.Option("160k", help="160k or 80k steps."),
+    backbone_weights: Path | None = typer.Option(
+        None, help="Classification checkpoint to begin with; else random weights."
+    ),
+    use: str = typer.Option("model", help="Which set of weights, where the file has both: model, model_ema."),
+    rule: str = typer.Option("zeropad", help="How vHeat's frequency embeddings are resized: bicubic, zeropad."),
+    trust_pickle: bool = typer.Option(
+        False, "--trust-pickle", help="Run the code that the checkpoint may contain: official files need it."
+    ),
+    batch: int = typer.Option(16, min=2, help="Crops of a step, over all processes; batch norms need two in each."),
+    lr: float = typer.Option(6e-5, help="Learning rate after the warm-up."),
+    steps: int | None = typer.Option(None, min=1, help="Instead of the schedule's."),
+    crop: int = typer.Option(512, min=32, help="Side of the crops."),
+    channels: int = typer.Option(512, min=1, help="Of the decoder."),
+    dtype: str = typer.Option("float32", help="float32, or bfloat16 by autocast."),
+    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    workers: int = typer.Option(0, min=0, help="Processes that read images, per process that trains."),
+    save_every: int = typer.Option(1000, min=1, help="Steps after which what is done is on disk."),
+    seed: int = typer.Option(0, help="Of weights, order and augmentation."),
+    out: Path = typer.Option(Path("segment"), help="Folder for the checkpoint and the weights."),
+    resume: bool = typer.Option(False, "--resume", help="Continue the training in --out."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """Train UperNet as the papers do: AdamW, rate 6e-5, decay 0.01, 1500 steps of warm-up, linear fall to 0.
+
+    Several GPUs: torchrun --nproc-per-node 8 -m vheatbench segment train ...
+    """
+    chosen("--schedule", schedule, ("160k", "80k"))
+    chosen("--use", use, ("model", "model_ema"))
+    chosen("--rule", rule, ("bicubic", "zeropad"))
+    autocast = precision(dtype)
+    fresh(out, resume)
+    with working(device) as group:
+        from vheatbench.downstream.segmentation.ade import read_ade
+        from vheatbench.downstream.segmentation.train import (
+            about_of,
+            backbone_loader,
+            segmentation_schedule,
+            train_segmenter,
+        )
+        from vheatbench.errors import UserError
+
+        if batch < 2 * group.size:
+            raise UserError(f"--batch {batch}: batch norms need two crops in each of {group.size} processes")
+        folder = read_ade(data, split, classes)
+        about = about_of(model, folder, schedule, crop, channels)
+        path = train_segmenter(
+            folder,
+            about,
+            segmentation_schedule(schedule, batch, lr, steps, seed),
+            group,
+            out,
+            model.replace("-", "_"),
+            load=backbone_loader(about, backbone_weights, use=use, rule=rule, trust_pickle=trust_pickle),
+            resume=resume,
+            workers=workers,
+            autocast=autocast,
+            save_every=save_every,
+            told=step_lines(quiet or not group.is_main),
+        )
+        main = group.is_main
+    if main:
+        print(path)
+
+
+@app.command("eval")
+def evaluate(
+    weights: Path = typer.Option(..., help="What `vheatbench segment train` wrote."),
+    data: Path = typer.Option(..., help="Folder with images/SPLIT/ and annotations/SPLIT/."),
+    split: str = typer.Option("validation", help="Part of the data to answer."),
+    multi_scale: bool = typer.Option(
+        False, "--multi-scale", help="Mean over six scales from 0.5 to 1.75 and mirror images; twelve times the work."
+    ),
+    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    results: Path = typer.Option(Path("results"), help="Folder for the run's file."),
+    json_: bool = typer.Option(False, "--json", help="Print the record as JSON on stdout."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """Mean intersection over union of whole images; every image is answered once, by whichever process."""
+    path: Path | None = None
+    with working(device) as group:
+        from vheatbench.downstream.dense_files import read_trained
+        from vheatbench.downstream.dense_record import Evaluation, write_evaluation
+        from vheatbench.downstream.segmentation.ade import read_ade
+        from vheatbench.downstream.segmentation.evaluate import LONGEST, SCALES, SIDE, evaluate_segmenter
+        from vheatbench.downstream.segmentation.train import build_segmenter
+        from vheatbench.store.write import utc_now
+
+        started = utc_now()
+        trained = read_trained(weights, "upernet")
+        folder = read_ade(data, split, trained.about["classes"])
+        model = build_segmenter(trained.about)
+        trained.load_into(model)
+        side = trained.about["crop"]
+        result = evaluate_segmenter(
+            model.eval().to(group.device),
+            folder,
+            group,
+            side,
+            SCALES if multi_scale else (1.0,),
+            multi_scale,
+            image_lines(quiet or not group.is_main),
+        )
+        if group.is_main:
+            present = sum(value is not None for value in result.ious)
+            name = "miou_multi_scale" if multi_scale else "miou"
+            done = Evaluation(
+                trained=trained,
+                subject=f"upernet:{trained.about['model']}",
+                resolution=(side, side * LONGEST // SIDE),
+                device=group.device.type,
+                data=folder.fingerprint,
+                scores={name: result.miou, "pixel_accuracy": result.accuracy},
+                how=f"mean over {present} classes of {result.images} images"
+                + (", scales 0.5 to 1.75 and mirror images" if multi_scale else ", one scale"),
+                images=result.images,
+                model_s=result.model_s,
+                options={"scales": "multi"} if multi_scale else {},
+            )
+            path = write_evaluation(done, results, "segment-eval", shlex.join(["vheatbench", *sys.argv[1:]]), started)
+    if path is not None:
+        show_evaluation(path, json_)

@@ -1,0 +1,61 @@
+"""Weights of trained detectors and segmenters: safetensors that say what model they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vheatbench.downstream.checkpointing import write_weights
+from vheatbench.errors import UserError, one_line
+
+KEY = "vheatbench"
+"""Of the file's metadata: what the model is, as JSON."""
+
+
+@dataclass(frozen=True)
+class TrainedFile:
+    """Weights and what they belong to."""
+
+    path: Path
+    sha256: str
+    about: dict[str, Any]
+    """``task``, ``backbone``, ``classes``, ``schedule`` and what else the model was built with."""
+    state: dict[str, Tensor]
+
+    def load_into(self, model: nn.Module) -> None:
+        """Raises UserError where the weights are not those of the model."""
+        try:
+            model.load_state_dict(self.state)
+        except RuntimeError as error:
+            raise UserError(f"{self.path}: not the weights of this model ({one_line(str(error))})") from None
+
+
+def write_trained(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
+    """Write a trained model's weights. Raises StoreError."""
+    write_weights(path, model.state_dict(), {KEY: json.dumps(about, sort_keys=True)})
+
+
+def read_trained(path: Path, task: str) -> TrainedFile:
+    """Read what :func:`write_trained` wrote.
+
+    Raises:
+        UserError: no such file, or not the weights of such a task.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({one_line(str(error))})") from None
+    if about.get("task") != task:
+        command = "detect" if task == "maskrcnn" else "segment"
+        raise UserError(f"{path}: not weights that `vheatbench {command} train` wrote")
+    return TrainedFile(path, digest, about, state)

@@ -1,0 +1,181 @@
+"""A folder in COCO's format: images, and boxes and masks in ``annotations/instances_<split>.json``."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from vheatbench.downstream.dense_training import Ticket
+from vheatbench.errors import UserError, one_line
+
+NAMED = 3
+"""Missing images that an error names."""
+
+
+@dataclass(frozen=True)
+class CocoFolder:
+    """One split of a data set, checked."""
+
+    annotations: Path
+    images: Path
+    coco: Any
+    """``pycocotools.coco.COCO``."""
+    ids: tuple[int, ...]
+    """Of images, in order."""
+    categories: tuple[int, ...]
+    """Ids of categories in order: label i + 1 of the model is the i-th."""
+    fingerprint: str
+    """12 digits of the annotation file's SHA-256."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the categories."""
+        return [str(self.coco.cats[id_]["name"]) for id_ in self.categories]
+
+    def objects(self, id_: int) -> list[dict[str, Any]]:
+        """Annotations of one image to learn from: no crowds, no boxes without area."""
+        found = self.coco.imgToAnns[id_]
+        return [one for one in found if not one.get("iscrowd", 0) and min(one["bbox"][2:]) >= 1]
+
+    @property
+    def ids_to_learn_from(self) -> list[int]:
+        """Of images with an object."""
+        return [id_ for id_ in self.ids if self.objects(id_)]
+
+    def image(self, id_: int) -> Image.Image:
+        """One image in colour.
+
+        Raises:
+            UserError: it cannot be read, or has another size than the annotations say.
+        """
+        entry = self.coco.imgs[id_]
+        path = self.images / entry["file_name"]
+        try:
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read as an image ({one_line(str(error))})") from None
+        if image.size != (entry["width"], entry["height"]):
+            raise UserError(
+                f"{path}: is {image.width}x{image.height} pixels, {self.annotations.name} says "
+                f"{entry['width']}x{entry['height']}: boxes and masks would not fit"
+            )
+        return image
+
+
+def read_coco(root: Path, split: str) -> CocoFolder:
+    """Read and check ``root/annotations/instances_<split>.json`` and the images in ``root/<split>``.
+
+    Raises:
+        UserError: a file that is missing or not in this format, images that are not there, annotations of unknown
+            categories or images; pycocotools is not installed.
+    """
+    try:
+        from pycocotools.coco import COCO
+    except ImportError:
+        raise UserError("COCO's format needs pycocotools: pip install 'vheatbench[downstream]'") from None
+    annotations, images = root / "annotations" / f"instances_{split}.json", root / split
+    try:
+        data = annotations.read_bytes()
+        content = json.loads(data)
+    except OSError as error:
+        raise UserError(f"{annotations}: cannot be read ({error.strerror}); a COCO folder has it") from None
+    except ValueError as error:
+        raise UserError(f"{annotations}: not JSON ({one_line(str(error))})") from None
+    _check(content, annotations)
+    if not images.is_dir():
+        raise UserError(f"{images}: no such folder, which {annotations.name} needs")
+    missing = [entry["file_name"] for entry in content["images"] if not (images / entry["file_name"]).is_file()]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise UserError(
+            f"{len(missing)} of {len(content['images'])} images of {annotations} are not in {images}: "
+            f"{', '.join(missing[:NAMED])}{more}"
+        )
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    return CocoFolder(annotations, images, coco, tuple(sorted(coco.imgs)), tuple(sorted(coco.cats)), digest)
+
+
+def _check(content: Any, path: Path) -> None:
+    keys = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
+        raise UserError(f"{path}: not COCO's format, which has lists 'images', 'annotations' and 'categories'")
+    needed = {
+        "images": ("id", "file_name", "width", "height"),
+        "annotations": ("id", "image_id", "category_id", "bbox", "segmentation"),
+        "categories": ("id", "name"),
+    }
+    for key, fields in needed.items():
+        for number, entry in enumerate(content[key]):
+            absent = [field for field in fields if not isinstance(entry, dict) or field not in entry]
+            if absent:
+                raise UserError(f"{path}: {key}[{number}] has no {absent[0]!r}")
+    if not content["images"] or not content["categories"]:
+        raise UserError(f"{path}: has no {'images' if not content['images'] else 'categories'}")
+    images, categories = ({entry["id"] for entry in content[key]} for key in ("images", "categories"))
+    for entry in content["annotations"]:
+        for field, known, what in (("category_id", categories, "category"), ("image_id", images, "image")):
+            if entry[field] not in known:
+                raise UserError(f"{path}: annotation {entry['id']} is of {what} {entry[field]}, which is not listed")
+
+
+class DetectionImages(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """Training images with boxes, labels and masks, mirrored half of the time."""
+
+    def __init__(self, folder: CocoFolder) -> None:
+        self.folder = folder
+        self.labels = {category: i + 1 for i, category in enumerate(folder.categories)}
+        self.ids = folder.ids_to_learn_from
+        if not self.ids:
+            raise UserError(f"{folder.annotations}: no image has an object to learn from")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, ticket: Ticket) -> tuple[Tensor, dict[str, Tensor]]:
+        """Image (3, H, W) in 0 to 1; boxes (N, 4) as corners, labels (N), masks (N, H, W)."""
+        index, seed = ticket
+        id_ = self.ids[index]
+        image = pil_to_tensor(self.folder.image(id_)).float() / 255
+        objects = self.folder.objects(id_)
+        boxes = torch.tensor([one["bbox"] for one in objects], dtype=torch.float32)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = torch.from_numpy(np.stack([self.folder.coco.annToMask(one) for one in objects]))
+        if random.Random(seed).random() < 0.5:
+            image, masks = image.flip(-1), masks.flip(-1)
+            boxes = boxes[:, [2, 1, 0, 3]] * torch.tensor([-1, 1, -1, 1]) + torch.tensor(
+                [image.shape[-1], 0, image.shape[-1], 0]
+            )
+        labels = torch.tensor([self.labels[one["category_id"]] for one in objects])
+        return image, {"boxes": boxes, "labels": labels, "masks": masks}
+
+
+def check_categories(folder: CocoFolder, trained: Sequence[int]) -> None:
+    """Raises UserError where a model was trained on other categories than the folder has."""
+    if list(folder.categories) != list(trained):
+        raise UserError(
+            f"{folder.annotations}: has {len(folder.categories)} categories (ids {_some(folder.categories)}), "
+            f"the weights were trained on {len(trained)} (ids {_some(trained)})"
+        )
+
+
+def _some(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids[:4])) + (", ..." if len(ids) > 4 else "")

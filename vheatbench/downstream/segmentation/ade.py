@@ -1,0 +1,156 @@
+"""A folder in ADE20K's format: ``images/<split>/*.jpg`` and label maps ``annotations/<split>/*.png``, 0 for nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional
+
+from vheatbench.downstream.dense_training import Ticket
+from vheatbench.errors import UserError, one_line
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IGNORED = 255
+"""Label of pixels that count for nothing: 0 in the files."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NAMED = 3
+"""Files that an error names."""
+
+
+@dataclass(frozen=True)
+class AdeFolder:
+    """One split of a data set: every image has a label map."""
+
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...]
+    classes: int
+    fingerprint: str
+    """12 digits of the SHA-256 of the files' names and sizes."""
+
+    def image(self, index: int) -> Tensor:
+        """Colours 0 to 1, shape (3, H, W). Raises UserError for a file that is no image."""
+        return functional.pil_to_tensor(_open(self.images[index]).convert("RGB")).float() / 255
+
+    def label(self, index: int) -> Tensor:
+        """Classes from 0, :data:`IGNORED` where there is none, shape (H, W).
+
+        Raises:
+            UserError: a file that is no image, or a class beyond those of the data set.
+        """
+        path = self.labels[index]
+        values: npt.NDArray[np.int64] = np.asarray(_open(path)).astype(np.int64)
+        if values.ndim != 2:
+            raise UserError(f"{path}: a label map has one channel of class numbers, this one has {values.shape[2]}")
+        if values.max(initial=0) > self.classes:
+            raise UserError(f"{path}: has class {values.max()}, but there are {self.classes}: give --classes")
+        return torch.from_numpy(np.where(values == 0, IGNORED, values - 1))
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """Image and labels. Raises UserError where their sizes differ."""
+        image, label = self.image(index), self.label(index)
+        if image.shape[-2:] != label.shape:
+            height, width = image.shape[-2:]
+            raise UserError(
+                f"{self.labels[index]}: is {label.shape[1]}x{label.shape[0]} pixels, its image "
+                f"{self.images[index].name} is {width}x{height}"
+            )
+        return image, label
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            file.load()
+            return file.copy()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as an image ({one_line(str(error))})") from None
+
+
+def read_ade(root: Path, split: str, classes: int) -> AdeFolder:
+    """Find the images of a split and their label maps.
+
+    Raises:
+        UserError: no such folders, no images, or images without label map.
+    """
+    folder, labels = root / "images" / split, root / "annotations" / split
+    for path in (folder, labels):
+        if not path.is_dir():
+            raise UserError(f"{path}: no such folder; ADE20K's format is images/{split} and annotations/{split}")
+    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    if not images:
+        raise UserError(f"{folder}: no images ({', '.join(EXTENSIONS)})")
+    maps = [labels / f"{path.stem}.png" for path in images]
+    missing = [path.name for path in maps if not path.is_file()]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise UserError(
+            f"{len(missing)} of {len(images)} images have no label map in {labels}: {', '.join(missing[:NAMED])}{more}"
+        )
+    listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in (*images, *maps))
+    return AdeFolder(tuple(images), tuple(maps), classes, hashlib.sha256(listing.encode()).hexdigest()[:12])
+
+
+def normed(images: Tensor) -> Tensor:
+    """Colours 0 to 1 to what backbones take, shape (..., 3, H, W)."""
+    return functional.normalize(images, list(MEAN), list(STD))
+
+
+class SegmentationCrops(Dataset[tuple[Tensor, Tensor]]):
+    """Square crops for training: image and labels resized by 0.5 to 2, cropped, mirrored, colours changed.
+
+    Args:
+        folder: from :func:`read_ade`.
+        crop: side of the crop, and of the shorter side of an image before it is resized by chance.
+    """
+
+    def __init__(self, folder: AdeFolder, crop: int) -> None:
+        self.folder, self.crop = folder, crop
+
+    def __len__(self) -> int:
+        return len(self.folder.images)
+
+    def __getitem__(self, ticket: Ticket) -> tuple[Tensor, Tensor]:
+        """Normed image (3, crop, crop) and labels (crop, crop)."""
+        index, seed = ticket
+        chance = random.Random(seed)
+        image, label = self.folder.pair(index)
+        height, width = image.shape[-2:]
+        scale = self.crop / min(height, width) * chance.uniform(0.5, 2.0)
+        size = [max(1, round(height * scale)), max(1, round(width * scale))]
+        image = functional.resize(image, size, antialias=True)
+        label = functional.resize(label[None], size, interpolation=functional.InterpolationMode.NEAREST)[0]
+        image, label = self._cropped(image, label, chance)
+        if chance.random() < 0.5:
+            image, label = image.flip(-1), label.flip(-1)
+        return normed(_recoloured(image, chance)), label
+
+    def _cropped(self, image: Tensor, label: Tensor, chance: random.Random) -> tuple[Tensor, Tensor]:
+        """A crop at random; black and ignored where the image is too small."""
+        low = [max(0, self.crop - side) for side in label.shape]
+        image = functional.pad(image, [0, 0, low[1], low[0]])
+        label = functional.pad(label[None], [0, 0, low[1], low[0]], fill=IGNORED)[0]
+        top, left = (chance.randint(0, side - self.crop) for side in label.shape)
+        area = (slice(top, top + self.crop), slice(left, left + self.crop))
+        return image[:, area[0], area[1]], label[area]
+
+
+def _recoloured(image: Tensor, chance: random.Random) -> Tensor:
+    """Brightness, contrast and saturation, each changed half of the time."""
+    for change, low, high in (
+        (functional.adjust_brightness, 0.875, 1.125),
+        (functional.adjust_contrast, 0.5, 1.5),
+        (functional.adjust_saturation, 0.5, 1.5),
+    ):
+        factor = chance.uniform(low, high)
+        if chance.random() < 0.5:
+            image = change(image, factor)
+    return image

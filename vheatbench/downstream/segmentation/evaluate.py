@@ -1,0 +1,116 @@
+"""Mean intersection over union of a segmenter, at one scale or several with mirror images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vheatbench.downstream.distributed import Group
+from vheatbench.downstream.segmentation.ade import IGNORED, AdeFolder, normed
+
+SIDE, LONGEST = 512, 2048
+"""An image is resized so that its shorter side is at most the first and its longer at most the second."""
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Of the multi-scale test."""
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """Counts of pixels, and what follows from them."""
+
+    confusion: Tensor
+    """Pixels by true class (rows) and answer, shape (classes, classes)."""
+    images: int
+    model_s: float
+    """Seconds of the model alone, of the slowest process."""
+
+    @property
+    def ious(self) -> list[float | None]:
+        """Intersection over union by class; None for one that is neither there nor answered."""
+        both = self.confusion.diagonal().double()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - self.confusion.diagonal()
+        return [float(a / b) if b else None for a, b in zip(both.tolist(), union.double().tolist(), strict=True)]
+
+    @property
+    def miou(self) -> float:
+        """Mean over the classes that are there or answered."""
+        known = [value for value in self.ious if value is not None]
+        return sum(known) / len(known)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of pixels that are right."""
+        return float(self.confusion.diagonal().sum() / self.confusion.sum())
+
+
+def evaluate_segmenter(
+    model: nn.Module,
+    folder: AdeFolder,
+    group: Group,
+    side: int = SIDE,
+    scales: Sequence[float] = (1.0,),
+    mirror: bool = False,
+    told: Callable[[int, int], None] = lambda done, of: None,
+) -> SegmentationResult:
+    """Answer every image once, whole, divided among the processes; compared at the size of its label map.
+
+    Args:
+        model: in evaluation mode, on the group's device.
+        side: of the resized image's shorter side; the longer is at most four times that.
+        scales: the mean of the probabilities over these multiples of that size is taken.
+        mirror: and over the mirrored image at each.
+
+    Raises:
+        UserError: an image or label map that cannot be used.
+    """
+    own = range(len(folder.images))[group.rank :: group.size]
+
+    def work() -> tuple[Tensor, float]:
+        confusion = torch.zeros(folder.classes, folder.classes, dtype=torch.int64)
+        seconds = 0.0
+        for number, index in enumerate(own):
+            image, label = folder.pair(index)
+            image = image.to(group.device)
+            started = time.perf_counter()
+            with torch.inference_mode():
+                answer = predict(model, image, side, scales, mirror).cpu()
+            seconds += time.perf_counter() - started
+            confusion += confusion_of(answer, label, folder.classes)
+            told(number + 1, len(own))
+        return confusion, seconds
+
+    parts = group.gather_or_raise(work)
+    total = torch.stack([confusion for confusion, _ in parts]).sum(0)
+    return SegmentationResult(total, len(folder.images), max(seconds for _, seconds in parts))
+
+
+def predict(
+    model: nn.Module, image: Tensor, side: int = SIDE, scales: Sequence[float] = (1.0,), mirror: bool = False
+) -> Tensor:
+    """Class of every pixel, shape (H, W), of an image (3, H, W) with colours 0 to 1."""
+    height, width = image.shape[-2:]
+    base = min(side / min(height, width), LONGEST / SIDE * side / max(height, width))
+    total: Tensor | None = None
+    for scale in scales:
+        size = [max(32, round(height * base * scale)), max(32, round(width * base * scale))]
+        resized = normed(F.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=True))
+        for flipped in (False, True) if mirror else (False,):
+            logits = model(resized.flip(-1) if flipped else resized)
+            logits = logits.flip(-1) if flipped else logits
+            logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
+            probabilities = logits.softmax(1)
+            total = probabilities if total is None else total + probabilities
+    assert total is not None
+    return total[0].argmax(0)
+
+
+def confusion_of(answer: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Pixels by true class and answer, shape (classes, classes); ignored ones left out."""
+    known = label != IGNORED
+    pairs = label[known] * classes + answer[known]
+    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)

@@ -1,0 +1,122 @@
+"""Training UperNet by the 160k schedule of the Swin and vHeat papers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vheatbench.downstream.backbone import load_backbone, timm_name
+from vheatbench.downstream.dense_files import write_trained
+from vheatbench.downstream.dense_training import Schedule, Step, fit
+from vheatbench.downstream.distributed import Group
+from vheatbench.downstream.segmentation.ade import IGNORED, AdeFolder, SegmentationCrops
+from vheatbench.downstream.segmentation.model import UperNet
+
+SCHEDULES = {"160k": 160_000, "80k": 80_000}
+BATCH, LR, WEIGHT_DECAY, WARMUP = 16, 6e-5, 0.01, 1500
+CROP = 512
+AUXILIARY_WEIGHT = 0.4
+
+
+def segmentation_schedule(
+    name: str, batch: int = BATCH, lr: float = LR, steps: int | None = None, seed: int = 0
+) -> Schedule:
+    """``160k`` or ``80k`` steps: AdamW, 1500 steps of warm-up, then a linear fall to 0.
+
+    ``steps`` cuts it short or draws it out, the warm-up with it.
+    """
+    total = steps or SCHEDULES[name]
+    return Schedule(name, total, batch, lr, WEIGHT_DECAY, min(WARMUP, total // 10), seed=seed)
+
+
+def segmentation_losses(model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Cross entropy of the decoder and, at 0.4 of its weight, of the auxiliary head; 0 where all is ignored."""
+    images, labels = (part.to(device, non_blocking=True) for part in batch)
+    logits, auxiliary = model(images)
+    auxiliary = F.interpolate(auxiliary, labels.shape[-2:], mode="bilinear", align_corners=False)
+    known = (labels != IGNORED).sum().clamp(min=1)
+    return {
+        name: weight * F.cross_entropy(part, labels, ignore_index=IGNORED, reduction="sum") / known
+        for name, part, weight in (("decoder", logits, 1.0), ("auxiliary", auxiliary, AUXILIARY_WEIGHT))
+    }
+
+
+def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Crops of one size: images (B, 3, crop, crop) and labels (B, crop, crop)."""
+    images, labels = zip(*items, strict=True)
+    return torch.stack(images), torch.stack(labels)
+
+
+def about_of(backbone: str, folder: AdeFolder, schedule: str, crop: int, channels: int) -> dict[str, Any]:
+    """What a trained file says of its model."""
+    return {
+        "task": "upernet",
+        "model": backbone,
+        "backbone": timm_name(backbone),
+        "classes": folder.classes,
+        "schedule": schedule,
+        "crop": crop,
+        "channels": channels,
+    }
+
+
+def build_segmenter(about: dict[str, Any]) -> UperNet:
+    """The model that :func:`about_of` describes, random weights. Raises UserError."""
+    return UperNet(about["backbone"], about["classes"], channels=about["channels"])
+
+
+def train_segmenter(
+    folder: AdeFolder,
+    about: dict[str, Any],
+    schedule: Schedule,
+    group: Group,
+    out: Path,
+    name: str,
+    *,
+    load: Callable[[nn.Module], object] | None = None,
+    resume: bool = False,
+    workers: int = 0,
+    autocast: torch.dtype | None = None,
+    save_every: int = 1000,
+    told: Callable[[Step], None] = lambda step: None,
+) -> Path:
+    """Train and write ``out/<name>.safetensors``; returns its path.
+
+    Batch norms see the images of all GPUs, as in the papers; on CPUs those of their own process.
+
+    Args:
+        about: from :func:`about_of`.
+        load: puts classification weights into the backbone, see :func:`backbone_loader`.
+
+    Raises:
+        UserError, DivergedError, StoreError: see :func:`vheatbench.downstream.dense_training.fit`.
+    """
+    torch.manual_seed(schedule.seed)
+    model: nn.Module = build_segmenter(about)
+    if load is not None and not resume:
+        load(model)
+    if group.size > 1 and group.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.to(group.device)
+    data = SegmentationCrops(folder, about["crop"])
+    fit(
+        model, data, len(data), schedule, segmentation_losses, collate, group, out,
+        about={**about, "data": folder.fingerprint}, resume=resume, workers=workers, autocast=autocast,
+        save_every=save_every, told=told,
+    )  # fmt: skip
+    path = out / f"{name}.safetensors"
+    if group.is_main:
+        write_trained(path, model, about)
+    return path
+
+
+def backbone_loader(about: dict[str, Any], path: Path | None, **options: Any) -> Callable[[Any], object] | None:
+    """What puts a classification checkpoint into an UperNet's backbone, or None without one."""
+    if path is None:
+        return None
+    return lambda model: load_backbone(model.net.encoder.model, about["backbone"], path, **options)
