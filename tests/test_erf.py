@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vheatbench import cli
-from vheatbench.cli.erf_progress import Bar, Lines, Silent, make_progress
+from vheatbench.cli.erf_progress import Bar, Lines, Silent, make_progress, outcome
 from vheatbench.errors import UserError
 from vheatbench.pictures import erf_run
 from vheatbench.pictures.erf_plan import ErfSettings, make_plan, planned_cases
@@ -225,11 +225,34 @@ def test_stops_where_more_images_bring_nothing(tmp_path):
 
 
 def test_one_image_has_no_interval():
-    code, _, err = run_erf(*SMALL, "--max-images", "1")
+    code, out, err = run_erf(*SMALL, "--max-images", "1")
     assert code == 0
     (record,) = only_run().records
     assert record.metrics["erf_a50"].low is None
     assert "unknown with one image" in err
+    assert "stopped at 1 image (" in err
+    assert outcome([record]).startswith("1 image, ")
+    assert "±" not in out
+    assert "no interval: a single image" in out
+
+
+def test_one_photograph_has_no_interval_and_says_so_before_and_after(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)).save("one.png")
+    code, out, err = run_erf(*SMALL, "--images", "one.png", "--max-images", "10", "--target", "10")
+    assert code == 0
+    (record,) = only_run().records
+    assert record.conditions["stopped_by"] == "max-images"
+    assert record.metrics["erf_images"].value == 10
+    assert all(metric.low is None for metric in record.metrics.values())
+    assert "±" not in out
+    assert "! views of a single photograph: no interval; give --images a folder of several" in err
+    assert "stages.3: views of a single photograph: no interval" in err
+    assert "relative standard error unknown from one photograph" in err
+    assert record.conditions["images"]["words"] == "1 image, one.png"
+    assert "1 photographs" not in err
+    assert run_erf(*SMALL, "--images", "noise", "--results", "noise")[0] == 0
+    (record,) = only_run("noise").records
+    assert record.metrics["erf_a50"].low is not None
 
 
 def test_numbers_do_not_depend_on_the_batch():
@@ -281,9 +304,11 @@ def test_weights_random_and_from_files(tmp_path):
     checkpoint("test_vheat", 1, "heat.pth")
     checkpoint("resnet18", 2, "res.pth")
     words = ("--weights", "random", "--weights", "heat.pth", "--weights", "resnet18=res.pth", "--compare", "resnet18")
-    code, _, err = run_erf(*SMALL, *words)
+    code, out, err = run_erf(*SMALL, *words)
     assert code == 0, err
     results, _ = results_of(only_run())
+    assert results[1].weights in out
+    assert results[3].weights in out
     seen = [(r.subject, r.random, r.weights.split(" ")[0]) for r in results]
     assert seen == [
         ("test_vheat", True, "random"),
@@ -359,7 +384,10 @@ def test_json_is_one_document(in_a_folder):
         (["--resolution", "0"], "resolution"),
         (["--resolution", "big"], "resolution"),
         (["--weights", "nowhere.pth"], "nowhere.pth"),
-        (["--weights", "resnet18=res.pth"], "res.pth"),
+        (["--weights", "resnet18=res.pth"], "'resnet18' is none of the models here (test_vheat)"),
+        (["--weights", "test_vheat=res.pth"], "no such file"),
+        (["--out", "/dev/null/figures"], "--out /dev/null/figures: cannot be written"),
+        (["--resolution", "33"], "resize to 32x32 or 64x64"),
         (["--images", "nowhere"], "nowhere"),
         (["--images", "noise:pink"], "pink"),
         (["--conduction", "-1"], "conduction"),

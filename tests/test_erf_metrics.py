@@ -176,13 +176,25 @@ def test_jackknife_of_an_angle_goes_the_short_way():
 def test_one_group_has_no_interval():
     found = metrics.jackknife(1.0, [], [4])
     assert found.error == math.inf
-    assert worst_error(dict.fromkeys(PRECISE, found)) == math.inf
+    assert worst_error(dict.fromkeys(PRECISE, found), False) == math.inf
 
 
 def test_the_worst_number_decides():
-    fine, poor = (metrics.jackknife(2, [2 - e, 2 + e], [1, 1]) for e in (0.01, 0.3))
+    fine, poor = (metrics.jackknife(0.5, [0.5 - e, 0.5 + e], [1, 1]) for e in (0.01, 0.1))
     for name in PRECISE:
-        assert worst_error({**dict.fromkeys(PRECISE, fine), name: poor}) == poor.relative_error == pytest.approx(0.15)
+        assert worst_error({**dict.fromkeys(PRECISE, fine), name: poor}, False) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("replknet", [False, True])
+@pytest.mark.parametrize("jump", [0.0005, 0.006])
+def test_the_error_that_decides_is_that_of_the_value_that_is_reported(jump, replknet):
+    """Half an interval over the value is the error times Student's quantile, corrected or not."""
+    estimate = metrics.jackknife(0.02, [0.02, 0.02, 0.02 + jump], [1, 1, 1])
+    names = numbers_of(np.ones((8, 8)), (4, 4))
+    found = metrics_of(dict.fromkeys(names, estimate), (8, 8), 3, replknet)["erf_a50"]
+    error = estimate.half_width() / student_t_quantile(0.975, 2) / found.value
+    assert worst_error(dict.fromkeys(PRECISE, estimate), replknet) == pytest.approx(error)
+    assert estimate.value != estimate.plain
 
 
 def maps(n, shape=(24, 24), seed=0):
@@ -201,6 +213,16 @@ def test_views_of_one_photograph_are_one_group():
     by_hand = [np.delete(fields, [i for i in range(9) if i % 4 == g], axis=0).mean(0)[3, 4] for g in range(4)]
     expected = metrics.jackknife(found.plain, by_hand, [3, 2, 2, 2])
     assert (found.value, found.error) == pytest.approx((expected.value, expected.error), rel=1e-4)
+
+
+def test_a_single_photograph_is_one_group_and_has_no_interval():
+    mean = GroupedMean((24, 24), 1)
+    mean.add(maps(10))
+    assert mean.sizes == [10] + [0] * 9
+    estimates = mean.estimates(lambda f: numbers_of(f, (12, 12)))
+    assert worst_error(estimates, False) == math.inf
+    found = metrics_of(estimates, (24, 24), 10, replknet=False)
+    assert all(metric.low is metric.high is None and "jackknife" not in metric.how for metric in found.values())
 
 
 def test_many_sources_make_ten_groups():

@@ -225,6 +225,21 @@ def test_trained_weights_are_named_and_not_called_random(tmp_path):
     assert "random" not in said
 
 
+def test_the_strip_shows_every_default_time_and_says_what_it_leaves_out(tmp_path):
+    path = tmp_path / "run.jsonl"
+    for count, said in ((9, ""), (21, "; 9 of 21 times")):
+        times = np.array([0, *np.geomspace(0.3, 200, count - 1)])
+        found = diffusions_of(Run(path, run_of([]).header, [diffuse(path, 1.0, times, word="1")]))[0]
+        with style():
+            strip, overlay = filmstrip_figure(found), overlay_figure(found)
+        assert len([ax for ax in strip.axes if ax.images]) == 9
+        assert ("times" in texts(strip)) == bool(said)
+        assert said in texts(strip)
+        assert f"; 4 of {count} times" in texts(overlay)
+        assert "(black: below 0.1, or negative)" in texts(strip)
+        assert "(nearly transparent: below 0.1, or negative)" in texts(overlay)
+
+
 def test_the_overlay_puts_the_ring_where_the_source_is(tmp_path):
     with style():
         figure = overlay_figure(diffusions(tmp_path))

@@ -96,6 +96,23 @@ def test_pictures_of_the_strip_are_the_fields(tmp_path):
     assert (rgb[2, 7] == colour_table(LEVELS)[-1]).all()
 
 
+def test_the_strip_is_one_row_of_every_default_time_and_says_what_it_leaves_out(tmp_path):
+    path = tmp_path / "run.jsonl"
+    for count, said in ((9, ""), (21, "; 9 of 21 times.")):
+        times = np.array([0, *np.geomspace(0.3, 200, count - 1)])
+        run = Run(path, run_of([]).header, [diffuse(path, 1.0, times, word="1")])
+        (section,) = heat_sections(run, "r0heat")
+        strip, overlay = section.charts
+        assert "repeat(9," in strip.svg
+        assert 'class="scroll"' in strip.svg
+        assert len(images(strip.svg)) == 9 + 1  # and the scale's bar
+        assert strip.caption.endswith(said or "for all fields.")
+        assert len(images(overlay.svg)) == 3
+        assert overlay.caption.endswith(
+            f"below 0.1 of the mean, or negative, are nearly transparent; 3 of {count} times."
+        )
+
+
 def test_fine_grids_are_shown_as_means_and_have_no_slider(tmp_path):
     path = tmp_path / "run.jsonl"
     grid = (130, 120)

@@ -157,7 +157,7 @@ def test_drop_path_grows_linearly_over_blocks():
 
 @pytest.mark.parametrize("size", [(65, 64), (64, 48), (16, 64)])
 def test_sizes_that_have_no_exact_grid_are_refused(model, size):
-    with pytest.raises(ValueError, match=f"divisible by 32, not {size[0]}x{size[1]}: resize or pad to "):
+    with pytest.raises(ValueError, match=f"divisible by 32, not {size[0]}x{size[1]}: resize to "):
         model(torch.randn(1, 3, *size))
     with pytest.raises(ValueError, match="divisible by 32"):
         timm.create_model("test_vheat", img_size=size)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 
 from vheatbench.cli import exits
+from vheatbench.cli.folders import REPORTS, check_writable
 from vheatbench.cli.parse import comma_list, device_kind
 from vheatbench.errors import UserError
 
@@ -65,7 +66,7 @@ def erf(
             numbers={"target": target, "max_images": max_images, "batch": batch, "seed": seed},
             trust_pickle=trust_pickle,
         )
-        path, interrupted = _measure(settings, results, quiet)
+        path, interrupted = _measure(settings, results, out if out is not None else REPORTS, quiet)
         from vheatbench.store.read import read_run
 
         run = read_run(path)
@@ -151,7 +152,7 @@ def _settings(
     )
 
 
-def _measure(settings: ErfSettings, results: Path, quiet: bool) -> tuple[Path, bool]:
+def _measure(settings: ErfSettings, results: Path, figures: Path, quiet: bool) -> tuple[Path, bool]:
     from vheatbench.cli.erf_progress import make_progress
     from vheatbench.pictures.erf_plan import make_plan
     from vheatbench.pictures.erf_run import measure_plan
@@ -159,6 +160,7 @@ def _measure(settings: ErfSettings, results: Path, quiet: bool) -> tuple[Path, b
 
     images = open_images(settings.images, settings.max_images, settings.seed)
     plan = make_plan(settings, images)
+    check_writable(figures, "--out")
     for note in plan.notes:
         print(f"! {note}", file=sys.stderr)
     progress: ErfProgress
@@ -180,7 +182,7 @@ def _figures(run: Run, out: Path | None) -> list[Path]:
         print(f"! {problem}", file=sys.stderr)
     if not found:
         return []
-    folder = out if out is not None else Path("reports", f"erf-{run.header.run_id}")
+    folder = out if out is not None else REPORTS / f"erf-{run.header.run_id}"
     try:
         return save_erf_figures(found, folder)
     except (UserError, OSError) as error:
@@ -208,7 +210,7 @@ def print_fields(run: Run) -> None:
     table = Table(
         title=f"Effective receptive fields on {run.device_name}, {run.header.created}",
         title_justify="left",
-        caption="A50, A99, entropy area, r50: shares of the pixels; axes: deviations; ± half the 95 % interval",
+        caption=f"A50, A99, entropy area, r50: shares of the pixels; axes: deviations{_interval_words(run)}",
         caption_justify="left",
     )
     for heading in ("model", "size", "layer", "weights", "n", *(c[1] for c in COLUMNS), "axes px", "notes"):
@@ -227,6 +229,14 @@ def print_fields(run: Run) -> None:
         print(f"! {labels[0]}{more}: {text}", file=sys.stderr)
 
 
+def _interval_words(run: Run) -> str:
+    """What the caption says of intervals; nothing where nothing was measured."""
+    known = [record.metrics[name] for record in run.records for name, *_ in COLUMNS if name in record.metrics]
+    if any(metric.low is not None for metric in known):
+        return "; ± half the 95 % interval"
+    return "; no interval: a single image, or views of a single photograph" if known else ""
+
+
 def _warnings(run: Run) -> dict[str, list[str]]:
     """Every warning once, with the cases that have it."""
     found: dict[str, list[str]] = {}
@@ -240,7 +250,12 @@ def _warnings(run: Run) -> dict[str, list[str]]:
 def _weights(record: Record) -> str:
     conduction = record.case.analysis.get("conduction")
     k = {None: "", "none": ", k = 0"}.get(conduction, f", k = {conduction}")
-    return f"{record.case.analysis['weights']}{k}"
+    weights = str(record.case.analysis["weights"])
+    if weights != "random":  # a record that failed knows the hash alone
+        from vheatbench.pictures.style import shorten
+
+        weights = shorten(str(record.conditions.get("weights", weights)), 40)
+    return f"{weights}{k}"
 
 
 def _cell(metric: Metric | None, factor: float) -> str:

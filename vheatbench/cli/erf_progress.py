@@ -96,8 +96,9 @@ def outcome(records: list[Record]) -> str:
     if failed:
         return f"{failed[0].status}: {failed[0].reason}"
     conditions = records[0].conditions
+    n = conditions["n_images"]
     layers = f", {len(records)} layers" if len(records) > 1 else ""
-    return f"{conditions['n_images']} images{layers}, {conditions['seconds']:.1f} s ({conditions['stopped_by']})"
+    return f"{n} image{'s' * (n != 1)}{layers}, {conditions['seconds']:.1f} s ({conditions['stopped_by']})"
 
 
 def make_progress(jobs: int, target: float, quiet: bool) -> Silent:

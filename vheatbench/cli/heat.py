@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vheatbench.cli import exits
+from vheatbench.cli.folders import REPORTS, check_writable
 from vheatbench.cli.parse import comma_list
 from vheatbench.errors import UserError
 
@@ -200,11 +201,12 @@ def _finish(suite: str, pieces: Sequence[Piece], results: Path, out: Path | None
     from vheatbench.cli.run import exit_code
     from vheatbench.store.read import read_run
 
+    check_writable(out if out is not None else REPORTS, "--out")
     run = read_run(_carry_out(suite, pieces, results))
     if not json_:
         print_heat(run)
     print(f"the run is in {run.path}", file=sys.stderr)
-    folder = out if out is not None else Path("reports", f"{suite}-{run.header.run_id}")
+    folder = out if out is not None else REPORTS / f"{suite}-{run.header.run_id}"
     figures = _draw(run, folder)
     if json_:
         records = [record.model_dump(mode="json") for record in run.records]

@@ -85,8 +85,7 @@ class GroupedMean:
         }
 
     def _group(self, index: int) -> int:
-        # of a single photograph its views are all there is to tell apart
-        return (index % self.sources if self.sources > 1 else index) % MOST_GROUPS
+        return index % self.sources % MOST_GROUPS
 
     def _total(self) -> npt.NDArray[np.float64]:
         assert self._sums is not None, "no image yet"
@@ -118,9 +117,17 @@ def numbers_of(field: Field, centre: Centre, replknet: bool = False) -> dict[str
     return numbers | {f"erf_rect{t}": r for t, r in zip(metrics.RECTANGLES, squares, strict=True)}
 
 
-def worst_error(estimates: dict[str, Estimate]) -> float:
-    """The largest relative standard error among the numbers that decide."""
-    return max(estimates[name].relative_error for name in PRECISE)
+def worst_error(estimates: dict[str, Estimate], replknet: bool) -> float:
+    """The largest relative standard error among the numbers that decide, each over the value that is reported."""
+    return max(estimates[name].relative_error(reported(name, estimates[name], replknet)[0]) for name in PRECISE)
+
+
+def reported(name: str, estimate: Estimate, replknet: bool) -> tuple[float, bool]:
+    """The value that a record gives, within what is possible, and whether the bias of few images is removed from it."""
+    small = abs(estimate.value - estimate.plain) <= LARGEST_BIAS * abs(estimate.plain)
+    corrected = not replknet and name not in NOT_CORRECTED and estimate.groups > 1 and small
+    bottom, top = _bounds(name)
+    return min(max(estimate.value if corrected else estimate.plain, bottom), top), corrected
 
 
 def metrics_of(estimates: dict[str, Estimate], shape: tuple[int, int], n: int, replknet: bool) -> dict[str, Metric]:
@@ -130,22 +137,19 @@ def metrics_of(estimates: dict[str, Estimate], shape: tuple[int, int], n: int, r
     """
     found = {}
     for name, estimate in estimates.items():
-        small = abs(estimate.value - estimate.plain) <= LARGEST_BIAS * abs(estimate.plain)
-        corrected = not replknet and name not in NOT_CORRECTED and estimate.groups > 1 and small
-        found[name] = _metric(name, estimate, shape, corrected, replknet)
+        found[name] = _metric(name, estimate, shape, replknet)
     found["erf_images"] = Metric(value=n, unit="images", how="images averaged, counted")
     return found
 
 
-def _metric(name: str, estimate: Estimate, shape: tuple[int, int], corrected: bool, replknet: bool) -> Metric:
+def _metric(name: str, estimate: Estimate, shape: tuple[int, int], replknet: bool) -> Metric:
     rectangle = name.startswith("erf_rect")
     unit, how = ("share", _rectangle_how(name, shape, replknet)) if rectangle else _HOW[name]
     if math.isnan(estimate.plain):
         ceiling = metrics.replknet_ceiling(shape)
         return Metric(unit=unit, how=how, unavailable=f"the largest square tried, {ceiling:.4f}, holds less")
-    top = 1.0 if unit == "share" and name != "erf_radius_share" else math.inf
-    bottom = -math.inf if unit == "deg" else 0.0
-    value = min(max(estimate.value if corrected else estimate.plain, bottom), top)
+    bottom, top = _bounds(name)
+    value, corrected = reported(name, estimate, replknet)
     how += "; bias of few images removed by jackknife" if corrected else "; of the mean map"
     half = estimate.half_width(CONFIDENCE)
     if not math.isfinite(half):
@@ -163,6 +167,13 @@ def _metric(name: str, estimate: Estimate, shape: tuple[int, int], corrected: bo
         high=min(high, top),
         confidence=CONFIDENCE,
     )
+
+
+def _bounds(name: str) -> tuple[float, float]:
+    """The least and the greatest value that a number can have."""
+    unit = _HOW[name][0] if name in _HOW else "share"
+    top = 1.0 if unit == "share" and name != "erf_radius_share" else math.inf
+    return (-math.inf if unit == "deg" else 0.0), top
 
 
 def _rectangle_how(name: str, shape: tuple[int, int], replknet: bool) -> str:

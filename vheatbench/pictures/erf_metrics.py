@@ -115,10 +115,9 @@ class Estimate:
     """Standard error; infinite with fewer than two groups."""
     groups: int
 
-    @property
-    def relative_error(self) -> float:
-        """Standard error over the value's magnitude; 0 where both are 0."""
-        return self.error / abs(self.value) if self.value else (0.0 if self.error == 0 else math.inf)
+    def relative_error(self, value: float) -> float:
+        """Standard error over the magnitude of the value that is reported; 0 where both are 0."""
+        return self.error / abs(value) if value else (0.0 if self.error == 0 else math.inf)
 
     def half_width(self, confidence: float = 0.95) -> float:
         """Of Student's t interval with one degree of freedom less than there are groups."""

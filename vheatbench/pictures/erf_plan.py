@@ -16,7 +16,7 @@ from vheatbench.errors import UserError
 from vheatbench.pictures.conduction import conducts, constant_k
 from vheatbench.pictures.erf import Protocol
 from vheatbench.pictures.features import Layer, find_layers, survey_failed
-from vheatbench.pictures.images import RESAMPLING, Cut, ImageSet
+from vheatbench.pictures.images import RESAMPLING, SINGLE, Cut, ImageSet
 from vheatbench.pictures.weights import RANDOM, Weights, identify, load_weights
 from vheatbench.subjects.catalog import build, find_subject
 
@@ -139,7 +139,8 @@ def make_plan(settings: ErfSettings, images: ImageSet) -> Plan:
                 cases = [_with_analysis(base, layer, known, settings, digest, word) for layer in survey.layers]
                 layers = tuple(survey.layers)
                 jobs.append(Job(base, layers, tuple(cases), known, path, word, survey.preprocessing, cut))
-    return Plan(jobs, _notes(settings, weights))
+    notes = [f"{SINGLE}; give --images a folder of several"] if images.single else []
+    return Plan(jobs, notes + _notes(settings, weights))
 
 
 def _case(name: str, size: tuple[int, int], settings: ErfSettings) -> Case:
@@ -186,11 +187,17 @@ def _weights(settings: ErfSettings) -> dict[str, list[tuple[Weights, Path | None
             for sets in chosen.values():
                 sets.append((RANDOM, None))
             continue
-        name, sign, file = word.partition("=")
+        model, sign, file = word.partition("=")
+        name = model
         if not sign or name not in chosen:
             name, file = settings.models[0], word
         path = Path(file)
         if not path.is_file():
+            if sign and file == word:
+                models = ", ".join(settings.models)
+                raise UserError(
+                    f"--weights {word}: {model!r} is none of the models here ({models}), and no file has the whole name"
+                )
             raise UserError(f"--weights {word}: no such file (FILE, MODEL=FILE or random)")
         chosen[name].append((identify(path), path))
     return {name: list(dict.fromkeys(sets)) or [(RANDOM, None)] for name, sets in chosen.items()}

@@ -23,7 +23,7 @@ from vheatbench.pictures.erf_metrics import Estimate, centroid
 from vheatbench.pictures.erf_plan import ErfSettings, Job, Plan, planned_cases
 from vheatbench.pictures.erf_result import write_map
 from vheatbench.pictures.features import Layer
-from vheatbench.pictures.images import ImageSet
+from vheatbench.pictures.images import SINGLE, ImageSet
 from vheatbench.pictures.weights import load_weights
 from vheatbench.run.carry_out import _prepare_device, classify
 from vheatbench.store.attachments import attach
@@ -168,7 +168,8 @@ def measure_fields(
     """Batch by batch until one of three rules ends it.
 
     ``precision``: the deciding numbers of every layer are precise. ``plateau``: twice as many images made them no
-    more precise, as where views of the same few photographs are all there is. ``max-images``: the images end.
+    more precise, as where views of the same few photographs are all there is. ``max-images``: the images end, as they
+    always do of a single photograph, whose precision is unknown.
     """
     started = time.monotonic()
     centres = [centre_of(layer, settings.protocol, job.base.resolution) for layer in job.layers]
@@ -189,12 +190,13 @@ def measure_fields(
             _estimates(mean, layer, centre, replknet)
             for mean, layer, centre in zip(means, job.layers, centres, strict=True)
         ]
-        errors[n] = max(worst_error(found) for found in estimates)
+        errors[n] = max(worst_error(found, replknet) for found in estimates)
         progress.measured(n, errors[n])
         if errors[n] < settings.target:
             stopped_by = "precision"
             break
-        if n % 2 == 0 and errors[n] >= errors.get(n // 2, math.inf):
+        # views of a single photograph have no error that could fall
+        if n % 2 == 0 and math.inf > errors[n] >= errors.get(n // 2, math.inf):
             stopped_by = "plateau"
             break
     return _Fields(means, estimates, stopped_by, time.monotonic() - started, gradients.largest)
@@ -271,16 +273,20 @@ def _doubts(
     images: ImageSet,
 ) -> list[str]:
     doubts = []
-    if images.views and mean.n > images.sources:
+    if mean.n > 1 and images.single:
+        doubts.append(f"{SINGLE}: what differs between its {mean.n} views says nothing about other photographs")
+    elif images.views and mean.n > images.sources:
         doubts.append(f"{mean.n} images are views of {images.sources} photographs, which vary less than {mean.n} do")
     if layer.how_centre.startswith("assumed") and settings.protocol == "centre":
         doubts.append(f"the centre of {layer.name} is {layer.how_centre}")
     if fields.stopped_by != "precision":
-        worst = worst_error(estimates)
-        reached = f"{worst:.1%}" if _finite(worst) else "unknown with one image"
+        worst = worst_error(estimates, settings.protocol == "replknet")
+        single = "unknown with one image" if mean.n == 1 else "unknown from one photograph"
+        reached = f"{worst:.1%}" if _finite(worst) else single
         rule = "no gain from twice as many" if fields.stopped_by == "plateau" else "that many were allowed"
         doubts.append(
-            f"stopped at {mean.n} images ({rule}): relative standard error {reached}, wanted {settings.target:.1%}"
+            f"stopped at {mean.n} image{'s' * (mean.n > 1)} ({rule}): "
+            f"relative standard error {reached}, wanted {settings.target:.1%}"
         )
     return doubts
 

@@ -38,7 +38,8 @@ from vheatbench.pictures.style import MAP_COLOURS, TWO_COLUMN, new_figure, save,
 from vheatbench.pictures.temperature import COLDEST, TemperatureScale, evenly, held_at_source, source_cell
 from vheatbench.store.read import Run
 
-MOST_TIMES, MOST_ROWS, MOST_OVERLAYS = 8, 8, 4
+MOST_TIMES, MOST_ROWS, MOST_OVERLAYS = 9, 8, 4
+"""Columns of a filmstrip hold time 0 and the eight times that ``heat diffuse`` takes by default."""
 
 Key = tuple[str, tuple[int, int], str, tuple[float, float]]
 
@@ -136,8 +137,8 @@ def draw_filmstrip(figure: Figure, diffusions: Sequence[Diffusion]) -> NDArray[A
         line[0].set_ylabel(
             block_words(one.layer).replace(", ", "\n") if several else called(one).replace("constant k", "constant\nk")
         )
-    figure.suptitle(strip_title(rows), x=0.01, ha="left")
-    _colour_bar(figure, axes, scale)
+    figure.suptitle(strip_title(rows) + chosen_times(rows, MOST_TIMES), x=0.01, ha="left")
+    _colour_bar(figure, axes, scale, "black")
     return axes
 
 
@@ -171,6 +172,12 @@ def strip_title(rows: Sequence[Diffusion]) -> str:
     return "\n".join(lines)
 
 
+def chosen_times(rows: Sequence[Diffusion], most: int) -> str:
+    """Says that not all times are shown, to stand behind a title; empty where all are."""
+    count = max(len(one.times) for one in rows)
+    return f"; {most} of {count} times" if count > most else ""
+
+
 def _percents(shares: Sequence[float]) -> str:
     low, high = f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}"
     return f"{low} %" if low == high else f"{low} to {high} %"
@@ -192,8 +199,8 @@ def overlay_figure(diffusions: Sequence[Diffusion]) -> Figure:
         for ax in line[len(shown) :]:
             ax.set_axis_off()
         line[0].set_ylabel(called(one))
-    figure.suptitle(strip_title(rows), x=0.01, ha="left")
-    _colour_bar(figure, axes, scale)
+    figure.suptitle(strip_title(rows) + chosen_times(rows, columns), x=0.01, ha="left")
+    _colour_bar(figure, axes, scale, "nearly transparent")
     return figure
 
 
@@ -239,12 +246,12 @@ def _frame(ax: Axes) -> Axes:
     return ax
 
 
-def _colour_bar(figure: Figure, axes: NDArray[Any], scale: TemperatureScale) -> None:
+def _colour_bar(figure: Figure, axes: NDArray[Any], scale: TemperatureScale, coldest: str) -> None:
     colours = ScalarMappable(LogNorm(COLDEST, scale.hottest), MAP_COLOURS)
     height = figure.get_size_inches()[1]
     tall = min(height, 3.0)
     bar = figure.colorbar(colours, ax=axes, extend="min", pad=0.01, aspect=9 * tall, shrink=tall / height)
-    bar.set_label("temperature / its mean, log scale\n(black: below 0.1, or negative)")
+    bar.set_label(f"temperature / its mean, log scale\n({coldest}: below {COLDEST:g}, or negative)")
     label_log(bar.ax.yaxis, COLDEST, scale.hottest)
 
 

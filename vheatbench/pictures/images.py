@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from vheatbench.errors import UserError, one_line
 
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
+SINGLE = "views of a single photograph: no interval"
 SMALLEST = 8
 """Pixels a side under which a file holds no picture."""
 LEAST_AREA = 0.35
@@ -85,6 +86,11 @@ class ImageSet:
         """Independent photographs, or images of noise."""
         return len(self.names) if self.views else self.count
 
+    @property
+    def single(self) -> bool:
+        """Whether all images are views of one photograph, from which no error can be told."""
+        return self.views and self.sources == 1 < self.count
+
     def image(self, index: int, cut: Cut) -> Pixels:
         """Image ``index``, shape (H, W, 3), values 0 to 255."""
         if not self.views:
@@ -133,7 +139,8 @@ def open_images(source: str | None, count: int, seed: int = 0) -> ImageSet:
         words = f"{len(paths)} photographs shipped with vheatbench"
     else:
         paths, found = _files(Path(source), count, seed)
-        words = f"{len(paths)} of {found} images in {Path(source).name or source}"
+        name = Path(source).name or source
+        words = f"1 image, {name}" if Path(source).is_file() else f"{len(paths)} of {found} images in {name}"
     # every file is read once here: a broken one is to be found before anything is measured
     digest = hashlib.sha256()
     for path in paths:

@@ -66,10 +66,11 @@ def numbers_table(id_: str, records: Sequence[Record]) -> Table:
     columns = [column for column in COLUMNS if any(column[0] in record.metrics for record in records)]
     rows = [(*name_of(record), *(cell_of(record, name, factor) for name, _, factor in columns)) for record in records]
     caption = (
-        "In brackets the interval, from leaving out batches of images. A50 and A99: smallest share of the pixels that "
-        "holds half and 99 % of the mass. RMS radius about the centre of the cells. Entropy area: exp(entropy) over "
-        "the number of pixels. r: share of the image in the smallest centred square that holds half of the raw mass. "
-        "The rankings by A50 and by A99 often differ: a field can be sharp and wide at once."
+        "In brackets the interval, from leaving out groups of photographs (or images of noise), each with all its "
+        "views. A50 and A99: smallest share of the pixels that holds half and 99 % of the mass. RMS radius about the "
+        "centre of the cells. Entropy area: exp(entropy) over the number of pixels. r: share of the image in the "
+        "smallest centred square that holds half of the raw mass. The rankings by A50 and by A99 often differ: a "
+        "field can be sharp and wide at once."
     )
     header = ("model", "size", "layer", "weights", *(heading for _, heading, _ in columns))
     return Table(id_, "Receptive fields in numbers", caption, header, rows)

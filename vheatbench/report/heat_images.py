@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vheatbench.pictures.diffusivity_figures import ZERO_COLOUR
-from vheatbench.pictures.heat_figures import image_of, opacity
+from vheatbench.pictures.heat_figures import MOST_TIMES, image_of, opacity
 from vheatbench.pictures.heat_labels import Clock, brief, called
 from vheatbench.pictures.heat_results import Diffusion, Diffusivity
 from vheatbench.pictures.temperature import COLDEST, TemperatureScale, colour_table, evenly
@@ -24,9 +24,10 @@ LEVELS = 64
 MOST_SIDE = 64
 """Cells to a side of a field in a film strip; finer grids are shown as means over squares of cells."""
 
-MOST_TIMES, OVERLAY_SIDE = 8, 160
+OVERLAYS, OVERLAY_SIDE = 3, 160
 
 _GRID = "display:grid;grid-template-columns:repeat({},minmax(min({},100%),1fr));gap:.6rem"
+_STRIP = "display:grid;grid-template-columns:repeat({},minmax(3.6rem,1fr));gap:.4rem"
 _IMAGE = (
     '<div><img src="{}" alt="{}" width="{}" height="{}" style="display:block;width:100%;height:auto;'
     'image-rendering:pixelated"><small>{}</small></div>'
@@ -50,12 +51,16 @@ def _row(one: Diffusion, scale: TemperatureScale, clock: Clock) -> Markup:
         words = f"{called(one)}, {', '.join(said)}: hottest cell {peak} times the mean"
         levels = np.round(scale.position(_coarse(field)) * (LEVELS - 1)).astype(np.uint8)
         cells.append(Markup(_IMAGE).format(_palette_uri(levels), words, *field.shape[::-1], _lines(said)))
-    return _headed(called(one), cells, "4.2rem")
+    # one row however narrow the page: a strip that wraps is read as two
+    return _headed(called(one), cells, _STRIP.format(len(cells)), scrolls=True)
 
 
-def _headed(name: str, cells: Sequence[Markup], least: str) -> Markup:
+def _headed(name: str, cells: Sequence[Markup], style: str, scrolls: bool = False) -> Markup:
     head = Markup('<p style="margin:.4rem 0 .2rem"><strong>{}</strong></p>').format(name)
-    return head + Markup('<div style="{}">{}</div>').format(_GRID.format("auto-fit", least), Markup("").join(cells))
+    row = Markup('<div style="{}">{}</div>').format(style, Markup("").join(cells))
+    if scrolls:
+        row = Markup('<div class="scroll" tabindex="0" role="group" aria-label="{}">{}</div>').format(name, row)
+    return head + row
 
 
 def _moment(one: Diffusion, i: int, clock: Clock) -> tuple[str, str]:
@@ -68,19 +73,19 @@ def _lines(texts: Iterable[str]) -> Markup:
 
 
 def overlay_markup(diffusions: Sequence[Diffusion]) -> str:
-    """Fields over the image at first, middle and last time; empty without an image."""
+    """Fields over the image at three times after the first, the last among them; empty without an image."""
     shown = [one for one in diffusions if one.image is not None]
     scale = TemperatureScale.of(diffusions)
     clock = Clock(diffusions)
     rows = []
     for one in shown:
         cells = []
-        for i in evenly(len(one.times), 4)[1:]:
+        for i in evenly(len(one.times), OVERLAYS + 1)[1:]:
             said = _moment(one, i, clock)
             picture = _overlay(one, i, scale)
             words = f"Field over the image, {called(one)}, {', '.join(said)}"
             cells.append(Markup(_IMAGE).format(_uri(picture, "JPEG"), words, *picture.size, _lines(said)))
-        rows.append(_headed(called(one), cells, "6rem"))
+        rows.append(_headed(called(one), cells, _GRID.format("auto-fit", "6rem")))
     return str(Markup("").join(rows))
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from vheatbench.analysis.findings import Finding
-from vheatbench.pictures.heat_figures import by_layer, groups_of, strip_title
+from vheatbench.pictures.heat_figures import MOST_TIMES, by_layer, chosen_times, groups_of, strip_title
 from vheatbench.pictures.heat_labels import block_words, called, is_constant, number, seen_in, weights_words
 from vheatbench.pictures.heat_results import Diffusion, diffusions_of, diffusivities_of, point_responses_of
-from vheatbench.pictures.temperature import evenly, held_at_source
+from vheatbench.pictures.temperature import COLDEST, evenly, held_at_source
 from vheatbench.report.heat_diffusivity import diffusivity_section
-from vheatbench.report.heat_images import overlay_markup, slider_data, strip_markup
+from vheatbench.report.heat_images import OVERLAYS, overlay_markup, slider_data, strip_markup
 from vheatbench.report.heat_kernel import kernel_section
 from vheatbench.report.heat_numbers import PERCENT, numbers_table, said
 from vheatbench.report.parts import Chart, Section
@@ -96,7 +96,7 @@ def _charts(id_: str, rows: Sequence[Diffusion]) -> list[Chart]:
     caption = (
         f"{'; '.join(strip_title(rows).splitlines())}. Heat begins in one cell and is conducted exactly, with "
         "insulated walls. kt: mean of k over frequencies, times t, in cells². Colour: temperature over its mean, one "
-        "logarithmic scale for all fields."
+        f"logarithmic scale for all fields{chosen_times(rows, MOST_TIMES)}."
     )
     header = (
         "field",
@@ -120,7 +120,11 @@ def _charts(id_: str, rows: Sequence[Diffusion]) -> list[Chart]:
         )
     ]
     if any(one.image is not None for one in rows):
-        over = "The same fields over the image, the source ringed; the hotter, the less is seen of the image."
+        chosen = chosen_times(rows, min(OVERLAYS, len(rows[0].times) - 1))
+        over = (
+            "The same fields over the image, the source ringed; the hotter, the less is seen of the image, and cells "
+            f"below {COLDEST:g} of the mean, or negative, are nearly transparent{chosen}."
+        )
         text = f"Fields of {seen_in(rows)} over the image; the numbers stand with the film strip."
         charts.append(Chart(f"{id_}-overlay", f"Heat over the image: {name}", overlay_markup(rows), over, text, (), ()))
     return charts

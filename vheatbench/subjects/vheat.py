@@ -34,10 +34,13 @@ STRIDE = 32
 def check_size(height: int, width: int) -> None:
     """Refuse sizes whose stages would have no exact grid. Raises ValueError."""
     if height % STRIDE or width % STRIDE or height < STRIDE or width < STRIDE:
-        near = [max(STRIDE, round(side / STRIDE) * STRIDE) for side in (height, width)]
+        below, above = (
+            "x".join(str(max(STRIDE, n * STRIDE)) for n in sides)
+            for sides in ((height // STRIDE, width // STRIDE), (-(-height // STRIDE), -(-width // STRIDE)))
+        )
         raise ValueError(
             f"vHeat takes heights and widths divisible by {STRIDE}, not {height}x{width}: "
-            f"resize or pad to {near[0]}x{near[1]}"
+            f"resize to {below if below == above else f'{below} or {above}'}"
         )
 
 
