@@ -17,6 +17,7 @@ import pytest
 from git_folder import commit, git, worktrees
 
 from vheatbench import cli
+from vheatbench.analysis.judge import MEASURED
 from vheatbench.case import Case
 from vheatbench.run import process, worktree
 from vheatbench.run.rounds import Answer, Pair, Rounds
@@ -560,3 +561,4 @@ def test_one_more_multiply_add_of_a_real_model(project: Path) -> None:
     assert worktrees(project) == 0
     head = read_run(next((project / "results").glob("*-head.jsonl")))
     assert isinstance(head.records[0].metrics["latency_s"], Metric)
+    assert set(head.records[0].metrics) <= MEASURED  # what --metric refuses is never there

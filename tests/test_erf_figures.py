@@ -412,6 +412,7 @@ def test_section_has_every_chart_with_numbers_and_words(tmp_path):
     assert all(0 < float(x) < 6.2 * 72 and 0 < float(y) < 6 * 72 for _, x, y, _ in discs)
     (table,) = section.tables
     assert len(table.rows) == len(everything())
+    assert "from leaving out groups of photographs" in table.caption
     assert all(len(row) == len(table.header) for row in table.rows)
     assert any("Random weights (vheat-t, swin-t)" in note for note in section.notes)
 

@@ -19,6 +19,9 @@ from vheatbench.analysis.groups import Pair, groups_of, heat_of, pairs_of
 from vheatbench.analysis.operator_findings import operator_findings
 from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.analysis.published import published_rows
+from vheatbench.case import Case
+from vheatbench.report.story import story_of
+from vheatbench.store import Record
 
 SIZES = (224, 448, 896)
 
@@ -90,14 +93,46 @@ def test_exponents_are_those_of_the_data():
 
 def test_what_did_not_fit_is_said():
     records = [
-        record("vheat-t", 224, 0.1, warnings=["noisy: the median is known to ±40% only"]),
+        record("vheat-t", 224, 0.1, spread=0.4),
         failed("vit-b", 1024, "oom", "out of memory"),
         failed("vit-b", 512, "timeout", "over its time limit of 1 s"),
     ]
     texts = [finding.text for finding in failure_findings(outcomes_of(records))]
     assert texts[0] == "1 case did not fit into memory: vit-b 1024 b1 float32 infer."
     assert "ran over its time: vit-b 512" in texts[1]
-    assert texts[2].startswith("1 of 3 cases are noisy")
+    assert texts[2] == "1 of 3 cases is noisy (median known to worse than ±10 %): vheat-t 224 b1 float32 infer."
+
+
+def test_noisy_is_what_the_interval_over_rounds_says():
+    warned = [record("swin-t", 640, latency, round=i) for i, latency in enumerate((0.1, 0.1, 0.101))]
+    warned[0].warnings.append("noisy: the median is known to ±12% only")
+    apart = [record("vheat-t", 640, latency, round=i) for i, latency in enumerate((0.1, 0.09, 0.12))]
+    (finding,) = failure_findings(outcomes_of([*warned, *apart]))
+    assert finding.text.endswith(
+        "1 of 2 cases is noisy (median known to worse than ±10 %): vheat-t 640 b1 float32 infer."
+    )
+
+
+def field(subject, stopped, **changes):
+    case = Case(subject=subject, resolution=224, mode="erf", analysis={"layer": "stages.3"})
+    return Record(
+        case=case, case_id=case.id, status="ok", conditions={"stopped_by": stopped},
+        started="2026-01-02T03:04:05+00:00", **changes,
+    )  # fmt: skip
+
+
+def test_a_field_that_stopped_short_of_its_precision_is_named():
+    words = "stopped at 20 images (no gain from twice as many): relative standard error 71.9%, wanted 5.0%"
+    records = [field("vheat-t", "precision"), field("deit-s", "plateau", warnings=["other", words])]
+    (finding,) = failure_findings(outcomes_of(records))
+    named = f"deit-s 224 stages.3 ({words})"
+    assert finding.text == f"1 of 2 receptive fields stopped short of the precision asked for: {named}."
+    (health,) = story_of([], outcomes_of(records), "records")
+    assert health.text == finding.text
+    (health,) = story_of([], outcomes_of([field("vheat-t", "precision"), field("swin-t", "precision")]), "records")
+    assert health.text == "All 2 cases were measured; none failed, all reached the precision asked for."
+    (finding,) = failure_findings(outcomes_of([field("swin-t", "max-images")]))
+    assert finding.text.endswith(": swin-t 224 stages.3 (max-images).")
 
 
 def test_outcomes_join_rounds_and_keep_failures():

@@ -5,18 +5,26 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from heat_records import diffusion_run, diffusivity_run, kernel_run
 from records import failed, record, run_of
+from test_erf_figures import result, run_with
 from test_report import EVIL, a_run
 from typer.testing import CliRunner
 
+from vheatbench.analysis.history import entries_of
 from vheatbench.cli import app
 from vheatbench.report import latex, markdown, notebook, numbers
 from vheatbench.report.latex import latex_of
 from vheatbench.report.markdown import markdown_of
-from vheatbench.store import RunWriter
+from vheatbench.report.page import render
+from vheatbench.store import Metric, RunWriter, exports
+from vheatbench.store.schema import Footer
+
+FOOTER = Footer(records=1, sha256="0" * 64, finished="2026-01-02T03:04:05+00:00")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +97,62 @@ def test_markdown_is_cut_where_github_stops_reading():
     text = markdown_of([run_of(records)])
     assert len(text) <= markdown.MOST_CHARACTERS
     assert "Cut here: " in text.splitlines()[-1]
+
+
+def test_analyses_have_tables_with_intervals(tmp_path):
+    kinds = {
+        "erf": (run_with([result("vheat-t"), result("deit-s", sigma=4.0)], tmp_path), "A50 (% of the image)", 2),
+        "diffuse": (diffusion_run(tmp_path), "mean k (cells²)", None),
+        "diffusivity": (diffusivity_run(tmp_path), "lower quartile", 9),
+        "kernel": (kernel_run(tmp_path), "overshoot", 3),
+    }
+    for run, heading, count in kinds.values():
+        count = len(run.records) if count is None else count
+        text = markdown_of([run])
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert heading in rows[0]
+        assert len(rows) == 2 + count
+        assert len({row.count("|") for row in rows}) == 1
+        assert all(re.search(r"\| [\d.]", row) for row in rows[2:])
+        lines = [line for line in latex_of([run]).splitlines() if line.endswith("\\\\")]
+        assert len(lines) == 1 + count
+        assert len({line.count(" & ") for line in lines}) == 1
+        assert "²" not in latex_of([run])
+        entries = entries_of(replace(run, footer=FOOTER))
+        exported = [line for line in exports.markdown(entries).text.splitlines() if line.startswith("|")]
+        assert exported[0].count("|") > 5
+        assert len(exported) == 2 + count
+
+
+@pytest.mark.parametrize(
+    ("terms", "others"),
+    [
+        ("erf", ["Latency and throughput", "Crossover", "Diffusion length", "Samples: of the latency"]),
+        ("heat", ["Latency and throughput", "Crossover", "A50, A99", "Core and layer", "Samples: of the latency"]),
+        ("timed", ["A50, A99", "Diffusion length"]),
+    ],
+)
+def test_a_page_explains_the_terms_that_it_uses(tmp_path, terms, others):
+    runs = {
+        "erf": lambda: (run_with([result("vheat-t")], tmp_path), ["A50, A99", "RMS radius", "Status"]),
+        "heat": lambda: (kernel_run(tmp_path), ["Diffusion length", "k, t and kt", "Undershoot", "Status"]),
+        "timed": lambda: (a_run(), ["Latency and throughput", "Crossover", "Samples: of the latency", "Status"]),
+    }
+    run, own = runs[terms]()
+    page = render([run])
+    shown = page[page.index('<section id="reading">') :] + page[page.index("<caption>Every case") :][:300]
+    assert [term for term in own if term not in shown] == []
+    assert [term for term in others if term in shown] == []
+
+
+def test_a_receptive_field_in_markdown_and_latex(tmp_path):
+    one = result("vheat-t", layer="stages.3.blocks.1")
+    one.record.metrics["erf_a50"] = Metric(value=0.04, low=0.038, high=0.043, unit="share", how="h")
+    run = run_with([one], tmp_path)
+    text = markdown_of([run])
+    assert "| vheat-t | 64 | stages.3.blocks.1 | random weights | 10 | 4.000 (3.800 to 4.300) | " in text
+    assert "weights are random" not in text
+    assert " & 10 & $4.00 \\pm 0.30$ & " in latex_of([run])
 
 
 class Tags(HTMLParser):

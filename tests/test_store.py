@@ -33,6 +33,7 @@ from vheatbench.store import (
     write_merged,
     write_parquet,
 )
+from vheatbench.store.read import find_measured
 from vheatbench.store.upgrade import UPGRADES
 
 CASES = [Case(subject=name, resolution=size) for size in (224, 448) for name in ("vheat-t", "swin-t")]
@@ -263,6 +264,18 @@ def test_newest_first_also_where_the_suite_sorts_earlier(tmp_path: Path) -> None
     (tmp_path / "20260101T000000Z-a.jsonl.partial").write_text("x")  # left by a crash during the rename
     assert [path.name[:4] for path in list_runs(tmp_path)] == ["2027", "2026", "2025", "2024"]
     assert find_run("latest", tmp_path).name == "20270101T000000Z-live.jsonl.partial"
+
+
+def test_the_latest_with_records_is_reported(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, a_header(run_id="empty", created="2027-01-01T00:00:00Z")) as writer:
+        empty = writer.path
+    assert find_measured("latest", tmp_path) == empty
+    with RunWriter.create(tmp_path, a_header(run_id="full", created="2026-01-01T00:00:00Z")) as writer:
+        writer.append(a_record())
+        full = writer.finish()
+    assert find_run("latest", tmp_path) == empty
+    assert find_measured("latest", tmp_path) == full
+    assert find_measured("empty", tmp_path) == empty
 
 
 def test_an_exact_id_wins_over_a_longer_one(tmp_path: Path) -> None:

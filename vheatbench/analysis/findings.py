@@ -11,6 +11,9 @@ from vheatbench.analysis.outcomes import Outcome
 from vheatbench.analysis.scaling import PowerFit, Scaling, describe_scaling
 from vheatbench.analysis.series import Point, Series
 
+NOISY = 0.10
+"""Half width of the interval of latency, relative to it, from which a case is called noisy."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -140,23 +143,50 @@ def exponent_finding(group: Group) -> Finding | None:
 
 
 def failure_findings(outcomes: Sequence[Outcome]) -> list[Finding]:
-    """What did not fit, failed, or was noisy."""
+    """What did not fit, failed, was noisy by the interval that is shown, or stopped short of its precision."""
     findings = []
     words = {"oom": "did not fit into memory", "timeout": "ran over its time", "failed": "failed", "skipped": "skipped"}
     for status, word in words.items():
         hit = [outcome.case.label for outcome in outcomes if outcome.status == status]
         if hit:
             findings.append(Finding(f"{len(hit)} {'case' if len(hit) == 1 else 'cases'} {word}: {_some(hit)}.", ""))
-    noisy = [o for o in outcomes if any(text.startswith("noisy") for text in o.warnings)]
+    noisy = [outcome.case.label for outcome in outcomes if _noisy(outcome.points.get("latency_s"))]
     if noisy:
-        findings.append(
-            Finding(
-                f"{len(noisy)} of {len(outcomes)} cases are noisy (median known to worse than ±10 %): "
-                f"{_some([o.case.label for o in noisy])}.",
-                "",
-            )
-        )
+        verb = "case is" if len(outcomes) == 1 else "cases is" if len(noisy) == 1 else "cases are"
+        worse = f"median known to worse than ±{100 * NOISY:.0f} %"
+        findings.append(Finding(f"{len(noisy)} of {len(outcomes)} {verb} noisy ({worse}): {_some(noisy)}.", ""))
+    fields = [outcome for outcome in outcomes if stopped_by(outcome)]
+    short = [outcome for outcome in fields if stopped_by(outcome) != "precision"]
+    if short:
+        named = _some([f"{_field(outcome)} ({_why_stopped(outcome)})" for outcome in short])
+        verb = "field" if len(fields) == 1 else "fields"
+        text = f"{len(short)} of {len(fields)} receptive {verb} stopped short of the precision asked for: {named}."
+        findings.append(Finding(text, ""))
     return findings
+
+
+def _noisy(latency: Point | None) -> bool:
+    """Whether half of the interval, over all rounds, is more than :data:`NOISY` of the value."""
+    if latency is None or latency.low is None or latency.high is None or not latency.value:
+        return False
+    return (latency.high - latency.low) / 2 / abs(latency.value) > NOISY
+
+
+def stopped_by(outcome: Outcome) -> str:
+    """The rule that ended an analysis of many images (``precision``, ``plateau``, ``max-images``); else empty."""
+    if outcome.status != "ok" or outcome.case.timed:
+        return ""
+    return next((str(one.conditions["stopped_by"]) for one in outcome.records if "stopped_by" in one.conditions), "")
+
+
+def _field(outcome: Outcome) -> str:
+    layer = str(outcome.case.analysis.get("layer", ""))
+    return " ".join(filter(None, (outcome.case.subject, outcome.case.size, layer)))
+
+
+def _why_stopped(outcome: Outcome) -> str:
+    """The record's own words, or the rule."""
+    return next((text for text in outcome.warnings if text.startswith("stopped at")), stopped_by(outcome))
 
 
 def _some(items: Sequence[str], most: int = 4) -> str:

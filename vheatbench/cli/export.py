@@ -27,11 +27,11 @@ def export(
     otava: one row of Apache Otava's CSV. csv, parquet: everything but samples. markdown: for a step summary.
     """
     from vheatbench.errors import UserError
-    from vheatbench.store.read import find_run, read_run
+    from vheatbench.store.read import find_measured, read_run
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_!r}: none of {', '.join(FORMATS)}")
-    found = read_run(find_run(run, results))
+    found = read_run(find_measured(run, results))
     for problem in found.problems:
         print(f"! {problem}", file=sys.stderr)
     if format_ in ("csv", "parquet"):

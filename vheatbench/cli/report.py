@@ -29,14 +29,14 @@ def report(
 ) -> None:
     """Write a self-contained HTML page: what it says in short, charts, tables, warnings, environment."""
     from vheatbench.errors import UserError
-    from vheatbench.store.read import find_run, read_run
+    from vheatbench.store.read import find_measured, read_run
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_!r} is not known: {', '.join(FORMATS)}")
     if format_ != "html" and (compare or history):
         raise UserError("--compare and --history are for the page: leave out --format, or use `vheatbench compare`")
-    sides = [read_run(find_run(name, results)) for name in compare or ()]
-    found = [read_run(find_run(name, results)) for name in runs or ([] if sides else ["latest"])] or sides
+    sides = [read_run(find_measured(name, results)) for name in compare or ()]
+    found = [read_run(find_measured(name, results)) for name in runs or ([] if sides else ["latest"])] or sides
     if format_ == "html":
         _write_page(found, sides, history, output)
         return

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vheatbench.analysis.groups import Group, groups_of
+from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.analysis.series import Point, Series
 from vheatbench.report import numbers
+from vheatbench.report.analysis_table import AnalysisTable, analysis_tables
 from vheatbench.report.charts import LOOKS
 from vheatbench.store.read import Run
 
@@ -16,7 +18,7 @@ _ESCAPED = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "×": r"$\times$", "±": r"$\pm$", "−": r"$-$",
-    "\u202f": r"\,", "·": r"$\cdot$",
+    "\u202f": r"\,", "·": r"$\cdot$", "²": "$^2$", "π": r"$\pi$",
 }  # fmt: skip
 
 
@@ -26,9 +28,18 @@ def latex_of(runs: Sequence[Run]) -> str:
     Every cell is ``value ± uncertainty``, the uncertainty being the longer side of the interval; deterministic numbers
     stand alone.
     """
-    tables = [_table(run, group, number) for run in runs for number, group in enumerate(groups_of(run.records))]
+    tables = [table for run in runs for table in _tables(run)]
     head = "% Made by vheatbench. Needs \\usepackage{booktabs}; \\usepackage[T1]{fontenc} for quotation marks.\n"
     return head + "\n".join(tables)
+
+
+def _tables(run: Run) -> list[str]:
+    groups = groups_of(run.records)
+    analyses = analysis_tables(outcomes_of(run.records))
+    return [
+        *(_table(run, group, number) for number, group in enumerate(groups)),
+        *(_analysis(run, table, len(groups) + number) for number, table in enumerate(analyses)),
+    ]
 
 
 def escaped(text: str) -> str:
@@ -51,15 +62,38 @@ def _table(run: Run, group: Group, number: int) -> str:
             name = f"{size[0]}" if size[0] == size[1] else f"{size[0]}×{size[1]}"
             rows.append(f"{' & '.join([escaped(subject), escaped(name), *cells])} \\\\")
         rows.append("\\midrule")
-    body = "\n".join(rows[:-1])
+    notes = "$\\pm$: the longer side of the interval of the median. Random weights."
+    return _tabular(run, group.title, notes, number, f"lr{'r' * len(series)}", heads, rows[:-1])
+
+
+def _analysis(run: Run, table: AnalysisTable, number: int) -> str:
+    heads = [*table.heads, *(heading for _, heading, _ in table.columns)]
+    rows = []
+    for row in table.rows:
+        cells = [_analysed(point, factor) for point, (_, _, factor) in zip(row.points, table.columns, strict=True)]
+        rows.append(f"{' & '.join([*map(escaped, row.names), *cells])} \\\\")
+    columns = f"{'l' * len(table.heads)}{'r' * len(table.columns)}"
+    return _tabular(run, table.title, "$\\pm$: the longer side of the interval.", number, columns, heads, rows)
+
+
+def _analysed(point: Point | None, factor: float) -> str:
+    if point is None:
+        return "--"
+    # counts are whole, and what rounding leaves of nothing is tiny
+    return _number(point, factor) if point.low != point.high else f"{point.value * factor:.4g}"
+
+
+def _tabular(
+    run: Run, title: str, notes: str, number: int, columns: str, heads: Sequence[str], rows: Sequence[str]
+) -> str:
     caption = (
-        f"{escaped(run.header.suite)} on {escaped(run.device_name)}, {escaped(group.title)}; "
-        f"{escaped(run.header.created)}, run {escaped(run.header.run_id)}. $\\pm$: the longer side of the interval of "
-        "the median. Random weights."
+        f"{escaped(run.header.suite)} on {escaped(run.device_name)}, {escaped(title)}; "
+        f"{escaped(run.header.created)}, run {escaped(run.header.run_id)}. {notes}"
     )
+    body = "\n".join(rows)
     return (
         f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{_label(run)}-{number}}}\n"
-        f"\\begin{{tabular}}{{lr{'r' * len(series)}}}\n\\toprule\n{' & '.join(escaped(head) for head in heads)} \\\\\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{' & '.join(escaped(head) for head in heads)} \\\\\n"
         f"\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
     )
 

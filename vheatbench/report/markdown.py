@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
 from vheatbench.report import numbers
+from vheatbench.report.analysis_table import AnalysisTable, analysis_tables
 from vheatbench.report.records_table import columns_of
 from vheatbench.report.story import story_of
 from vheatbench.store.read import Run
@@ -53,13 +54,14 @@ def _run(run: Run) -> list[str]:
     head += "".join(f"- {escaped(one.text)}\n" for one in told)
     head += "".join(f"- **{escaped(problem)}**\n" for problem in run.problems)
     by_group = [_table(group.title, _outcomes(group, outcomes)) for group in groups]
-    others = [outcome for outcome in outcomes if not outcome.case.timed]
+    by_group += [_analysis(table) for table in analysis_tables(outcomes)]
+    others = [outcome for outcome in outcomes if not outcome.case.timed and outcome.case.mode not in ("erf", "heat")]
     if others:
         by_group.append(_table("analyses", others))
-    foot = (
-        f"\nMeasured {escaped(header.created)}, run {code(header.run_id)}, by {code(header.command)}. ±: half the "
-        "interval of the median; weights are random.\n\n"
-    )
+    notes = " ±: half the interval of the median; weights are random." if groups else ""
+    notes += " ±: half the interval." if others and not groups else ""
+    notes += " In brackets: the interval." if any(outcome.case.mode == "erf" for outcome in outcomes) else ""
+    foot = f"\nMeasured {escaped(header.created)}, run {code(header.run_id)}, by {code(header.command)}.{notes}\n\n"
     return [head, *by_group, foot]
 
 
@@ -79,6 +81,21 @@ def _table(title: str, outcomes: Sequence[Outcome]) -> str:
         if outcome.status != "ok":
             name += f" ({outcome.status})"
         lines.append(_row([name, case.size.replace("x", "×"), *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def _analysis(table: AnalysisTable) -> str:
+    heads = [*table.heads, *(heading for _, heading, _ in table.columns)]
+    lines = [f"\n{escaped(table.title)}\n", _row(heads), f"|{'---|' * len(table.heads)}{'--:|' * len(table.columns)}"]
+    for row in table.rows:
+        names = [escaped(name) or "—" for name in row.names]
+        if row.status != "ok":
+            names[0] += f" ({row.status})"
+        cells = [
+            numbers.with_interval(point, factor)
+            for point, (_, _, factor) in zip(row.points, table.columns, strict=True)
+        ]
+        lines.append(_row([*names, *cells]))
     return "\n".join(lines) + "\n"
 
 

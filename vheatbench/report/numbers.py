@@ -37,6 +37,14 @@ def interval_of(point: Point, factor: float) -> str:
     return f"{plain(point.low * factor, digits)} to {plain(point.high * factor, digits)}"
 
 
+def with_interval(point: Point | None, factor: float) -> str:
+    """``4.02 (3.81 to 4.23)``; a dash for no point, four significant digits at most for one without an interval."""
+    if point is None:
+        return "—"
+    interval = interval_of(point, factor)
+    return f"{value_of(point, factor)} ({interval})" if interval else f"{point.value * factor:.4g}"
+
+
 def exponent_of(fit: PowerFit | OverheadFit | Unfit) -> str:
     """An exponent with its interval, or why there is none."""
     if isinstance(fit, Unfit):

@@ -71,6 +71,11 @@ class RecordsTable:
         """Those that occur."""
         return list(dict.fromkeys(row.outcome.status for row in self.rows))
 
+    @property
+    def timed(self) -> bool:
+        """Whether any case has samples of a latency."""
+        return any(row.outcome.case.timed for row in self.rows)
+
 
 def records_table(outcomes: Sequence[Outcome]) -> RecordsTable:
     """The table of all outcomes, compact from :data:`COMPACT` rows on."""

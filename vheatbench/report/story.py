@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vheatbench.analysis.crossover import Crossover, Ratio, ratio_at
-from vheatbench.analysis.findings import common_sizes, crossings, failure_findings, scaling_of
+from vheatbench.analysis.findings import common_sizes, crossings, failure_findings, scaling_of, stopped_by
 from vheatbench.analysis.groups import Group, Pair, pairs_of
 from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, significant
 from vheatbench.analysis.outcomes import Outcome
@@ -138,10 +138,14 @@ def _caveat(outcomes: Sequence[Outcome]) -> str:
 
 
 def _health(outcomes: Sequence[Outcome]) -> str:
-    """What did not fit, failed, was skipped or noisy; or that nothing was."""
+    """What did not fit, failed, was skipped, noisy or stopped short; or that nothing was."""
     problems = [finding.text for finding in failure_findings(outcomes)]
     if problems:
         return " ".join(problems)
+    timed = any(outcome.case.timed for outcome in outcomes)
+    stopped = [rule for rule in map(stopped_by, outcomes) if rule]
     if len(outcomes) == 1:
-        return "The only case was measured and not flagged as noisy."
-    return f"All {len(outcomes)} cases were measured; none failed, none was flagged as noisy."
+        ending = " and not flagged as noisy" if timed else " to the precision asked for" if stopped else ""
+        return f"The only case was measured{ending}."
+    ending = ", none was flagged as noisy" if timed else ", all reached the precision asked for" if stopped else ""
+    return f"All {len(outcomes)} cases were measured; none failed{ending}."

@@ -101,7 +101,8 @@ def otava_csv(entries: Iterable[HistoryEntry], metrics: Sequence[str] = ("latenc
 
 
 def markdown(entries: Sequence[HistoryEntry], limit: int = MARKDOWN_LIMIT) -> Export:
-    """A table of every device for a step summary: latency, throughput, peak memory, multiply-adds, and failures.
+    """A table of every device for a step summary: latency, throughput, peak memory, multiply-adds, of analyses their
+    main numbers, and failures.
 
     Shorter than ``limit`` characters: rows that do not fit are left out, and the text says how many.
     """
@@ -136,6 +137,9 @@ def markdown(entries: Sequence[HistoryEntry], limit: int = MARKDOWN_LIMIT) -> Ex
 
 _MARKDOWN_METRICS = (
     "latency_s", "throughput_images_per_s", "peak_memory_bytes", "peak_allocated_bytes", "largest_batch", "macs",
+    "erf_images", "erf_a50", "erf_a99", "erf_radius_share", "erf_entropy_area",
+    "k_mean_cells2", "k_zero_share", "diffusion_length_px", "diffusion_length_share", "source_kept", "peak",
+    "neumann_error", "finite_difference_error", "mass_error", "undershoot", "overshoot",
 )  # fmt: skip
 
 UNITS = {"s": ("ms", 1e3), "bytes": ("MiB", 2.0**-20), "MAC/image": ("GMAC/image", 1e-9)}

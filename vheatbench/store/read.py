@@ -178,6 +178,26 @@ def find_run(name: str, results_dir: str | Path) -> Path:
     raise MissingRunError(f"no run named {name!r} in {results_dir}; the nearest: {_some(near)}")
 
 
+def find_measured(name: str, results_dir: str | Path) -> Path:
+    """As :func:`find_run`, but ``latest`` is the newest run with records: one that was stopped at once has none.
+
+    Where no run has records, the newest.
+    """
+    path = find_run(name, results_dir)
+    if name != "latest" or _has_records(path):
+        return path
+    return next(filter(_has_records, list_runs(results_dir)), path)
+
+
+def _has_records(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.readline()
+            return parse_line(file.readline()).get("line") == "record"
+    except (OSError, ValueError):
+        return False
+
+
 def parse_line(text: bytes) -> dict[str, Any]:
     """The JSON object on one line of a run file; raises ValueError with a short reason."""
     try:
