@@ -30,7 +30,10 @@ from vheatbench.run import process
 from vheatbench.store import read_run
 
 TESTS = Path(__file__).parent
-COMMANDS = ["run", "report", "show", "suites", "models", "env", "merge", "profile", "erf", "heat", "compare", "ab", "track", "export", "eval", "convert", "train", "detect", "segment"]
+COMMANDS = [
+    "run", "report", "show", "suites", "models", "env", "merge", "profile", "erf", "heat",
+    "compare", "ab", "track", "export", "eval", "convert", "train", "detect", "segment",
+]  # fmt: skip
 HEAVY = {"torch", "timm", "torchvision", "fvcore", "pandas", "matplotlib", "scipy", "numpy"}
 
 Called = tuple[int, str, str]
