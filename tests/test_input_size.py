@@ -258,7 +258,7 @@ def test_vheat_embeddings_are_resized_and_recorded() -> None:
     [
         ("vit-s", (230, 250), "224x256"),
         ("swin-t", (230, 250), "232x248"),
-        ("vheat-t", (230, 250), "224x256"),
+        ("vheat-t", (230, 250), "resize to 224x256 or pad to 256x256"),
         ("vit_small_patch14_dinov2", (512, 512), "518x518"),
         ("eva02_small_patch14_224", (384, 384), "378x378"),
         ("vit_small_patch16_dinov3", (8, 250), "16x256"),

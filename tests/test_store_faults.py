@@ -217,7 +217,9 @@ def test_no_damage_crashes_the_reader(
         problems = read_run(path).problems
     except UserError as error:
         problems = [str(error)]
-    assert problems or changed in (data, data[:-1])
+    # the footer's hash is of what stands before it: blanks between its own entries change nothing
+    assert problems or changed[:-1].startswith(data[: data.rindex(b'{"line":"footer"')])
+    assert problems or read_run(path).footer == read_run(sound).footer
     assert all("\n" not in problem for problem in problems)
 
 

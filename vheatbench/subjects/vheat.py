@@ -34,13 +34,12 @@ STRIDE = 32
 def check_size(height: int, width: int) -> None:
     """Refuse sizes whose stages would have no exact grid. Raises ValueError."""
     if height % STRIDE or width % STRIDE or height < STRIDE or width < STRIDE:
-        below, above = (
-            "x".join(str(max(STRIDE, n * STRIDE)) for n in sides)
-            for sides in ((height // STRIDE, width // STRIDE), (-(-height // STRIDE), -(-width // STRIDE)))
-        )
+        sides = (height, width)
+        nearest = "x".join(str(max(STRIDE, round(side / STRIDE) * STRIDE)) for side in sides)
+        above = "x".join(str(-(-side // STRIDE) * STRIDE) for side in sides)
         raise ValueError(
             f"vHeat takes heights and widths divisible by {STRIDE}, not {height}x{width}: "
-            f"resize to {below if below == above else f'{below} or {above}'}"
+            f"resize to {nearest}{'' if above == nearest else f' or pad to {above}'}"
         )
 
 
