@@ -52,7 +52,7 @@ if [ "$device" = cuda ]; then
   measure --suite deploy --model vheat-t,vheat-t-official --resolution 224 --batch 1 --mode infer --dtype bfloat16 \
     --compile false,true,cudagraphs --rounds 1 --timeout 120
   step effective receptive field
-  "$python" -m vheatbench erf --model vheat-t --compare swin-t,deit-s --resolution 224,512 --device cuda --results "$out"
+  "$python" -m vheatbench erf --model vheat-t --compare swin-t,deit-s --resolution 224,512 --device cuda --results "$out" --out "$out/erf"
 else
   step published table, tiny
   measure --suite paper-table --model test_vheat
@@ -63,7 +63,7 @@ else
   step official formulation, tiny
   measure --suite deploy --model test_vheat,test_vheat_official --resolution 64 --mode infer --compile false --rounds 1
   step effective receptive field, tiny
-  "$python" -m vheatbench erf --model test_vheat --resolution 64 --max-images 10 --device cpu --results "$out"
+  "$python" -m vheatbench erf --model test_vheat --resolution 64 --max-images 10 --device cpu --results "$out" --out "$out/erf"
 fi
 
 step report
