@@ -427,6 +427,7 @@ def test_the_noise_floor_is_kept_and_heeded(project: Path, ab: Ab) -> None:
         (["--base", "v1", "--model", "own:nothing"], "'own' has no function 'nothing'"),
         (["--base-model", "own:model", "--head-model", "own:nothing"], "'own' has no function 'nothing'"),
         (["--base", "v1", "--metric", "macs,nosuch"], "--metric 'nosuch': no case has it; there are: activation_peak"),
+        (["--base", "v1", "--margin", "latency=3%"], "--margin 'latency': no case has it; there are:"),
         (["--base", "v1", "--device", "tpu"], "unknown device 'tpu'"),
         (["--base", "v1", "--resume", "abc"], "leave --base out"),
         (["--resume", "abc"], "there is no unfinished comparison 'abc'"),

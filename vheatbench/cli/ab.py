@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +80,12 @@ def ab(
         _resume(resume, output)
         return
     metrics = comma_list(metric) or (["latency_s"] if base_model is not None else None)
-    _check_metrics(metrics)
+    margins = parse_margins(margin)
+    _check_metrics("--metric", metrics or ())
+    _check_metrics("--margin", filter(None, margins))
     request = _request(base, head, base_model, head_model, aa).model_copy(
         update={
-            "margins": parse_margins(margin),
+            "margins": margins,
             "metrics": tuple(metrics) if metrics is not None else None,
             "location": location,
         }
@@ -108,12 +111,12 @@ def ab(
     _begin(request, chosen, kind, looks, seed, output)
 
 
-def _check_metrics(names: list[str] | None) -> None:
+def _check_metrics(option: str, names: Iterable[str]) -> None:
     from vheatbench.analysis.judge import MEASURED
 
-    for name in names or ():
+    for name in names:
         if name not in MEASURED:
-            raise UserError(f"--metric {name!r}: no case has it; there are: {', '.join(sorted(MEASURED))}")
+            raise UserError(f"{option} {name!r}: no case has it; there are: {', '.join(sorted(MEASURED))}")
 
 
 def _given(context: typer.Context, name: str) -> bool:
