@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from fake_pynvml import FakeGpu, FakePynvml
 
+from vheatbench.analysis.fingerprint import facts
 from vheatbench.measure import environment as module
-from vheatbench.measure.environment import comparable_key, environment
+from vheatbench.measure.environment import environment
 
 
 @pytest.fixture
@@ -79,17 +80,17 @@ def test_gpus_without_a_known_order_are_listed_with_a_note(monkeypatch: pytest.M
 
 
 def test_what_must_match(found: dict[str, Any]) -> None:
-    key = comparable_key(found)
+    key = facts(found, "cuda")
     assert json.loads(json.dumps(key)) == key
-    assert key["gpus"] == ["NVIDIA H200"]
-    assert key["gpu_driver"] == "570.86.15"
-    assert key["python"].count(".") == 1
-    assert key["threads"]["OMP_NUM_THREADS"] == "4"
+    assert key["GPU"] == ["NVIDIA H200"]
+    assert key["driver"] == "570.86.15"
+    assert key["Python"].count(".") == 1
+    assert "OMP_NUM_THREADS=4" in key["variables"]
 
     def changed(change) -> dict[str, Any]:
         other = copy.deepcopy(found)
         change(other)
-        return comparable_key(other)
+        return facts(other, "cuda")
 
     assert changed(lambda e: e.update(host="x", kernel="y", volatile={}, code=None)) == key
     assert changed(lambda e: e["variables"].update(TORCH_HOME="elsewhere")) == key
@@ -105,8 +106,8 @@ def test_what_must_match(found: dict[str, Any]) -> None:
 
 
 def test_an_older_fingerprint_has_a_key_too() -> None:
-    assert comparable_key({})["cpu"] is None
-    assert comparable_key({})["python"] is None
+    assert facts({}, "cpu")["processor"] is None
+    assert facts({}, "cpu")["Python"] is None
 
 
 def test_the_checkouts_commit(tmp_path: Path) -> None:

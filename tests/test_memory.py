@@ -191,7 +191,7 @@ def test_cpu_allocator_without_events(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rss_growth_by_the_kernels_peak() -> None:
-    if not memory._reset_high_water():
+    if not memory.reset_high_water():
         pytest.skip("the kernel's peak cannot be reset here")
     baseline = host_baseline()
     high = allocate(200)  # a peak before the pass must not count
@@ -205,7 +205,7 @@ def test_rss_growth_by_the_kernels_peak() -> None:
 
 
 def test_rss_growth_where_the_peak_cannot_be_reset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_reset_high_water", lambda: False)
+    monkeypatch.setattr(memory, "reset_high_water", lambda: False)
     baseline = host_baseline()
 
     def step() -> None:
@@ -225,14 +225,14 @@ def test_a_reset_that_is_refused_or_ignored(monkeypatch: pytest.MonkeyPatch) -> 
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", refuse)
-        assert memory._reset_high_water() is False
+        assert memory.reset_high_water() is False
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", lambda path, text: 1)
-        patch.setattr(memory, "_high_water", lambda: memory._rss() + 100 * MIB)
-        assert memory._reset_high_water() is False
+        patch.setattr(memory, "high_water", lambda: memory._rss() + 100 * MIB)
+        assert memory.reset_high_water() is False
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", lambda path: "Name: x\n")
-        assert memory._reset_high_water() is False
+        assert memory.reset_high_water() is False
 
 
 def test_no_growth_and_no_baseline_are_reasons_not_zeros() -> None:

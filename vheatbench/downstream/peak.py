@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
-
 import torch
 
-from vheatbench.measure.memory import host_baseline
+from vheatbench.measure.memory import high_water, host_baseline, reset_high_water
 
 
 class PeakMemory:
@@ -19,9 +16,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             return
         self._before = host_baseline().rss_bytes
-        with contextlib.suppress(OSError):  # not Linux, or a sandbox: then the peak is checked below
-            Path("/proc/self/clear_refs").write_text("5")
-        self._reset = _high_water() is not None and (_high_water() or 0) < self._before + (16 << 20)
+        self._reset = reset_high_water()
 
     @property
     def how(self) -> str:
@@ -37,13 +32,6 @@ class PeakMemory:
         """None where it cannot be known, or nothing grew."""
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
-        peak = _high_water()
-        return peak - self._before if self._reset and peak is not None and peak > self._before else None
-
-
-def _high_water() -> int | None:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return None
+        if not self._reset:
+            return None
+        return max(high_water() - self._before, 0) or None

@@ -31,7 +31,6 @@ PACKAGES = (
 VARIABLES = ("OMP_", "MKL_", "KMP_", "GOMP_", "CUDA_", "TORCH_", "PYTORCH_", "TIMM_", "MALLOC_")
 """Beginnings of the names of environment variables that can change results."""
 SINGLE_VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LD_PRELOAD")
-THREAD_VARIABLES = ("OMP_", "MKL_", "KMP_", "GOMP_")
 GIT_TIMEOUT_S = 2
 
 
@@ -68,36 +67,6 @@ def environment() -> dict[str, Any]:
             "free_memory_bytes": psutil.virtual_memory().available,
             "cpu_frequency_mhz": host.frequency_mhz(),
         },
-    }
-
-
-def comparable_key(environment: dict[str, Any]) -> dict[str, Any]:
-    """The part of a fingerprint that must match before timings of two runs may be compared.
-
-    Keys: ``cpu``, ``logical_cores``, ``affinity_cores``, ``quota_cores``, ``gpus`` (names), ``gpu_driver``,
-    ``torch``, ``cuda``, ``cudnn``, ``python`` (major.minor), ``threads`` (variables and torch's default),
-    ``tf32_override``. What an older fingerprint lacks is ``None``.
-    """
-    cpu = environment.get("cpu") or {}
-    torch = environment.get("torch") or {}
-    gpus = environment.get("gpus") or []
-    variables = environment.get("variables") or {}
-    return {
-        "cpu": cpu.get("name"),
-        "logical_cores": cpu.get("logical_cores"),
-        "affinity_cores": cpu.get("affinity_cores"),
-        "quota_cores": cpu.get("quota_cores"),
-        "gpus": sorted(str(gpu.get("name")) for gpu in gpus),
-        "gpu_driver": next((gpu.get("driver_version") for gpu in gpus), None),
-        "torch": (environment.get("packages") or {}).get("torch"),
-        "cuda": torch.get("cuda"),
-        "cudnn": torch.get("cudnn"),
-        "python": ".".join(str(environment.get("python") or "").split(".")[:2]) or None,
-        "threads": {
-            "default": torch.get("default_threads"),
-            **{name: value for name, value in sorted(variables.items()) if name.startswith(THREAD_VARIABLES)},
-        },
-        "tf32_override": variables.get("NVIDIA_TF32_OVERRIDE"),
     }
 
 

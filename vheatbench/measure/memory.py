@@ -148,9 +148,9 @@ def _rss_growth(step: Step, baseline: HostBaseline | None) -> Metric:
         )
     # Memory that the timing pass freed and malloc kept would otherwise take up the step's growth unseen
     _trim()
-    if _reset_high_water():
+    if reset_high_water():
         step()
-        peak, instrument = _high_water(), "the kernel's own peak (VmHWM, reset before the step)"
+        peak, instrument = high_water(), "the kernel's own peak (VmHWM, reset before the step)"
     else:
         peak = _sampled_peak(step)
         instrument = f"highest of readings every {SAMPLING_S * 1000:g} ms, so short peaks may be missed"
@@ -216,16 +216,16 @@ def _rss() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _reset_high_water() -> bool:
+def reset_high_water() -> bool:
     """Set the kernel's peak back to the present resident set; ``False`` where that has no effect."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
-        return _high_water() - _rss() < RESET_TOLERANCE_BYTES
+        return high_water() - _rss() < RESET_TOLERANCE_BYTES
     except (OSError, LookupError):  # not Linux, not permitted, or a sandbox without the field
         return False
 
 
-def _high_water() -> int:
+def high_water() -> int:
     """Peak of the resident set in bytes, from /proc/self/status. ``LookupError`` if it is not there."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

@@ -151,8 +151,10 @@ def _read(path: Path, trust_pickle: bool) -> dict[str, Any]:
                 f"{path}: a safe load refuses the pickled {unsafe[1]} object in it (the official vHeat files "
                 "carry their yacs configuration): if you trust its origin, pass trust_pickle=True"
             ) from None
-        missing = f": it needs the Python module {error.name!r}" if isinstance(error, ModuleNotFoundError) else ""
-        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__}{missing})") from None
+        why = "neither safetensors nor what torch.save wrote, or cut off"
+        if isinstance(error, ModuleNotFoundError):
+            why = f"it needs the Python module {error.name!r}"
+        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__}: {why})") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
