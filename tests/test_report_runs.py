@@ -100,6 +100,16 @@ def test_what_matters_of_an_analysis_stands_in_the_story():
     assert told[0].anchor == ""  # its chart is not on the page
 
 
+def test_what_the_story_says_is_not_said_again_in_its_section(monkeypatch):
+    chart = Chart("r0erf-maps", "Maps", "<svg></svg>", "", "", (), ())
+    found = [(Finding(f"Field {i}.", "", important=i > 0), "r0erf-maps") for i in range(6)]
+    section = Section("r0erf", "Effective receptive fields", findings=found, charts=[chart])
+    monkeypatch.setattr("vheatbench.report.page._analyses", lambda *_: [section])
+    page = render([a_run()])
+    assert [page.count(f"Field {i}.") for i in range(6)] == [1] * 6
+    assert [finding.text for finding, _ in section.findings] == ["Field 0.", "Field 4.", "Field 5."]
+
+
 # Several runs
 
 

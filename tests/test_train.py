@@ -31,12 +31,14 @@ from vheatbench.downstream.checkpointing import read_checkpoint, write_checkpoin
 from vheatbench.downstream.data import open_images
 from vheatbench.downstream.digits import digits_parts
 from vheatbench.downstream.distributed import Group
+from vheatbench.downstream.peak import PeakMemory
 from vheatbench.downstream.progress import Diverged, Progress
 from vheatbench.downstream.recipe import Recipe, load_recipe
 from vheatbench.downstream.trainer import Trainer
 from vheatbench.downstream.training_data import open_parts
 from vheatbench.downstream.training_models import plan_models
 from vheatbench.errors import StoreError, UserError
+from vheatbench.measure.memory import reset_high_water
 from vheatbench.report.page import render
 from vheatbench.report.training_section import training_sections
 from vheatbench.store.read import read_run
@@ -782,3 +784,19 @@ def test_vheat_learns_the_digits(tmp_path: Path) -> None:
     model = plan_models(recipe, parts, CPU)[0].factory()
     progress = Trainer(model, parts.train, parts.test, recipe, Group(CPU), tmp_path).fit()
     assert progress.history["top1_accuracy"][-1] > 0.9
+
+
+# Peak memory
+
+
+def test_the_peak_of_a_training_grows_with_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not reset_high_water():
+        pytest.skip("the kernel's peak cannot be reset here")
+    peak = PeakMemory(torch.device("cpu"))
+    held = torch.ones(64 * 2**20, dtype=torch.uint8)
+    del held
+    found = peak.bytes()
+    assert found is not None
+    assert 60 * 2**20 < found < 200 * 2**20
+    monkeypatch.setattr("vheatbench.downstream.peak.reset_high_water", lambda: False)
+    assert PeakMemory(torch.device("cpu")).bytes() is None
