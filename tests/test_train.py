@@ -110,7 +110,7 @@ def test_the_papers_recipe(size: str, drop_path: float) -> None:
     recipe = load_recipe(f"suites/train/vheat_{size}.yaml")
     (entry,) = recipe.models
     assert (entry.model, entry.drop_path) == (f"vheat-{size[0]}", drop_path)
-    assert recipe.scaled(recipe.learning_rate) == pytest.approx(5e-4 * 1024 / 512)
+    assert recipe.scaled(recipe.learning_rate) == pytest.approx(5e-4 * 2048 / 512)
     found = recipe.model_dump()
     expected = {
         "optimizer": "adamw", "weight_decay": 0.08, "epochs": 300, "warmup_epochs": 20, "label_smoothing": 0.1,

@@ -70,7 +70,7 @@ class Recipe(_Part):
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     epochs: int = Field(default=300, ge=1)
-    batch: int = Field(default=1024, ge=1)
+    batch: int = Field(default=2048, ge=1)
     """Images per update, over all processes and accumulated steps."""
     accumulation: int = Field(default=1, ge=1)
     """Steps whose gradients are summed up to one update."""
