@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,12 +22,18 @@ from torch import nn
 from typer.testing import CliRunner
 
 from vheatbench.cli import app
-from vheatbench.downstream.backbone import StageMaps, load_backbone
+from vheatbench.downstream.backbone import StageMaps, load_backbone, published_drop_path
 from vheatbench.downstream.dense_training import DivergedError, Schedule, Step, Tickets, fit, parameter_groups
-from vheatbench.downstream.detection.coco import CocoFolder, DetectionImages, check_categories, read_coco
+from vheatbench.downstream.detection.coco import CocoFolder, DetectionImages, check_categories, part_of, read_coco
 from vheatbench.downstream.detection.evaluate import evaluate_detector, score
 from vheatbench.downstream.detection.model import mask_rcnn
-from vheatbench.downstream.detection.train import collate, detection_losses, detection_schedule
+from vheatbench.downstream.detection.train import (
+    about_of,
+    build_detector,
+    collate,
+    detection_losses,
+    detection_schedule,
+)
 from vheatbench.downstream.distributed import Group
 from vheatbench.errors import UserError
 from vheatbench.store.read import read_run
@@ -71,10 +78,10 @@ def test_the_schedules_of_the_papers() -> None:
     assert thrice.steps == round(36 * epoch)
     assert once.milestones == pytest.approx((8 * epoch, 11 * epoch), abs=2)
     assert thrice.milestones == pytest.approx((27 * epoch, 33 * epoch), abs=2)
-    assert (once.lr, once.weight_decay, once.batch, once.warmup) == (1e-4, 0.05, 16, 500)
+    assert (once.lr, once.weight_decay, once.batch, once.warmup) == (1e-4, 0.05, 16, 1000)
     first, second = once.milestones
-    rates = [once.rate(step) for step in (0, 249, 500, first - 1, first, second, once.steps - 1)]
-    assert rates == pytest.approx([2e-7, 5e-5, 1e-4, 1e-4, 1e-5, 1e-6, 1e-6])
+    rates = [once.rate(step) for step in (0, 499, 1000, first - 1, first, second, once.steps - 1)]
+    assert rates == pytest.approx([1e-7, 5e-5, 1e-4, 1e-4, 1e-5, 1e-6, 1e-6])
     short = detection_schedule("1x", 100, steps=24)
     assert (short.steps, short.milestones, short.warmup) == (24, (16, 22), 2)
 
@@ -128,6 +135,82 @@ def test_a_folder_is_read_and_mirrored(root: Path) -> None:
     assert seen == {True, False}
 
 
+def test_parts_keep_boxes_and_masks_on_their_objects(root: Path) -> None:
+    folder = read_coco(root, "train2017")
+    data = DetectionImages(folder, parts=True)
+    sizes = set()
+    for seed in range(24):
+        image, target = data[seed % 6, seed]
+        count = len(target["labels"])
+        assert target["masks"].shape == (count, *image.shape[-2:])
+        assert target["boxes"].shape == (count, 4)
+        sizes.add(tuple(image.shape[-2:]))
+        if image.shape[-1] == 64:
+            continue
+        assert all(384 <= side <= 600 for side in image.shape[-2:])
+        for box, mask, label in zip(target["boxes"], target["masks"], target["labels"], strict=True):
+            assert 0 <= box[0] < box[2] <= image.shape[-1]
+            assert 0 <= box[1] < box[3] <= image.shape[-2]
+            rows, columns = torch.nonzero(mask, as_tuple=True)
+            if len(rows) > 2000:
+                edges = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float()
+                assert (edges[:2] >= box[:2] - 10).all(), "enlarged 6 to 9 times, so a pixel is that wide"
+                assert (edges[2:] <= box[2:] + 10).all()
+                if label == 1:  # a square fills its box wherever it is cut
+                    assert edges.tolist() == pytest.approx(box.tolist(), abs=10)
+                assert image[:, mask.bool()].mean(1).argmax() == (0 if label == 1 else 1), "the mask lies on the object"
+    assert (64, 64) in sizes, "half of the images are left whole"
+    assert 8 <= len(sizes) <= 20
+    assert all(a.equal(b) for a, b in zip(data[0, 3][1].values(), data[0, 3][1].values(), strict=True))
+
+
+def test_what_lies_outside_of_a_part_is_left_out() -> None:
+    image = torch.zeros(3, 200, 600)
+    masks = torch.zeros(2, 200, 600, dtype=torch.uint8)
+    boxes = torch.tensor([[0.0, 0, 60, 200], [540, 0, 600, 200]])
+    masks[0, :, :60] = masks[1, :, 540:] = 1
+    target = {"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks}
+    seen = [part_of(image, target, random.Random(seed))[1] for seed in range(60)]
+    assert {tuple(one["labels"].tolist()) for one in seen} == {(), (1,), (2,)}, "a part is too narrow for both"
+    for one in seen:
+        assert len(one["labels"]) == len(one["boxes"]) == len(one["masks"])
+        assert all(mask.any() for mask in one["masks"])
+
+
+def test_an_image_without_an_object_left_can_be_learned_from(root: Path) -> None:
+    model = small_detector().train()
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "masks": torch.zeros(0, 64, 64).byte()}
+    losses = detection_losses(model, ([torch.rand(3, 64, 64)], [none]), ALONE.device)
+    assert all(math.isfinite(value) for value in losses.values())
+
+
+def test_tiny_images_are_not_learned_from(root: Path) -> None:
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["images"][0]["height"] = 31
+    path.write_text(json.dumps(content))
+    assert DetectionImages(read_coco(root, "train2017")).ids == [11, 12, 13, 14, 15]
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule", "rate"),
+    [("vheat_tiny", "1x", 0.1), ("vheat_small", "1x", 0.3), ("vheat_small", "3x", 0.5), ("vheat_base", "1x", 0.5),
+     ("vheat_tiny", "160k", 0.3), ("vheat_small", "160k", 0.4), ("swin_small_patch4_window7_224", "160k", 0.3),
+     ("swin_tiny_patch4_window7_224", "3x", 0.2), ("convnext_tiny", "1x", None), ("vheat_base", "3x", None)],
+)  # fmt: skip
+def test_stochastic_depth_is_that_of_the_published_trainings(name: str, schedule: str, rate: float | None) -> None:
+    assert published_drop_path(name, schedule) == rate
+
+
+def test_stochastic_depth_reaches_the_backbone(root: Path) -> None:
+    folder = read_coco(root, "train2017")
+    about = about_of("vheat-t", folder, "1x", (64,), 64, (8, 16, 32, 48, 64), 0.25)
+    assert about["drop_path"] == 0.25
+    with torch.device("meta"):
+        paths = [m.drop_prob for m in build_detector(about).modules() if hasattr(m, "drop_prob")]
+    assert max(paths) == pytest.approx(0.25)
+
+
 def test_crowds_and_images_without_objects_are_not_trained_on(root: Path) -> None:
     path = root / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
@@ -138,7 +221,7 @@ def test_crowds_and_images_without_objects_are_not_trained_on(root: Path) -> Non
     path.write_text(json.dumps(content))
     assert DetectionImages(read_coco(root, "train2017")).ids == [12, 13, 14, 15]
     path.write_text(json.dumps({**content, "annotations": []}))
-    with pytest.raises(UserError, match="no image has an object"):
+    with pytest.raises(UserError, match="no image of at least 32 pixels has an object"):
         DetectionImages(read_coco(root, "train2017"))
 
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from vheatbench.cli import app
 from vheatbench.downstream.dense_training import fit
 from vheatbench.downstream.distributed import Group
+from vheatbench.downstream.segmentation import ade
 from vheatbench.downstream.segmentation.ade import IGNORED, SegmentationCrops, read_ade
 from vheatbench.downstream.segmentation.evaluate import (
     SCALES,
@@ -24,6 +25,7 @@ from vheatbench.downstream.segmentation.evaluate import (
     confusion_of,
     evaluate_segmenter,
     predict,
+    windows,
 )
 from vheatbench.downstream.segmentation.model import UperNet
 from vheatbench.downstream.segmentation.train import collate, segmentation_losses, segmentation_schedule
@@ -81,6 +83,31 @@ def test_crops_keep_labels_on_their_pixels(root: Path) -> None:
     assert not crops[0, 5][0].equal(crops[0, 6][0])
 
 
+def test_crops_of_one_class_are_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("images", "annotations"):
+        (tmp_path / part / "training").mkdir(parents=True)
+    labels = np.ones((64, 256), dtype=np.uint8)
+    labels[:, 224:] = 2
+    Image.fromarray(labels).save(tmp_path / "annotations" / "training" / "a.png")
+    Image.fromarray(np.full((64, 256, 3), 128, dtype=np.uint8)).save(tmp_path / "images" / "training" / "a.png")
+    crops = SegmentationCrops(read_ade(tmp_path, "training", 2), 64)
+
+    def mixed() -> int:
+        return sum(set(crops[0, seed][1].unique().tolist()) >= {0, 1} for seed in range(40))
+
+    often = mixed()
+    monkeypatch.setattr(ade, "TRIES", 1)
+    assert often > mixed() + 8
+
+
+def test_crops_are_filled_with_the_mean_colour(root: Path) -> None:
+    crops = SegmentationCrops(read_ade(root, "training", 3), 64)
+    small = next(crops[0, seed] for seed in range(40) if (crops[0, seed][1][-1] == IGNORED).all())
+    image, label = small
+    assert (label[-1] == IGNORED).all()
+    assert (image[:, -1, -1] == 0).all()
+
+
 def test_bad_folders_are_refused(root: Path) -> None:
     with pytest.raises(UserError, match="no such folder; ADE20K's format"):
         read_ade(root, "testing", 3)
@@ -135,6 +162,46 @@ def test_a_model_that_knows_has_a_high_score(root: Path, scales: tuple[float, ..
     result = evaluate_segmenter(ByColour(), read_ade(root, "validation", 3), ALONE, 64, scales, mirror)
     assert result.miou > 0.9
     assert result.confusion.sum() == 4 * 63 * 64, "all pixels but the ignored row"
+
+
+def test_windows_cover_an_image_as_the_published_test_does() -> None:
+    assert list(windows(512, 683, 512)) == [(0, 0), (0, 171)], "every 341 pixels, the last at the edge"
+    assert list(windows(512, 512, 512)) == [(0, 0)]
+    assert list(windows(300, 512, 512)) == [(0, 0)], "a smaller image is one window"
+    assert list(windows(512, 853, 512)) == [(0, 0), (0, 341)]
+    assert len(list(windows(1024, 2048, 512))) == 3 * 6
+    covered = torch.zeros(100, 130)
+    for top, left in windows(100, 130, 48):
+        assert top + 48 <= 100
+        assert left + 48 <= 130
+        covered[top : top + 48, left : left + 48] += 1
+    assert covered.min() >= 1
+
+
+def test_windows_are_averaged_where_they_overlap() -> None:
+    asked = []
+
+    class Counting(nn.Module):
+        """The n-th window is answered n: where two overlap, their mean decides."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            asked.append(tuple(images.shape[-2:]))
+            level = torch.full(images[:, 0].shape, float(len(asked)))
+            return torch.stack([level, torch.full_like(level, 1.4)], 1)
+
+    answer = predict(Counting(), torch.rand(3, 48, 80), 48, window=48)
+    assert asked == [(48, 48), (48, 48)]
+    assert (answer[:, :32] == 1).all(), "1 against 1.4"
+    assert (answer[:, 32:] == 0).all(), "1.5 and 2 against 1.4"
+
+
+def test_one_window_is_the_whole_image(root: Path) -> None:
+    folder = read_ade(root, "validation", 3)
+    model = small_segmenter().eval()
+    whole, window = (evaluate_segmenter(model, folder, ALONE, 64, window=side).confusion for side in (None, 64))
+    assert whole.equal(window)
+    narrow = evaluate_segmenter(model, folder, ALONE, 64, window=32).confusion
+    assert not narrow.equal(whole), "a window sees less"
 
 
 def test_processes_share_the_images_without_overlap(root: Path) -> None:
@@ -244,6 +311,8 @@ def test_the_commands_train_and_evaluate(root: Path, tmp_path: Path) -> None:
         record = json.loads(found.stdout)["record"]
         assert record["case"]["subject"] == "upernet:test_vheat"
         assert record["case"]["analysis"]["schedule"] == "160k"
+        assert record["case"]["analysis"]["test"] == "slide"
+        assert "in windows of 64 pixels every 42" in next(iter(record["metrics"].values()))["how"]
         values |= {name: metric["value"] for name, metric in record["metrics"].items() if "miou" in name}
     assert set(values) == {"miou", "miou_multi_scale"}
     assert all(0 <= value <= 1 for value in values.values())
@@ -267,6 +336,7 @@ def test_a_resumed_training_is_that_of_the_same_data(root: Path, tmp_path: Path)
     [
         (["train", "--data", "nowhere"], "no such folder; ADE20K's format"),
         (["train", "--data", "d", "--schedule", "1x"], "--schedule '1x' is not known: 160k, 80k"),
+        (["eval", "--data", "d", "--weights", "w", "--test", "half"], "--test 'half' is not known: slide, whole"),
         (["eval", "--data", "d", "--weights", "none.safetensors"], "none.safetensors: cannot be read"),
     ],
 )

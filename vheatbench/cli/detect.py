@@ -39,6 +39,9 @@ def train(
     ),
     max_side: int = typer.Option(1333, min=32, help="Most that the longer side may have."),
     anchors: str = typer.Option("32,64,128,256,512", help="Sides of the anchors on the five levels, by commas."),
+    drop_path: float | None = typer.Option(
+        None, min=0, max=0.99, help="Stochastic depth of the last block, instead of the published training's."
+    ),
     dtype: str = typer.Option("float32", help="float32, or bfloat16 by autocast."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     workers: int = typer.Option(0, min=0, help="Processes that read images, per process that trains."),
@@ -73,7 +76,8 @@ def train(
         )
 
         folder = read_coco(data, split)
-        about = about_of(model, folder, schedule, sides(side, "--side") or SIDES[schedule], max_side, anchor_sides)
+        wanted = sides(side, "--side") or SIDES[schedule]
+        about = about_of(model, folder, schedule, wanted, max_side, anchor_sides, drop_path)
         path = train_detector(
             folder,
             about,

@@ -37,6 +37,9 @@ def train(
     steps: int | None = typer.Option(None, min=1, help="Instead of the schedule's."),
     crop: int = typer.Option(512, min=32, help="Side of the crops."),
     channels: int = typer.Option(512, min=1, help="Of the decoder."),
+    drop_path: float | None = typer.Option(
+        None, min=0, max=0.99, help="Stochastic depth of the last block, instead of the published training's."
+    ),
     dtype: str = typer.Option("float32", help="float32, or bfloat16 by autocast."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     workers: int = typer.Option(0, min=0, help="Processes that read images, per process that trains."),
@@ -68,7 +71,7 @@ def train(
         if batch < 2 * group.size:
             raise UserError(f"--batch {batch}: batch norms need two crops in each of {group.size} processes")
         folder = read_ade(data, split, classes)
-        about = about_of(model, folder, schedule, crop, channels)
+        about = about_of(model, folder, schedule, crop, channels, drop_path)
         path = train_segmenter(
             folder,
             about,
@@ -93,6 +96,9 @@ def evaluate(
     weights: Path = typer.Option(..., help="What `vheatbench segment train` wrote."),
     data: Path = typer.Option(..., help="Folder with images/SPLIT/ and annotations/SPLIT/."),
     split: str = typer.Option("validation", help="Part of the data to answer."),
+    test: str = typer.Option(
+        "slide", help="slide: in overlapping windows of the training's crops, as vHeat's; whole: at once, as Swin's."
+    ),
     multi_scale: bool = typer.Option(
         False, "--multi-scale", help="Mean over six scales from 0.5 to 1.75 and mirror images; twelve times the work."
     ),
@@ -101,7 +107,8 @@ def evaluate(
     json_: bool = typer.Option(False, "--json", help="Print the record as JSON on stdout."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
-    """Mean intersection over union of whole images; every image is answered once, by whichever process."""
+    """Mean intersection over union; every image is answered once, by whichever process."""
+    chosen("--test", test, ("slide", "whole"))
     path: Path | None = None
     with working(device) as group:
         from vheatbench.downstream.dense_files import read_trained
@@ -125,6 +132,7 @@ def evaluate(
             SCALES if multi_scale else (1.0,),
             multi_scale,
             image_lines(quiet or not group.is_main),
+            side if test == "slide" else None,
         )
         if group.is_main:
             present = sum(value is not None for value in result.ious)
@@ -137,10 +145,11 @@ def evaluate(
                 data=folder.fingerprint,
                 scores={name: result.miou, "pixel_accuracy": result.accuracy},
                 how=f"mean over {present} classes of {result.images} images"
-                + (", scales 0.5 to 1.75 and mirror images" if multi_scale else ", one scale"),
+                + (", scales 0.5 to 1.75 and mirror images" if multi_scale else ", one scale")
+                + (f", in windows of {side} pixels every {2 * side // 3}" if test == "slide" else ", whole images"),
                 images=result.images,
                 model_s=result.model_s,
-                options={"scales": "multi"} if multi_scale else {},
+                options={"test": test, **({"scales": "multi"} if multi_scale else {})},
             )
             path = write_evaluation(done, results, "segment-eval", shlex.join(["vheatbench", *sys.argv[1:]]), started)
     if path is not None:

@@ -24,6 +24,24 @@ FREQUENCIES = 512
 """Image size that vHeat's frequency embeddings are made for in the official detectors and segmenters. Maps of
 other sizes resize them on every pass."""
 
+DROP_PATH = {
+    "1x": {"vheat_tiny": 0.1, "vheat_small": 0.3, "vheat_base": 0.5, "swin_": 0.2},
+    "3x": {"vheat_tiny": 0.1, "vheat_small": 0.5, "swin_": 0.2},
+    "160k": {"vheat_tiny": 0.3, "vheat_small": 0.4, "vheat_base": 0.5, "swin_": 0.3},
+}
+"""Stochastic depth by schedule and beginning of a timm name: of vHeat's and of OpenMMLab's published configurations."""
+
+
+def published_drop_path(full_name: str, schedule: str) -> float | None:
+    """Stochastic depth of a published training; None where there is none, and for the model's own."""
+    known = DROP_PATH.get(schedule, {})
+    return next((rate for start, rate in known.items() if full_name.startswith(start)), None)
+
+
+def drop_path_argument(rate: float | None) -> dict[str, Any]:
+    """Of the timm model; nothing where the rate is to be the model's own."""
+    return {} if rate is None else {"drop_path_rate": rate}
+
 
 def timm_name(name: str) -> str:
     """The timm model behind an alias such as ``vheat-t``, checked to have the maps of :data:`STRIDES`.

@@ -17,13 +17,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.transforms.v2 import functional
 
 from vheatbench.downstream.dense_training import Ticket
 from vheatbench.errors import UserError, one_line
 
 NAMED = 3
 """Missing images that an error names."""
+LEAST_SIDE = 32
+"""Pixels of an image's shorter side, under which it is not learned from."""
+RESIZED_SIDES, LONGEST, PART_SIDES = (400, 500, 600), 1333, (384, 600)
+"""Of the 3x schedule's parts: shorter sides of the image before, the most of its longer, range of a part's sides."""
+
+Target = dict[str, Tensor]
+"""``boxes`` (N, 4) as corners in pixels, ``labels`` (N), ``masks`` (N, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,9 @@ class CocoFolder:
 
     @property
     def ids_to_learn_from(self) -> list[int]:
-        """Of images with an object."""
-        return [id_ for id_ in self.ids if self.objects(id_)]
+        """Of images with an object that are not tiny."""
+        sizes = {id_: min(self.coco.imgs[id_]["width"], self.coco.imgs[id_]["height"]) for id_ in self.ids}
+        return [id_ for id_ in self.ids if sizes[id_] >= LEAST_SIDE and self.objects(id_)]
 
     def image(self, id_: int) -> Image.Image:
         """One image in colour.
@@ -137,35 +145,67 @@ def _check(content: Any, path: Path) -> None:
                 raise UserError(f"{path}: annotation {entry['id']} is of {what} {entry[field]}, which is not listed")
 
 
-class DetectionImages(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Training images with boxes, labels and masks, mirrored half of the time."""
+class DetectionImages(Dataset[tuple[Tensor, Target]]):
+    """Training images with boxes, labels and masks, mirrored half of the time.
 
-    def __init__(self, folder: CocoFolder) -> None:
-        self.folder = folder
+    Args:
+        folder: from :func:`read_coco`.
+        parts: half of the images are enlarged or reduced, then a part of them taken, see :func:`part_of`: the 3x
+            schedule's augmentation, first that of DETR (Carion et al., 2020, section 4).
+    """
+
+    def __init__(self, folder: CocoFolder, parts: bool = False) -> None:
+        self.folder, self.parts = folder, parts
         self.labels = {category: i + 1 for i, category in enumerate(folder.categories)}
         self.ids = folder.ids_to_learn_from
         if not self.ids:
-            raise UserError(f"{folder.annotations}: no image has an object to learn from")
+            raise UserError(
+                f"{folder.annotations}: no image of at least {LEAST_SIDE} pixels has an object to learn from"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, ticket: Ticket) -> tuple[Tensor, dict[str, Tensor]]:
+    def __getitem__(self, ticket: Ticket) -> tuple[Tensor, Target]:
         """Image (3, H, W) in 0 to 1; boxes (N, 4) as corners, labels (N), masks (N, H, W)."""
         index, seed = ticket
         id_ = self.ids[index]
-        image = pil_to_tensor(self.folder.image(id_)).float() / 255
+        chance = random.Random(seed)
+        image = functional.pil_to_tensor(self.folder.image(id_)).float() / 255
         objects = self.folder.objects(id_)
         boxes = torch.tensor([one["bbox"] for one in objects], dtype=torch.float32)
         boxes[:, 2:] += boxes[:, :2]
         masks = torch.from_numpy(np.stack([self.folder.coco.annToMask(one) for one in objects]))
-        if random.Random(seed).random() < 0.5:
+        if chance.random() < 0.5:
             image, masks = image.flip(-1), masks.flip(-1)
             boxes = boxes[:, [2, 1, 0, 3]] * torch.tensor([-1, 1, -1, 1]) + torch.tensor(
                 [image.shape[-1], 0, image.shape[-1], 0]
             )
         labels = torch.tensor([self.labels[one["category_id"]] for one in objects])
-        return image, {"boxes": boxes, "labels": labels, "masks": masks}
+        target = {"boxes": boxes, "labels": labels, "masks": masks}
+        return part_of(image, target, chance) if self.parts and chance.random() < 0.5 else (image, target)
+
+
+def part_of(image: Tensor, target: Target, chance: random.Random) -> tuple[Tensor, Target]:
+    """A part of the image resized to a shorter side of 400, 500 or 600, 384 to 600 pixels high and wide.
+
+    Objects outside of it are left out, which may be all of them; boxes end at its edges.
+    """
+    height, width = image.shape[-2:]
+    scale = min(chance.choice(RESIZED_SIDES) / min(height, width), LONGEST / max(height, width))
+    size = [round(height * scale), round(width * scale)]
+    image = functional.resize(image, size, antialias=True)
+    masks = functional.resize(target["masks"], size, interpolation=functional.InterpolationMode.NEAREST)
+    high, wide = (chance.randint(min(PART_SIDES[0], side), min(PART_SIDES[1], side)) for side in size)
+    top, left = chance.randint(0, size[0] - high), chance.randint(0, size[1] - wide)
+    boxes = target["boxes"] * torch.tensor([size[1] / width, size[0] / height] * 2)
+    boxes = boxes - torch.tensor([left, top] * 2)
+    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, wide)
+    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, high)
+    there = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    masks = masks[there, top : top + high, left : left + wide]
+    kept = {"boxes": boxes[there], "labels": target["labels"][there], "masks": masks}
+    return image[:, top : top + high, left : left + wide], kept
 
 
 def check_categories(folder: CocoFolder, trained: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 
-from vheatbench.downstream.backbone import load_backbone, timm_name
+from vheatbench.downstream.backbone import drop_path_argument, load_backbone, published_drop_path, timm_name
 from vheatbench.downstream.dense_files import write_trained
 from vheatbench.downstream.dense_training import Schedule, Step, fit
 from vheatbench.downstream.detection.coco import CocoFolder, DetectionImages
@@ -20,14 +20,14 @@ from vheatbench.downstream.distributed import Group
 EPOCHS = {"1x": (12, (8, 11)), "3x": (36, (27, 33))}
 """Passes over the data, and those after which the rate is a tenth."""
 SIDES = {"1x": (800,), "3x": tuple(range(480, 801, 32))}
-"""Shorter side of a training image, drawn for every batch."""
-BATCH, LR, WEIGHT_DECAY, WARMUP = 16, 1e-4, 0.05, 500
+"""Shorter side of a training image, drawn for every image."""
+BATCH, LR, WEIGHT_DECAY, WARMUP = 16, 1e-4, 0.05, 1000
 
 
 def detection_schedule(
     name: str, images: int, batch: int = BATCH, lr: float = LR, steps: int | None = None, seed: int = 0
 ) -> Schedule:
-    """``1x`` or ``3x`` over so many images: AdamW, a tenth of the rate at two milestones, 500 steps of warm-up.
+    """``1x`` or ``3x`` over so many images: AdamW, a tenth of the rate at two milestones, 1000 steps of warm-up.
 
     ``steps`` cuts it short or draws it out, milestones and warm-up with it.
     """
@@ -66,17 +66,26 @@ def collate(items: list[tuple[Tensor, dict[str, Tensor]]]) -> tuple[list[Tensor]
 def build_detector(about: dict[str, Any]) -> MaskRCNN:
     """The model that :func:`about_of` describes, random weights. Raises UserError."""
     options = {"min_size": tuple(about["sides"]), "max_size": about["max_side"]}
-    return mask_rcnn(about["backbone"], about["classes"], anchors=tuple(about["anchors"]), **options)
+    backbone = drop_path_argument(about.get("drop_path"))
+    return mask_rcnn(about["backbone"], about["classes"], backbone=backbone, anchors=tuple(about["anchors"]), **options)
 
 
 def about_of(
-    backbone: str, folder: CocoFolder, schedule: str, sides: tuple[int, ...], max_side: int, anchors: tuple[int, ...]
+    backbone: str,
+    folder: CocoFolder,
+    schedule: str,
+    sides: tuple[int, ...],
+    max_side: int,
+    anchors: tuple[int, ...],
+    drop_path: float | None = None,
 ) -> dict[str, Any]:
-    """What a trained file says of its model."""
+    """What a trained file says of its model. ``drop_path``: None for that of the published training."""
+    full_name = timm_name(backbone)
     return {
         "task": "maskrcnn",
         "model": backbone,
-        "backbone": timm_name(backbone),
+        "backbone": full_name,
+        "drop_path": published_drop_path(full_name, schedule) if drop_path is None else drop_path,
         "classes": len(folder.categories) + 1,
         "categories": list(folder.categories),
         "schedule": schedule,
@@ -115,7 +124,7 @@ def train_detector(
     if load is not None and not resume:
         load(model.backbone.maps.body)
     model.to(group.device)
-    data = DetectionImages(folder)
+    data = DetectionImages(folder, parts=schedule.name == "3x")
     fit(
         model, data, len(data), schedule, detection_losses, collate, group, out,
         about={**about, "data": folder.fingerprint}, resume=resume, workers=workers, autocast=autocast,

@@ -1,9 +1,9 @@
-"""Mean intersection over union of a segmenter, at one scale or several with mirror images."""
+"""Mean intersection over union of a segmenter, at one scale or several with mirror images, whole or in windows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,14 +56,16 @@ def evaluate_segmenter(
     scales: Sequence[float] = (1.0,),
     mirror: bool = False,
     told: Callable[[int, int], None] = lambda done, of: None,
+    window: int | None = None,
 ) -> SegmentationResult:
-    """Answer every image once, whole, divided among the processes; compared at the size of its label map.
+    """Answer every image once, divided among the processes; compared at the size of its label map.
 
     Args:
         model: in evaluation mode, on the group's device.
         side: of the resized image's shorter side; the longer is at most four times that.
         scales: the mean of the probabilities over these multiples of that size is taken.
         mirror: and over the mirrored image at each.
+        window: see :func:`predict`.
 
     Raises:
         UserError: an image or label map that cannot be used.
@@ -78,7 +80,7 @@ def evaluate_segmenter(
             image = image.to(group.device)
             started = time.perf_counter()
             with torch.inference_mode():
-                answer = predict(model, image, side, scales, mirror).cpu()
+                answer = predict(model, image, side, scales, mirror, window).cpu()
             seconds += time.perf_counter() - started
             confusion += confusion_of(answer, label, folder.classes)
             told(number + 1, len(own))
@@ -90,9 +92,19 @@ def evaluate_segmenter(
 
 
 def predict(
-    model: nn.Module, image: Tensor, side: int = SIDE, scales: Sequence[float] = (1.0,), mirror: bool = False
+    model: nn.Module,
+    image: Tensor,
+    side: int = SIDE,
+    scales: Sequence[float] = (1.0,),
+    mirror: bool = False,
+    window: int | None = None,
 ) -> Tensor:
-    """Class of every pixel, shape (H, W), of an image (3, H, W) with colours 0 to 1."""
+    """Class of every pixel, shape (H, W), of an image (3, H, W) with colours 0 to 1.
+
+    Args:
+        window: side of the windows in which the resized image is answered, see :func:`windows`; logits are averaged
+            where they overlap. None: the image is answered whole.
+    """
     height, width = image.shape[-2:]
     base = min(side / min(height, width), LONGEST / SIDE * side / max(height, width))
     total: Tensor | None = None
@@ -100,13 +112,41 @@ def predict(
         size = [max(32, round(height * base * scale)), max(32, round(width * base * scale))]
         resized = normed(F.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=True))
         for flipped in (False, True) if mirror else (False,):
-            logits = model(resized.flip(-1) if flipped else resized)
+            logits = _answer(model, resized.flip(-1) if flipped else resized, window)
             logits = logits.flip(-1) if flipped else logits
             logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
             probabilities = logits.softmax(1)
             total = probabilities if total is None else total + probabilities
     assert total is not None
     return total[0].argmax(0)
+
+
+def windows(height: int, width: int, side: int) -> Iterator[tuple[int, int]]:
+    """Top and left of the windows that cover an image, two thirds of their side apart, the last ones at its edges."""
+    stride = 2 * side // 3
+
+    def starts(length: int) -> list[int]:
+        return [min(start, max(length - side, 0)) for start in range(0, max(length - side, 0) + stride, stride)]
+
+    return ((top, left) for top in starts(height) for left in starts(width))
+
+
+def _answer(model: nn.Module, images: Tensor, window: int | None) -> Tensor:
+    """Logits of images (1, 3, H, W), shape (1, classes, H, W)."""
+    if window is None:
+        return model(images)
+    height, width = images.shape[-2:]
+    total: Tensor | None = None
+    times = images.new_zeros(1, 1, height, width)
+    for top, left in windows(height, width, window):
+        area = (..., slice(top, top + window), slice(left, left + window))
+        logits = model(images[area])
+        if total is None:
+            total = images.new_zeros(1, logits.shape[1], height, width)
+        total[area] += logits
+        times[area] += 1
+    assert total is not None
+    return total / times
 
 
 def confusion_of(answer: Tensor, label: Tensor, classes: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vheatbench.downstream.backbone import load_backbone, timm_name
+from vheatbench.downstream.backbone import drop_path_argument, load_backbone, published_drop_path, timm_name
 from vheatbench.downstream.dense_files import write_trained
 from vheatbench.downstream.dense_training import Schedule, Step, fit
 from vheatbench.downstream.distributed import Group
@@ -52,12 +52,16 @@ def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.stack(labels)
 
 
-def about_of(backbone: str, folder: AdeFolder, schedule: str, crop: int, channels: int) -> dict[str, Any]:
-    """What a trained file says of its model."""
+def about_of(
+    backbone: str, folder: AdeFolder, schedule: str, crop: int, channels: int, drop_path: float | None = None
+) -> dict[str, Any]:
+    """What a trained file says of its model. ``drop_path``: None for that of the published training."""
+    full_name = timm_name(backbone)
     return {
         "task": "upernet",
         "model": backbone,
-        "backbone": timm_name(backbone),
+        "backbone": full_name,
+        "drop_path": published_drop_path(full_name, schedule) if drop_path is None else drop_path,
         "classes": folder.classes,
         "schedule": schedule,
         "crop": crop,
@@ -67,7 +71,8 @@ def about_of(backbone: str, folder: AdeFolder, schedule: str, crop: int, channel
 
 def build_segmenter(about: dict[str, Any]) -> UperNet:
     """The model that :func:`about_of` describes, random weights. Raises UserError."""
-    return UperNet(about["backbone"], about["classes"], channels=about["channels"])
+    backbone = drop_path_argument(about.get("drop_path"))
+    return UperNet(about["backbone"], about["classes"], channels=about["channels"], backbone=backbone)
 
 
 def train_segmenter(
