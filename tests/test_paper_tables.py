@@ -16,6 +16,7 @@ from torch import nn
 from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.analysis.paper_tables import fill_commands, paper_tables
 from vheatbench.case import Case
+from vheatbench.cli.table import print_run
 from vheatbench.downstream.backbone import backbone_arguments, timm_name
 from vheatbench.downstream.cost import Cost, cost_of
 from vheatbench.downstream.detection.counting import BOX_REGIONS, MASK_REGIONS, count_detector, forward_fixed
@@ -374,6 +375,20 @@ def test_the_section_shows_every_published_row_and_guesses_nothing() -> None:
     assert any("1 of 1 rows agree" in text for text in texts)
     assert any(text.startswith("upernet:vheat-t") and "four crops of 512x512" in text for text in texts)
     assert paper_sections(run_of([record("vheat-t", 224, 1)]), "paper") == []
+
+
+def test_the_terminal_shows_every_table_and_row(capsys: pytest.CaptureFixture[str]) -> None:
+    print_run(page_run(measured("upernet:vheat-t", (512, 2048), 64.89e6, 969.47e9)))
+    shown = capsys.readouterr().out
+    titles = ("Classification", "Mask R-CNN 1x", "Mask R-CNN 3x", "ADE20K, UperNet")
+    assert [shown.count(title) for title in titles] == [1] * 4
+    for name, row in ROWS.items():
+        assert f"│ {name} " in shown
+        for key in ("acc1", "box_map", "mask_map", "miou"):
+            printed = getattr(row, key)
+            assert printed is None or f"{printed:.4g}" in shown
+    assert "pass +0.08%" in shown
+    assert shown.count("not measured") == sum(len(table.rows) for table in SUITE.reference.tables) - 1
 
 
 def test_both_counts_of_the_rows_that_leave_attention_out_are_said() -> None:

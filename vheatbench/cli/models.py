@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 
@@ -24,3 +26,8 @@ def models(
     width = max(len(name) for name, _ in found)
     for name, alias in found:
         print(f"{name:{width}}  {alias}".rstrip())
+    print(
+        "before a name with maps at strides 4 to 32: maskrcnn:NAME (detector), upernet:NAME (segmenter); "
+        "your own: package.module:name",
+        file=sys.stderr,
+    )

@@ -1,42 +1,79 @@
-"""A run beside the published table of its suite, on the terminal."""
+"""A run beside the published tables of its suite, on the terminal."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vheatbench.analysis.paper_tables import PaperTable
     from vheatbench.analysis.published import Check
+    from vheatbench.analysis.series import Point
     from vheatbench.store.read import Run
 
+CHECKED = ("params M", "exact", "printed", "check", "GMAC", "exact", "printed", "check")
 
-def published_table(run: Run) -> Table | None:
-    """Parameters and multiply-adds checked, throughput shown; None for a suite without reference."""
-    from rich.table import Table
 
+def published_tables(run: Run) -> list[Table]:
+    """Parameters and multiply-adds checked, throughput shown; none for a suite without reference."""
+    reference = run.header.reference
+    if not reference:
+        return []
+    return _one_table(run, reference) + _paper_tables(run, reference)
+
+
+def _one_table(run: Run, reference: dict[str, Any]) -> list[Table]:
     from vheatbench.analysis.outcomes import outcomes_of
     from vheatbench.analysis.published import published_rows
 
-    reference = run.header.reference
-    rows = published_rows(outcomes_of(run.records), reference) if reference else []
+    rows = published_rows(outcomes_of(run.records), reference)
     if not rows:
-        return None
-    table = Table(
-        title=f"Beside the published table (checked: within {float(reference['tolerance']):.0%} of exact)",
-        title_justify="left",
-        caption=reference["source"],
-        caption_justify="left",
-    )
+        return []
     variants = {row.variant for row in rows}
-    headings = ["model", "variant"] if len(variants) > 1 else ["model"]
-    headings += ["params M", "exact", "printed", "check", "GMAC", "exact", "printed", "check", "images/s", "A100"]
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("model", "variant") else "right", no_wrap=True)
+    title = f"Beside the published table (checked: within {float(reference['tolerance']):.0%} of exact)"
+    names = ["model", "variant"] if len(variants) > 1 else ["model"]
+    table = _table(title, [*names, *CHECKED, "images/s", "A100"], reference["source"])
     for row in rows:
         throughput = [_number(row.throughput.measured, 1.0), _number(row.throughput.published, 1.0)]
-        names = [row.subject, row.variant] if len(variants) > 1 else [row.subject]
-        table.add_row(*names, *_check(row.params, 1e-6), *_check(row.macs, 1e-9), *throughput)
+        own = [row.subject, row.variant] if len(variants) > 1 else [row.subject]
+        table.add_row(*own, *_check(row.params, 1e-6), *_check(row.macs, 1e-9), *throughput)
+    return [table]
+
+
+def _paper_tables(run: Run, reference: dict[str, Any]) -> list[Table]:
+    from vheatbench.analysis.outcomes import outcomes_of
+    from vheatbench.analysis.paper_tables import paper_tables
+
+    found = paper_tables(outcomes_of(run.records), reference, run.header.suite)
+    return [_paper_table(table, reference) for table in found]
+
+
+def _paper_table(paper: PaperTable, reference: dict[str, Any]) -> Table:
+    several = len({row.variant for row in paper.rows if row.variant}) > 1
+    names = ["model", "variant"] if several else ["model"]
+    accuracies = [f"{one.heading} printed" for one in paper.rows[0].accuracies]
+    table = _table(
+        f"{paper.title} (checked: within {float(reference['tolerance']):.0%} of exact, by fvcore's rules)",
+        [*names, *CHECKED, "images/s", "peak MiB", *accuracies],
+        paper.note or None,
+    )
+    for row in paper.rows:
+        own = [row.subject, row.variant] if several else [row.subject]
+        counts = [*_check(row.params, 1e-6), *_check(row.macs, 1e-9)]
+        measured = [_point(row.throughput, 1.0), _point(row.memory, 2.0**-20)]
+        if row.status != "ok":
+            measured[0] = row.status.partition(":")[0]
+        table.add_row(*own, *counts, *measured, *(_number(one.published, 1.0) for one in row.accuracies))
+    return table
+
+
+def _table(title: str, headings: list[str], caption: str | None) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("model", "variant") else "right", no_wrap=True)
     return table
 
 
@@ -45,6 +82,10 @@ def _check(check: Check, factor: float) -> list[str]:
     if check.passed is not None and check.difference is not None:
         verdict = f"{'pass' if check.passed else 'FAIL'} {check.difference:+.2%}"
     return [*(_number(value, factor) for value in (check.measured, check.exact, check.published)), verdict]
+
+
+def _point(point: Point | None, factor: float) -> str:
+    return "" if point is None else _number(point.value, factor)
 
 
 def _number(value: float | None, factor: float) -> str:

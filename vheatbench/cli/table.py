@@ -45,7 +45,7 @@ def print_run(run: Run) -> None:
     from rich.table import Table
 
     from vheatbench.analysis.outcomes import outcomes_of
-    from vheatbench.cli.published import published_table
+    from vheatbench.cli.published import published_tables
 
     outcomes = outcomes_of(run.records)
     measured = [outcome.case for outcome in outcomes if outcome.case.kind != "ceiling"]
@@ -74,8 +74,7 @@ def print_run(run: Run) -> None:
     width = None if sys.stdout.isatty() else 200
     console = Console(width=width, highlight=False)
     console.print(table)
-    published = published_table(run)
-    if published is not None:
+    for published in published_tables(run):
         console.print(published)
     for problem in run.problems:
         print(f"! {problem}", file=sys.stderr)
