@@ -82,6 +82,11 @@ def test_list_subjects() -> None:
     assert ("vheat_base", "vheat-b") in list_subjects("VHEAT-B")
     assert list_subjects("dinov3_qkvb") == list_subjects("*dinov3_qkvb*") != [], "a plain word is looked for anywhere"
     assert list_subjects("no_such*") == []
+    assert list_subjects("maskrcnn:swin-t") == [("maskrcnn:swin_tiny_patch4_window7_224", "maskrcnn:swin-t")]
+    assert ("upernet:vheat_base", "upernet:vheat-b") in list_subjects("upernet:vheat*")
+    bare = [name for name, _ in list_subjects("upernet")]
+    assert "upernet:resnet50" in bare
+    assert not any("op/" in name for name in bare)
     assert len(list_subjects()) > 1000
     assert dict(list_subjects())["resnet50"] == ""
 

@@ -101,7 +101,15 @@ def find_subject(name: str) -> Subject:
 
 
 def list_subjects(pattern: str = "*") -> list[tuple[str, str]]:
-    """Pairs of (timm name or operator, alias or empty) whose name or alias matches a wildcard pattern."""
+    """Pairs of (timm name or operator, alias or empty) whose name or alias matches a wildcard pattern.
+
+    ``maskrcnn:PATTERN`` and ``upernet:PATTERN`` list what may stand behind them; backbones without maps at strides 4 to
+    32 are refused only when they are built, for building all takes minutes.
+    """
+    prefix = next((start for start in DOWNSTREAM if f"{pattern}:".lower().startswith(start)), None)
+    if prefix is not None:
+        inner = list_subjects(pattern[len(prefix) :] or "*")
+        return [(prefix + name, alias and prefix + alias) for name, alias in inner if is_model(name)]
     alias_of = {full: alias for alias, full in ALIASES.items()}
     if not any(sign in pattern for sign in "*?["):
         pattern = f"*{pattern}*"
