@@ -333,6 +333,8 @@ def test_what_is_missing_names_the_commands_that_fill_it() -> None:
     assert "detect train --model vheat-t --backbone-weights CHECKPOINT --data COCO --schedule 3x" in train
     assert evaluate.startswith("vheatbench detect eval --weights detect-vheat-t-3x/")
     assert fill_commands("upernet:swin-b", "segmentation", "160k")[0].startswith("torchrun ")
+    assert fill_commands("upernet:swin-b", "segmentation", "160k")[1].endswith(" --data ADE20K --test whole")
+    assert fill_commands("upernet:vheat-b", "segmentation", "160k")[1].endswith(" --data ADE20K"), "tested in windows"
     full = tables_of(
         measured("vheat-t", (224, 224), 29.558e6, 4.589e9),
         evaluated("vheat-t", (224, 224), {"top1_accuracy": 0.8216}),

@@ -171,8 +171,10 @@ def fill_commands(subject: str, kind: str, schedule: str) -> list[str]:
         return [f"vheatbench eval --model {subject} --weights CHECKPOINT --data IMAGENET/val"]
     command, data = ("detect", "COCO") if kind == "detection" else ("segment", "ADE20K")
     out = f"{command}-{backbone}-{schedule}"
+    # the printed mIoU of Swin are those of whole images, vHeat's those of windows
+    test = " --test whole" if kind == "segmentation" and backbone.startswith("swin") else ""
     return [
         f"torchrun --nproc-per-node 8 -m vheatbench {command} train --model {backbone} --backbone-weights CHECKPOINT "
         f"--data {data} --schedule {schedule} --out {out}",
-        f"vheatbench {command} eval --weights {out}/{weights} --data {data}",
+        f"vheatbench {command} eval --weights {out}/{weights} --data {data}{test}",
     ]
