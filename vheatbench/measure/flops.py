@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from vheatbench.store.schema import Metric
 
@@ -61,6 +61,16 @@ class FlopCount:
         return [name for name in self.uncounted if not name.startswith("aten.") or HEAVY.search(name.lower())]
 
 
+def _attention_flops(
+    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: object, **__: object
+) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+"""The fused kernel of CPUs, which torch's own counter knows from 2.15 on."""
+
+
 class _Operators(TorchDispatchMode):
     """Counts the calls of every operator."""
 
@@ -82,7 +92,7 @@ def count_flops(forward: Callable[[], object]) -> FlopCount:
     attention kernel. There it costs no memory and a fraction of a second at any resolution.
     """
     operators = _Operators()
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
     # with gradients: the counter's module hooks fail on a view of a parameter taken without them, as in
     # every model that pools by attention. On the meta device the graph costs nothing.
     with torch.enable_grad(), operators, counter:

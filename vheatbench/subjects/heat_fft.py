@@ -20,6 +20,8 @@ def conduct(x: Tensor, decay: Tensor, cos_h: object = None, cos_w: object = None
 
     Low precision is transformed in float32: there is no FFT in bfloat16. The cosine matrices are not used.
     """
+    if not x.numel():
+        return x.clone()  # MKL refuses an empty transform
     wide = torch.promote_types(x.dtype, torch.float32)
     with part("dct"):
         spectrum = dct(dct(x.to(wide), 2), 1)
