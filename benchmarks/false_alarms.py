@@ -29,7 +29,7 @@ from vheatbench.stats import median, quantile
 CALLS = {"same": 10, "again": 10, "+10 %": 11, "+20 %": 12}
 """Calls of the operator per sample, by what a burst is for."""
 VERDICTS: tuple[Verdict, ...] = ("regressed", "suspect", "same", "inconclusive", "improved")
-RULES: tuple[tuple[int, Location], ...] = ((10, "p25"), (10, "min"), (20, "p25"), (20, "min"))
+RULES: tuple[tuple[int, Location], ...] = ((10, "p25"), (10, "min"), (20, "p25"), (20, "min"), (30, "p25"), (30, "min"))
 Round = dict[str, list[float]]
 """Samples in seconds of each burst of a round, in the order they were taken."""
 
@@ -38,7 +38,7 @@ def main() -> None:
     """Measure the rounds that the pool lacks, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60, help="rounds of four bursts in the pool")
-    parser.add_argument("--samples", type=int, default=25, help="samples of a burst")
+    parser.add_argument("--samples", type=int, default=200, help="samples of a burst")
     parser.add_argument("--grid", type=int, default=28, help="side of the operator's token grid")
     parser.add_argument("--comparisons", type=int, default=300, help="comparisons of each kind")
     parser.add_argument("--pool", type=Path, default=Path("false-alarms.json"), help="bursts measured so far")
