@@ -360,21 +360,21 @@ def page_run(*records: Record):
 def test_the_section_shows_every_published_row_and_guesses_nothing() -> None:
     run = page_run(measured("upernet:vheat-t", (512, 2048), 64.89e6, 969.47e9))
     (section,) = paper_sections(run, "paper")
-    assert [table.id for table in section.tables][:2] == ["paper-0", "paper-0-accuracy"]
+    assert [table.id for table in section.tables][:2] == ["paper-0-counts", "paper-0-accuracy"]
     assert len({table.id for table in section.tables}) == 8
     for table, reference in zip(section.tables[::2], SUITE.reference.tables, strict=True):
         assert [row[0] for row in table.rows] == list(reference.rows)
         assert all(len(row) == len(table.header) for row in table.rows)
     segmentation, accuracy = section.tables[6], section.tables[7]
     cells = dict(zip(segmentation.header[1:], segmentation.rows[1][1:], strict=True))
-    assert cells["params M here"] == "64.89"
+    assert cells["params M"] == "64.89"
     assert segmentation.rows[1][7:10] == ("968.7", "948", "pass +0.08 %")
     assert set(segmentation.rows[0][1:]) == {"—", "59.94", "60", "945.7", "945"}, "not measured, so not shown"
     assert accuracy.header == ("model", "mIoU printed", "mIoU here", "what fills the row")
     assert accuracy.rows[1][:3] == ("upernet:vheat-t", "47.0", "—")
     assert "vheatbench segment eval" in accuracy.rows[1][3]
     texts = [finding.text for finding, _ in section.findings]
-    assert any("1 of 1 rows agree" in text for text in texts)
+    assert any("1 of 1 models agree" in text for text in texts)
     assert any(text.startswith("upernet:vheat-t") and "four crops of 512x512" in text for text in texts)
     assert paper_sections(run_of([record("vheat-t", 224, 1)]), "paper") == []
 
@@ -406,7 +406,7 @@ def test_both_counts_of_the_rows_that_leave_attention_out_are_said() -> None:
         text == "maskrcnn:swin-s: what is printed leaves the products of attention out, which the row of Swin-T has in."
         for text in texts
     )
-    assert any("1 of 2 rows agree" in text and "not of maskrcnn:vheat-b" in text for text in texts)
+    assert any("1 of 2 models agree" in text and "not of maskrcnn:vheat-b" in text for text in texts)
 
 
 def test_the_page_has_the_section() -> None:

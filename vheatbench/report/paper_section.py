@@ -15,9 +15,8 @@ from vheatbench.store.read import Run
 
 NONE = "—"
 CAPTION = (
-    "Here: counted or measured in this run. Code: what the official code gives, by its own counter. Printed: as "
-    "published. GMAC in the first column are torch's, without norms and resizing; the others are by fvcore's "
-    "rules, as papers count."
+    "Counted and measured in this run. Code: what the official code gives, by its own counter. Printed: as "
+    "published. GMAC torch are without norms and resizing; the others are by fvcore's rules, as papers count."
 )
 
 
@@ -34,9 +33,10 @@ def paper_sections(run: Run, id_: str, others: Sequence[Run] = ()) -> list[Secti
     if not tables:
         return []
     section = Section(id_, "The paper's tables")
+    section.findings = [(finding, f"{id_}-0-counts") for finding in _agreement(tables)]
     for number, table in enumerate(tables):
-        section.tables += [_counts(table, f"{id_}-{number}"), _accuracies(table, f"{id_}-{number}-accuracy")]
-        section.findings += [(finding, f"{id_}-{number}") for finding in _findings(table)]
+        section.tables += [_counts(table, f"{id_}-{number}-counts"), _accuracies(table, f"{id_}-{number}-accuracy")]
+        section.findings += [(finding, f"{id_}-{number}-counts") for finding in _findings(table)]
     # tables of one model by several schedules have the same notes on its counts
     section.findings = [pair for i, pair in enumerate(section.findings) if not _said(pair[0], section.findings[:i])]
     section.notes = _notes(tables, run)
@@ -49,20 +49,20 @@ def _counts(table: PaperTable, id_: str) -> Table:
     header = [
         "model",
         *(["variant"] if several else []),
-        "params M here",
+        "params M",
         "code",
         "printed",
         "check",
-        "GMAC here (torch)",
+        "GMAC torch",
     ]
     header += [
-        "GMAC here",
+        "GMAC",
         "code",
         "printed",
         "check",
-        "images/s here",
+        "images/s",
         *(["A100"] if published else []),
-        "peak MiB here",
+        "peak MiB",
     ]
     rows = []
     for row in table.rows:
@@ -91,17 +91,27 @@ def _accuracies(table: PaperTable, id_: str) -> Table:
     return Table(id_, f"{table.title}: accuracy", caption, header, rows, words=True)
 
 
+def _checked(table: PaperTable) -> dict[str, bool]:
+    """By model whose parameters and multiply-adds were counted: whether both are those of the official code."""
+    checks = {row.subject: (row.params.passed, row.macs.passed) for row in table.rows}
+    return {subject: bool(params and macs) for subject, (params, macs) in checks.items() if None not in (params, macs)}
+
+
+def _agreement(tables: Sequence[PaperTable]) -> list[Finding]:
+    checked = {subject: passed for table in tables for subject, passed in _checked(table).items()}
+    if not checked:
+        return []
+    wrong = [subject for subject, passed in checked.items() if not passed]
+    text = (
+        f"The paper's tables: parameters and multiply-adds of {len(checked) - len(wrong)} of {len(checked)} models "
+        "agree with those of the official code" + (f"; not of {', '.join(wrong)}" if wrong else "") + "."
+    )
+    return [Finding(text, "", important=True)]
+
+
 def _findings(table: PaperTable) -> list[Finding]:
     found = []
-    checked = [row for row in table.rows if row.params.passed is not None and row.macs.passed is not None]
-    if checked:
-        wrong = [row.subject for row in checked if not (row.params.passed and row.macs.passed)]
-        text = (
-            f"{table.title}: parameters and multiply-adds of {len(checked) - len(wrong)} of {len(checked)} rows agree "
-            "with those of the official code" + (f"; not of {', '.join(wrong)}" if wrong else "") + "."
-        )
-        found.append(Finding(text, "", important=True))
-    else:
+    if not _checked(table):
         found.append(Finding(f"{table.title}: nothing of it was counted in this run.", ""))
     found += [Finding(f"{row.subject}: {row.note}.", "") for row in table.rows if row.note]
     for row in table.rows:
