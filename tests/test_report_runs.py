@@ -65,6 +65,15 @@ def test_a_warning_of_most_cases_of_a_subject_stands_in_the_story():
     assert not any("once" in one.text for one in told(run))
 
 
+def test_of_one_size_the_story_tells_the_warning_of_its_subject():
+    records = [record(name, 224, 0.1, warnings=[f"of {name}", "more"]) for name in ("swin-t", "vheat-t")]
+    speed, caveat, _health = told(run_of(records))
+    assert speed.text.startswith("At 224 px vheat-t is")
+    assert caveat.text == "Of vheat-t: of vheat-t."
+    records[1].warnings.clear()
+    assert [one.text.startswith("Of ") for one in told(run_of(records))] == [False, False], "swin-t's is of no ratio"
+
+
 def test_the_story_says_when_all_went_well_and_when_nothing_can_be_compared():
     (alone,) = told(run_of([record("vheat-t", 224, 0.1)]))
     assert alone.text == "The only case was measured and not flagged as noisy."

@@ -40,12 +40,14 @@ def story_of(
         warnings: id of the list of warnings.
     """
     told: list[Told] = []
+    focus = ""
     if groups:
         group, id_ = max(groups, key=lambda pair: len({record.case.subject for record in pair[0].records}))
         scope = f" ({group.title})" if len(groups) > 1 else ""
         sentences = (_speed(group, id_), _crossovers(group, id_), _exponents(group, id_))
         told = [Told(f"{one.text}{scope}.", one.anchor) for one in sentences if one is not None]
-    caveat = _caveat(outcomes)
+        focus = next((pair.focus for pair in _pairs(group)), "") if told else ""
+    caveat = _caveat(outcomes, focus)
     return [*told, *([Told(caveat, warnings)] if caveat else []), Told(_health(outcomes), records)]
 
 
@@ -126,15 +128,21 @@ def _exponents(group: Group, id_: str) -> Told | None:
     return Told(f"From {' or '.join(spans)} latency grows as {_listed(words)}", f"{id_}-latency_s")
 
 
-def _caveat(outcomes: Sequence[Outcome]) -> str:
-    """The warning that most cases of one subject share: it is about the subject, so about every ratio above."""
+def _caveat(outcomes: Sequence[Outcome], focus: str) -> str:
+    """The warning that most cases of one subject share: it is about the subject, so about every ratio above.
+
+    Where no subject has several such cases, that of the only case which the sentences above are of.
+    """
     cases: dict[tuple[str, str], int] = {}
     for outcome in outcomes:
         for text in outcome.warnings:
             cases[outcome.case.subject, text] = cases.get((outcome.case.subject, text), 0) + 1
     (subject, text), count = max(cases.items(), key=lambda item: item[1], default=(("", ""), 0))
     of = sum(outcome.case.subject == subject for outcome in outcomes)
-    return f"Of {subject}: {text.rstrip('.')}." if count > 1 and 2 * count > of else ""
+    if count < 2 or 2 * count <= of:
+        own = [outcome for outcome in outcomes if outcome.case.subject == focus]
+        subject, text = focus, own[0].warnings[0] if len(own) == 1 and own[0].warnings else ""
+    return f"Of {subject}: {text.rstrip('.')}." if text else ""
 
 
 def _health(outcomes: Sequence[Outcome]) -> str:
