@@ -28,6 +28,8 @@ from vheatbench.measure.flops import count_with_fvcore
 from vheatbench.measure.fvcore_rules import count_by_rules
 from vheatbench.report.page import render
 from vheatbench.report.paper_section import paper_sections
+from vheatbench.run.inspect import seconds_of
+from vheatbench.store.read import read_run
 from vheatbench.store.schema import Metric, Record
 from vheatbench.subjects.catalog import build, find_subject
 from vheatbench.suite_file import load_suite
@@ -377,6 +379,13 @@ def test_the_section_shows_every_published_row_and_guesses_nothing() -> None:
     assert any("1 of 1 models agree" in text for text in texts)
     assert any(text.startswith("upernet:vheat-t") and "four crops of 512x512" in text for text in texts)
     assert paper_sections(run_of([record("vheat-t", 224, 1)]), "paper") == []
+
+
+def test_foreseen_seconds_are_near_those_of_the_run_in_results() -> None:
+    """Within the factor of 3 that the dry run promises, given the speed of a step."""
+    (path,) = (Path(__file__).parents[1] / "results" / "example").glob("*-paper-tables-*.jsonl")
+    for one in read_run(path).records:
+        assert 1 / 3 < seconds_of(one.metrics["latency_s"].value) / one.elapsed_s < 3, one.case.label
 
 
 def test_the_terminal_shows_every_table_and_row(capsys: pytest.CaptureFixture[str]) -> None:

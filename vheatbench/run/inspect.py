@@ -12,6 +12,7 @@ from vheatbench.errors import UserError
 from vheatbench.measure.environment import environment
 from vheatbench.measure.flops import TRAIN_FACTOR, count_flops
 from vheatbench.measure.footprint import activation_bytes
+from vheatbench.measure.stopping import Policy
 from vheatbench.run.carry_out import classify, memory_limit
 from vheatbench.run.step import DTYPES, check_compile, place, prepare
 from vheatbench.run.task import Forecast, Inspection, InspectTask
@@ -24,8 +25,8 @@ COMMON_MULTIPLE = 32
 """Sizes that are multiples of this fit every known family; others are tried out before the run."""
 STARTUP_S = 6.0
 """Seconds to start a worker and build a model."""
-STEPS = 14
-"""Warm-up, samples and the memory pass of a case whose step is slow, in steps."""
+STEPS, SLOW_STEPS = 14, 8
+"""Warm-up, samples and the memory pass of a case in steps: as most take, and where one is slow."""
 EFFICIENCY = 0.5
 """Share of the speed of a large matrix product that a whole model reaches, roughly."""
 META = torch.device("meta")
@@ -78,15 +79,20 @@ def _foresee(case: Case, flops_per_s: float | None) -> Forecast:
         return Forecast(case_id=case.id, problem=classify(error)[1])
     seconds = None
     if flops_per_s is not None:
-        seconds = STARTUP_S + STEPS * 2 * macs / (EFFICIENCY * flops_per_s)
+        seconds = seconds_of(2 * macs / (EFFICIENCY * flops_per_s))
     return Forecast(case_id=case.id, macs=macs, peak_bytes=peak, seconds=seconds)
+
+
+def seconds_of(step_s: float) -> float:
+    """Roughly what a case takes whose step takes ``step_s`` seconds."""
+    return STARTUP_S + (SLOW_STEPS if step_s > Policy.slow_s else STEPS) * step_s
 
 
 def _foresee_ceiling(case: Case, flops_per_s: float | None) -> Forecast:
     height, width = case.resolution
     product = case.subject == "ceiling/matmul"
     macs = height * width**2 if product else 0
-    seconds = STARTUP_S + STEPS * 2 * macs / flops_per_s if flops_per_s is not None else None
+    seconds = seconds_of(2 * macs / flops_per_s) if flops_per_s is not None else None
     held = (3 if product else 2) * case.pixels * DTYPES[case.dtype].itemsize
     return Forecast(case_id=case.id, macs=macs, peak_bytes=held, seconds=seconds)
 
