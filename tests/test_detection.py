@@ -98,14 +98,18 @@ def test_every_image_is_taken_once_a_turn_whatever_the_processes() -> None:
     assert [sorted(step) for step in Tickets(6, schedule, 5, ALONE)] == alone[5:], "as if it had not stopped"
 
 
-def test_norms_biases_and_embeddings_do_not_decay() -> None:
-    model = StageMaps("test_vheat")
+@pytest.mark.parametrize(("name", "size"), [("test_vheat", None), ("swin-t", (224, 224))])
+def test_only_norms_and_position_tables_do_not_decay(name: str, size: tuple[int, int] | None) -> None:
+    model = StageMaps(name, size)
     decayed, free = parameter_groups(model, 0.05)
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
-    names = {id(p): name for name, p in model.named_parameters()}
-    kept = {names[id(p)] for p in free["params"]}
-    assert all(name.endswith("weight") for name in (names[id(p)] for p in decayed["params"]))
-    assert {name for name in names.values() if "norm" in name or "bias" in name or "freq_embed" in name} <= kept
+    kept = {id(parameter) for parameter in free["params"]}
+    norms = [module for module in model.modules() if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d))]
+    expected = {id(parameter) for norm in norms for parameter in norm.parameters()}
+    expected |= {id(p) for n, p in model.named_parameters() if n.endswith("relative_position_bias_table")}
+    assert kept == expected
+    frequencies = {id(p) for n, p in model.named_parameters() if n.endswith("freq_embed")}
+    assert frequencies <= {id(parameter) for parameter in decayed["params"]}
 
 
 # data
@@ -194,7 +198,7 @@ def test_tiny_images_are_not_learned_from(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "schedule", "rate"),
-    [("vheat_tiny", "1x", 0.1), ("vheat_small", "1x", 0.3), ("vheat_small", "3x", 0.5), ("vheat_base", "1x", 0.5),
+    [("vheat_tiny", "1x", 0.2), ("vheat_small", "1x", 0.3), ("vheat_small", "3x", 0.5), ("vheat_base", "1x", 0.5),
      ("vheat_tiny", "160k", 0.3), ("vheat_small", "160k", 0.4), ("swin_small_patch4_window7_224", "160k", 0.3),
      ("swin_tiny_patch4_window7_224", "3x", 0.2), ("convnext_tiny", "1x", None), ("vheat_base", "3x", None)],
 )  # fmt: skip

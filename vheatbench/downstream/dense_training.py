@@ -24,7 +24,9 @@ from vheatbench.errors import UserError
 
 Ticket = tuple[int, int]
 """What a data set is asked for: which image, and the seed of its augmentation."""
-NO_DECAY = ("freq_embed", "relative_position_bias_table", "absolute_pos_embed", "pos_embed")
+NO_DECAY = ("norm", "relative_position_bias_table", "pos_embed")
+"""Parts of names of parameters without weight decay, as in vHeat's and OpenMMLab's published configurations: biases
+and vHeat's frequency embeddings do decay there."""
 
 
 class DivergedError(Exception):
@@ -173,13 +175,12 @@ def fit(
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: weights that decay; norms, biases and embeddings that do not."""
+    """Two groups: what decays, and what a part of :data:`NO_DECAY` in its name keeps from it."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            plain = parameter.ndim <= 1 or name.endswith(NO_DECAY)
-            (free if plain else decayed).append(parameter)
+            (free if any(part in name for part in NO_DECAY) else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vheatbench.downstream.backbone import backbone_arguments, timm_name
+from vheatbench.downstream.backbone import STRIDES, backbone_arguments, timm_name
 from vheatbench.errors import UserError
 
 ADE20K_CLASSES = 150
@@ -16,8 +16,18 @@ CHANNELS = 512
 AUXILIARY_CHANNELS = 256
 
 
+class StageNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a map (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A map of the same shape."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class UperNet(nn.Module):
     """UperNet (Xiao et al., 2018), and while training a small convolutional head on the map at stride 16.
+
+    Each of the backbone's maps passes a LayerNorm of its own first, as in the official segmenters.
 
     Args:
         name: backbone, an alias such as ``vheat-t`` or a timm name.
@@ -49,6 +59,7 @@ class UperNet(nn.Module):
         self.net = UPerNet(
             f"tu-{full_name}", encoder_weights=None, decoder_channels=channels, classes=classes, **arguments
         )
+        self.norms = nn.ModuleList(StageNorm(channels) for channels in self.net.encoder.out_channels[-len(STRIDES) :])
         self.auxiliary = nn.Sequential(
             nn.Conv2d(self.net.encoder.out_channels[-2], AUXILIARY_CHANNELS, 3, padding=1, bias=False),
             nn.BatchNorm2d(AUXILIARY_CHANNELS),
@@ -59,9 +70,10 @@ class UperNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) to logits (B, classes, H, W); while training also the auxiliary ones, at H / 16."""
-        features = self.net.encoder(images)
-        stride16 = features[-2]
+        *finer, s4, s8, s16, s32 = self.net.encoder(images)
+        maps = [norm(x) for norm, x in zip(self.norms, (s4, s8, s16, s32), strict=True)]
+        features = [*finer, *maps]
         logits = self.net.segmentation_head(self.net.decoder(features))
         if logits.shape[-2:] != images.shape[-2:]:  # sides that 4 does not divide
             logits = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
-        return (logits, self.auxiliary(stride16)) if self.training else logits
+        return (logits, self.auxiliary(maps[2])) if self.training else logits
