@@ -47,7 +47,8 @@ class Dying(Levels):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
             Dying.calls += 1
-            if str(Dying.calls) == os.environ.get("DIE_AT_CALL"):
+            mortal = os.environ.get("RANK", "0") == os.environ.get("DYING_RANK", "0")
+            if mortal and str(Dying.calls) == os.environ.get("DIE_AT_CALL"):
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
 

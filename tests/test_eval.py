@@ -202,6 +202,21 @@ def test_bad_input_of_one_process_ends_both_and_is_said_once(call, tmp_path):
     assert "in process_group" not in done.stderr  # no traceback of ours
 
 
+def test_a_killed_process_of_two_loses_no_answer(call, levels):
+    words = ["--model", "eval_models:dying", "--data", "levels", "--resolution", "32", "--batch", "4"]
+    command = [*TORCHRUN, "-m", "vheatbench", "eval", *words, "--save-every", "1"]
+    environment = {**ENVIRONMENT, "DYING_RANK": "1", "DIE_AT_CALL": "5"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode != 0
+    (partial,) = list_runs("results")
+    assert partial.suffix == ".partial", "a process that is gone is no result of the model"
+    assert read_run(partial).records == []
+    resumed = call("--resume", "latest")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "going on after" in resumed.stderr
+    assert the_run().records[0].metrics["top1_accuracy"].value == 0.6
+
+
 def test_a_killed_evaluation_goes_on_where_it_was(call, levels):
     words = ["--model", "eval_models:dying", "--data", "levels", "--resolution", "32,40", "--batch", "3"]
     assert call(*words, "--results", "whole").exit_code == 0

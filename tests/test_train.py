@@ -137,6 +137,7 @@ def test_the_papers_recipe(size: str, drop_path: float) -> None:
         ("models: [vheat-t\n", [], r"r.yaml:\d: not valid YAML"),
         ("- vheat-t\n", [], "a recipe is a mapping"),
         ("models: [vheat-t]\nlearning_rate: .nan\n", [], "r.yaml:2: learning_rate"),
+        ("models: [vheat-t]\n", ["epochs=20"], "warmup_epochs 20 take up all 20 epochs"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(tmp_path: Path, text: str, overrides: list[str], expected: str) -> None:
@@ -150,7 +151,7 @@ def test_a_wrong_recipe_is_one_line(tmp_path: Path, text: str, overrides: list[s
 def test_overrides_are_typed_as_in_yaml(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("models: [vheat-t]\n")
-    changed = ["epochs=3", "learning_rate=1e-3", "ema_decay=null", "models=[{model: swin-t, name: s}]"]
+    changed = ["epochs=3", "warmup_epochs=0", "learning_rate=1e-3", "ema_decay=null", "models=[{model: swin-t, name: s}]"]
     recipe = load_recipe(str(path), changed)
     assert (recipe.epochs, recipe.learning_rate, recipe.ema_decay, recipe.models[0].label) == (3, 1e-3, None, "s")
 
@@ -540,6 +541,26 @@ def test_two_processes_are_one(images: Path, tmp_path: Path) -> None:
     assert record.conditions["processes"] == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_broken_image_of_the_second_process_is_named_once(part: str, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "data")
+    recipe = recipe_of(epochs=1, warmup_epochs=0)
+    # the test images are dealt out in turn; of the training images the order's first of the second process
+    _, victim = next(iter(TrainingOrder(48, recipe, Group(CPU, 1, 2))))[0] if part == "train" else (0, 1)
+    name = open_images(tmp_path / "data" / part).names[victim]
+    (tmp_path / "data" / part / name).write_text("no picture")
+    config = write_recipe(tmp_path / "recipe.yaml", recipe)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "-m", "vheatbench", "train", "--config", str(config), "--data", "data", "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240)
+    assert done.returncode != 0
+    assert done.stderr.count(f"{name}: the image cannot be read") == 1
+    assert "in _carry_out" not in done.stderr, "no traceback of ours"
+    kept = "there is no checkpoint yet" if part == "train" else "the checkpoints are kept"
+    assert f"stopped: {kept}; continue with: vheatbench train --resume out" in done.stderr
+
+
 # --- the command, its run and its section
 
 
@@ -677,7 +698,7 @@ def test_auto_begins_where_there_is_nothing_to_resume(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_recipe(tmp_path / "recipe.yaml", recipe_of(epochs=1))
+    write_recipe(tmp_path / "recipe.yaml", recipe_of(epochs=1, warmup_epochs=0))
     arguments = ["train", "--config", "recipe.yaml", "--data", str(images), "--resume", "auto", "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -692,6 +713,17 @@ def test_auto_begins_where_there_is_nothing_to_resume(
     again = CliRunner().invoke(app, arguments)
     assert "already" in again.stderr
     assert len(list((tmp_path / "trainings").iterdir())) == 1
+    shutil.copytree(images, tmp_path / "other")
+    (tmp_path / "other" / "train" / "red" / "0.png").unlink()
+    others = CliRunner().invoke(app, [*arguments[:4], "other", *arguments[5:]])
+    assert others.exit_code == 0, others.output
+    assert "already" not in others.stderr
+    assert len(list((tmp_path / "trainings").iterdir())) == 2, "other images are another training"
+    code, line = line_of(["--resume", str(folder), "--data", "other"])
+    assert code == 2
+    assert "--data other: not the images that the training in" in line
+    (tmp_path / "moved").symlink_to(images)
+    assert line_of(["--resume", str(folder), "--data", "moved"])[0] == 0, "the same images may lie elsewhere"
 
 
 def test_bad_input_is_one_line(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -714,6 +746,8 @@ def test_bad_input_is_one_line(images: Path, tmp_path: Path, monkeypatch: pytest
         ([*own, "--data", str(images), "--override", "models=[vheat-q]"], "unknown model 'vheat-q'"),
         ([*own, "--data", str(images), "--override", "models=[test_vheat]", "--override", "resolution=33"], "33x33"),
         ([*own, "--data", str(images), "--override", "models=[{model: test_vheat, options: {dm: 3}}]"], "dm"),
+        ([*own, "--data", str(images), "--override", "optimizer=adamww"], "optimizer 'adamww': timm cannot make it"),
+        ([*own, "--data", str(images), "--override", "auto_augment=best"], "auto_augment 'best': timm cannot make it"),
         ([*own, "--data", str(images), "--override", "batch=500"], "48 training images are fewer than a batch of 500"),
         ([*own, "--override", "data=digits", "--data", str(images)], "has its own images"),
         ([], "--config is missing: give a recipe"),
@@ -734,12 +768,17 @@ def test_a_broken_image_is_named_and_the_training_goes_on_later(
     victim = tmp_path / "data" / "val" / "red" / "3.png"
     good = victim.read_bytes()
     victim.write_bytes(good[:100])
-    write_recipe(tmp_path / "recipe.yaml", recipe_of(epochs=1))
+    write_recipe(tmp_path / "recipe.yaml", recipe_of(epochs=1, warmup_epochs=0))
     code, line = line_of(["--config", "recipe.yaml", "--data", "data", "--out", "out"])
     assert code == 2
     assert "data/val/red/3.png: the image cannot be read" in line
+    learned = losses_in(tmp_path / "out" / "test_vheat")
+    saved = read_checkpoint(tmp_path / "out" / "test_vheat" / "checkpoint.pt")
+    assert saved is not None, "what was learned before the test is safe"
+    assert (saved["progress"]["epoch"], saved["progress"]["update"]) == (0, len(learned)) == (0, 4)
     victim.write_bytes(good)
     assert line_of(["--resume", "out"])[0] == 0
+    assert losses_in(tmp_path / "out" / "test_vheat") == learned
     (path,) = (tmp_path / "results").glob("*.jsonl")
     assert "the images changed while it trained" in read_run(path).records[0].warnings[0]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vheatbench.cli import exits
-from vheatbench.cli.parse import device_kind
+from vheatbench.cli import exits, processes
+from vheatbench.cli.processes import device_of, one_voice
 from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,39 +29,18 @@ DTYPES = ("float32", "bfloat16")
 
 @contextlib.contextmanager
 def working(device: str) -> Iterator[Group]:
-    """The group of processes that ``torchrun`` started, or of this one; its first process says what is wrong.
-
-    A loss that diverged ends the command with exit code 6. Stdout is kept for the result.
-    """
-    from vheatbench.run.process import calm_threads
-
-    os.environ.update(calm_threads())
+    """See :func:`vheatbench.cli.processes.working`. A loss that diverged ends the command with exit code 6."""
     from vheatbench.downstream.dense_training import DivergedError
-    from vheatbench.downstream.distributed import process_group
 
-    main = os.environ.get("RANK", "0") == "0"
-    try:
-        with contextlib.redirect_stdout(sys.stderr), process_group(_device(device)) as group:
+    with one_voice():
+        kind = device_of(device)
+    with processes.working(kind) as group:
+        try:
             yield group
-    except UserError:
-        if main:
-            raise
-        raise typer.Exit(2) from None
-    except DivergedError as error:
-        if main:
-            print(f"vheatbench: {error}", file=sys.stderr)
-        raise typer.Exit(exits.FAILED) from None
-
-
-def _device(text: str) -> str:
-    kind, index = device_kind(text)
-    if index is not None:
-        raise UserError(f"--device {text}: choose GPUs by CUDA_VISIBLE_DEVICES")
-    if kind == "auto":
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return kind
+        except DivergedError as error:
+            if group.is_main:
+                print(f"vheatbench: {error}", file=sys.stderr)
+            raise typer.Exit(exits.FAILED) from None
 
 
 def chosen(option: str, value: str, allowed: tuple[str, ...]) -> str:

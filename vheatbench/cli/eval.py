@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,13 +13,14 @@ import typer
 from vheatbench.cli import exits
 from vheatbench.cli.convert import check_choice
 from vheatbench.cli.parse import comma_list, device_kind
+from vheatbench.cli.processes import device_of, one_voice, working
 from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
     from vheatbench.downstream.distributed import Group
     from vheatbench.downstream.eval_plan import EvalSettings
 
-BESIDE_RESUME = {"resume", "results", "device", "workers", "skip_broken", "worst", "json_", "quiet"}
+BESIDE_RESUME = {"resume", "results", "device", "workers", "skip_broken", "trust_pickle", "worst", "json_", "quiet"}
 """Options that may stand beside ``--resume``: they do not change what is evaluated."""
 
 
@@ -67,13 +66,9 @@ def evaluate(
 
     Several GPUs: torchrun --nproc-per-node 8 -m vheatbench eval ...; every image is counted once.
     """
-    from vheatbench.run.process import calm_threads
-
-    os.environ.update(calm_threads())
     if resume is not None:
         _refuse_beside_resume(context)
-    # models and libraries print what they like; stdout is for the table
-    with _one_voice(), contextlib.redirect_stdout(sys.stderr):
+    with one_voice():
         path: Path | None = None
         if resume is None:
             settings = _settings(
@@ -95,25 +90,12 @@ def evaluate(
                 save_every=save_every,
             )
         else:
-            path, settings = _unfinished(resume, results, device)
-        from vheatbench.downstream.distributed import process_group
-
-        with process_group(settings.device) as group:
-            path = _carry_out(settings, path, results, group, _workers(workers, settings.device), skip_broken, quiet)
-            if not group.is_main:
-                return
+            path, settings = _unfinished(resume, results, device, trust_pickle)
+    with working(settings.device) as group:
+        path = _carry_out(settings, path, results, group, _workers(workers, settings.device), skip_broken, quiet)
+        if not group.is_main:
+            return
     _print(path, json_, worst)
-
-
-@contextlib.contextmanager
-def _one_voice() -> Iterator[None]:
-    """All processes of a group meet the same bad input: the first one says it."""
-    try:
-        yield
-    except UserError:
-        if os.environ.get("RANK", "0") == "0":
-            raise
-        raise typer.Exit(2) from None
 
 
 def _refuse_beside_resume(context: typer.Context) -> None:
@@ -134,7 +116,7 @@ def _settings(*, data: Path | None, weights: Path | None, resolution: str | None
     check_choice("--dtype", others["dtype"], get_args(DType))
     check_choice("--use", others["use"], ("model", "model_ema"))
     check_choice("--rule", others["rule"], ("bicubic", "zeropad"))
-    others["device"] = _device(others["device"])
+    others["device"] = device_of(others["device"])
     if others["dtype"] == "tf32" and others["device"] == "cpu":
         raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
     try:
@@ -144,21 +126,9 @@ def _settings(*, data: Path | None, weights: Path | None, resolution: str | None
     return EvalSettings(data=str(data), weights=None if weights is None else str(weights), resolutions=sizes, **others)
 
 
-def _device(text: str) -> str:
-    kind, index = device_kind(text)
-    if index is not None:
-        raise UserError(f"--device {text}: choose GPUs by CUDA_VISIBLE_DEVICES")
-    if kind == "cpu":
-        return kind
-    import torch
+def _unfinished(name: str, results: Path, device: str, trust_pickle: bool) -> tuple[Path, EvalSettings]:
+    from dataclasses import replace
 
-    there = torch.cuda.is_available()
-    if kind == "cuda" and not there:
-        raise UserError("CUDA was asked for, but torch sees no CUDA device")
-    return "cuda" if there else "cpu"
-
-
-def _unfinished(name: str, results: Path, device: str) -> tuple[Path, EvalSettings]:
     from vheatbench.downstream.evaluate import settings_of
     from vheatbench.store.read import PARTIAL, find_run, list_runs, read_run
 
@@ -172,7 +142,8 @@ def _unfinished(name: str, results: Path, device: str) -> tuple[Path, EvalSettin
     settings = settings_of(path)
     if device_kind(device)[0] not in ("auto", settings.device):
         raise UserError(f"{path} was begun on {settings.device}: leave --device out")
-    return path, settings
+    # what a file allowed to be run is not what is allowed now
+    return path, replace(settings, trust_pickle=trust_pickle)
 
 
 def _workers(asked: int | None, kind: str) -> int:
@@ -192,6 +163,7 @@ def _carry_out(
     quiet: bool,
 ) -> Path:
     from vheatbench.cli.eval_output import make_progress
+    from vheatbench.downstream.distributed import PeerError
     from vheatbench.downstream.eval_plan import make_plan
     from vheatbench.downstream.evaluate import begin, evaluate, reopen
     from vheatbench.store.write import RunWriter
@@ -209,16 +181,17 @@ def _carry_out(
         with make_progress(len(plan.images), quiet or not group.is_main) as progress:
             return evaluate(plan, open_run, group, progress, workers, skip_broken)
     except KeyboardInterrupt:
-        _say_resume("interrupted", opened)
+        _say_resume("interrupted", opened, settings)
         raise typer.Exit(exits.INTERRUPTED) from None
-    except UserError:
-        _say_resume("stopped", opened)
+    except (UserError, PeerError):
+        _say_resume("stopped", opened, settings)
         raise
 
 
-def _say_resume(what: str, opened: list[Path]) -> None:
+def _say_resume(what: str, opened: list[Path], settings: EvalSettings) -> None:
     for path in opened:
-        command = f"vheatbench eval --resume {shlex.quote(str(path))}"
+        trust = " --trust-pickle" if settings.trust_pickle else ""
+        command = f"vheatbench eval --resume {shlex.quote(str(path))}{trust}"
         print(f"{what}: what was done is kept; continue with: {command}", file=sys.stderr)
 
 

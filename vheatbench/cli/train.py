@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
 import sys
 from dataclasses import replace
@@ -13,15 +11,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from vheatbench.cli import exits
-from vheatbench.cli.parse import device_kind
+from vheatbench.cli.processes import device_of, one_voice, working
 from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vheatbench.downstream.distributed import Group
     from vheatbench.downstream.progress import Progress
     from vheatbench.downstream.recipe import ModelEntry, Recipe
+    from vheatbench.downstream.training_data import Parts
     from vheatbench.downstream.training_folder import TrainingFolder
 
 AUTO = "auto"
@@ -31,7 +28,7 @@ def train(
     config: str | None = typer.Option(None, help="Recipe: a YAML file or a name in suites/train, such as digits."),
     data: Path | None = typer.Option(None, help="Folder with class folders in train and in val."),
     override: list[str] = typer.Option(
-        [], help="KEY=VALUE in place of the recipe's, for example epochs=10; repeatable."
+        [], help="KEY=VALUE in place of the recipe's, for example batch=1024; repeatable."
     ),
     resume: str | None = typer.Option(
         None, help="Folder of a training to continue, or auto: the newest of this recipe, else a new one."
@@ -46,41 +43,14 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 8 -m vheatbench train ...; the batch is that of all of them together.
     """
-    from vheatbench.run.process import calm_threads
-
-    os.environ.update(calm_threads())
-    # models and libraries print what they like; stdout is for the table
-    with _one_voice(), contextlib.redirect_stdout(sys.stderr):
-        from vheatbench.downstream.distributed import process_group
-
+    with one_voice():
         folder, continued = _folder(config, override, data, resume, out)
-        with process_group(_device(device)) as group:
-            path = _carry_out(folder, continued, group, results, quiet)
-            if not group.is_main:
-                return
+        kind = device_of(device)
+    with working(kind) as group:
+        path = _carry_out(folder, continued, None if data is None else str(data), group, results, quiet)
+        if not group.is_main:
+            return
     _print(path, json_)
-
-
-@contextlib.contextmanager
-def _one_voice() -> Iterator[None]:
-    """All processes of a group meet the same bad input: the first one says it."""
-    try:
-        yield
-    except UserError:
-        if os.environ.get("RANK", "0") == "0":
-            raise
-        raise typer.Exit(2) from None
-
-
-def _device(text: str) -> str:
-    kind, index = device_kind(text)
-    if index is not None:
-        raise UserError(f"--device {text}: choose GPUs by CUDA_VISIBLE_DEVICES")
-    if kind != "auto":
-        return kind
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _folder(
@@ -99,7 +69,7 @@ def _folder(
     elif recipe is None:
         raise UserError(f"--config is missing: give a recipe ({', '.join(sorted(list_recipes()))}), or --resume FOLDER")
     elif resume == AUTO:
-        begun = find_training(recipe, out)
+        begun = find_training(recipe, out, None if data is None else str(data))
     if begun is not None:
         folder = open_folder(begun)
         if recipe is not None:
@@ -107,31 +77,37 @@ def _folder(
             folder = replace(folder, recipe=recipe)
         elif override:
             raise UserError("--override changes a recipe: give it by --config, or leave --override out")
-        return (replace(folder, data=str(data)) if data is not None else folder), True
+        return folder, True
     assert recipe is not None
     return TrainingFolder(out or Path(), recipe, None if data is None else str(data), "", Path()), False
 
 
-def _carry_out(folder: TrainingFolder, continued: bool, group: Group, results: Path, quiet: bool) -> Path:
+def _carry_out(
+    folder: TrainingFolder, continued: bool, data: str | None, group: Group, results: Path, quiet: bool
+) -> Path:
     from vheatbench.downstream.distributed import PeerError
     from vheatbench.downstream.train import finished_run, train
     from vheatbench.downstream.training_data import open_parts
 
+    parts: Parts | None = None
+    if data is not None and continued:
+        parts = group.together(lambda: open_parts(folder.recipe, data))
+        fingerprint = parts.fingerprint
+        group.together(lambda: folder.check_data(data, fingerprint))
+        folder = replace(folder, data=data)
     finished = finished_run(folder) if continued else None
     if finished is not None:
         print(f"{folder.path}: every model is trained to its end already", file=sys.stderr)
         return finished
     folder = replace(folder, path=group.on_main(lambda: _place(folder, continued)))
-    parts = group.together(lambda: open_parts(folder.recipe, folder.data))
+    images = parts or group.together(lambda: open_parts(folder.recipe, folder.data))
     command = shlex.join(["vheatbench", *sys.argv[1:]])
     try:
-        return train(folder, parts, group, results, command, continued, _silent if quiet else _say)
-    except PeerError:  # said by the process that failed
-        raise typer.Exit(exits.FAILED) from None
+        return train(folder, images, group, results, command, continued, _silent if quiet else _say)
     except KeyboardInterrupt:
         _say_resume("interrupted", folder, group)
         raise typer.Exit(exits.INTERRUPTED) from None
-    except UserError:
+    except (UserError, PeerError):
         _say_resume("stopped", folder, group)
         raise
 
@@ -166,11 +142,13 @@ def _silent(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
 
 
 def _say_resume(what: str, folder: TrainingFolder, group: Group) -> None:
+    from vheatbench.downstream.checkpointing import CHECKPOINT
     from vheatbench.downstream.training_folder import FILE
 
     if group.is_main and (folder.path / FILE).exists():
         command = f"vheatbench train --resume {shlex.quote(str(folder.path))}"
-        print(f"{what}: the checkpoints are kept; continue with: {command}", file=sys.stderr)
+        kept = "the checkpoints are kept" if any(folder.path.glob(f"*/{CHECKPOINT}")) else "there is no checkpoint yet"
+        print(f"{what}: {kept}; continue with: {command}", file=sys.stderr)
 
 
 def _print(path: Path, json_: bool) -> None:

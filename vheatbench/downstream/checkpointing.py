@@ -69,14 +69,17 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], kept: str) -> 
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         with unfinished.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or one_line(str(error))
         raise StoreError(f"cannot write {path}: {reason}; {kept}: free space and continue with --resume") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()

@@ -155,7 +155,7 @@ def _open_folders(root: Path) -> LabelledImages:
     paths: list[Path] = []
     targets: list[int] = []
     for target, folder in enumerate(folders):
-        for parent, _, files in sorted(os.walk(root / folder, followlinks=True)):
+        for parent, _, files in sorted(os.walk(root / folder, onerror=_refused, followlinks=True)):
             found = [Path(parent, file) for file in sorted(files) if file.lower().endswith(EXTENSIONS)]
             paths += found
             targets += [target] * len(found)
@@ -167,6 +167,11 @@ def _open_folders(root: Path) -> LabelledImages:
     entries = [(name, path.stat().st_size) for name, path in zip(names, paths, strict=True)]
     fingerprint = fingerprint_of([*entries, ("classes", folders)])
     return LabelledImages(root, tuple(folders), names, tuple(targets), fingerprint, lambda index: _opened(paths[index]))
+
+
+def _refused(error: OSError) -> None:
+    """A folder that may not be read must not make the data silently smaller."""
+    raise error
 
 
 def _opened(path: Path) -> Image.Image:

@@ -23,6 +23,14 @@ class PeerError(Exception):
     """Another process of the group failed; the message is its error in one line."""
 
 
+class LostPeerError(PeerError):
+    """Another process of the group is gone: nothing can be exchanged any more."""
+
+
+class SharedUserError(UserError):
+    """Bad input that every process of the group knows of: it is to be said once."""
+
+
 @dataclass(frozen=True)
 class Group:
     """The processes that work together, and which of them this one is."""
@@ -38,21 +46,36 @@ class Group:
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """The value of every process, in the order of ranks, in every process. Any picklable value."""
+        """The value of every process, in the order of ranks, in every process. Any picklable value.
+
+        Raises:
+            LostPeerError: a process is gone.
+        """
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(values, value)
+        with _naming_lost_peers():
+            torch.distributed.all_gather_object(values, value)
         return cast("list[T]", values)
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true in any process; much faster than :meth:`gather`. Raises LostPeerError."""
+        if self.size == 1:
+            return value
+        flag = torch.tensor([float(value)])
+        with _naming_lost_peers():
+            torch.distributed.all_reduce(flag)
+        return bool(flag)
 
     def together(self, work: Callable[[], T]) -> T:
         """What ``work`` returns in this process; where it raises in one process, it raises in all.
 
-        So no process waits for one that has failed.
+        So no process waits for one that has failed. ``work`` exchanges nothing itself.
 
         Raises:
-            UserError: a process met bad input; its message.
+            SharedUserError: a process met bad input; its message.
             PeerError: in the others, where one failed in any other way. That one raises its own exception.
+            LostPeerError: a process is gone.
         """
         if self.size == 1:
             return work()
@@ -61,15 +84,16 @@ class Group:
             value = work()
         except Exception as raised:  # told to the others before it goes on
             error = raised
+        if not self.any(error is not None):
+            return value
         told = None if error is None else (isinstance(error, UserError), type(error).__name__, str(error))
         answers = self.gather(told)
-        if error is not None:
+        if error is not None and not isinstance(error, UserError):
             raise error
-        for rank, failure in enumerate(answers):
-            if failure is not None:
-                by_user, name, text = failure
-                raise UserError(text) if by_user else PeerError(f"process {rank}: {name}: {one_line(text)}")
-        return value
+        failures = [(rank, *failure) for rank, failure in enumerate(answers) if failure is not None]
+        # bad input is what the user can mend, so it goes before what else failed
+        rank, by_user, name, text = max(failures, key=lambda one: (one[1], -one[0]))
+        raise SharedUserError(text) if by_user else PeerError(f"process {rank}: {name}: {one_line(text)}")
 
     def gather_or_raise(self, work: Callable[[], T]) -> list[T]:
         """What ``work`` returns in every process, in the order of ranks; where it raises in one, it raises in all.
@@ -87,6 +111,23 @@ class Group:
         """
         value = self.together(lambda: work() if self.is_main else None)
         return cast("T", self.gather(value)[0])
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error of torch's says that another process is gone: NCCL's have a class, gloo's only words."""
+    if isinstance(error, (LostPeerError, torch.distributed.DistError)):
+        return True
+    return isinstance(error, RuntimeError) and ("gloo" in str(error) or "Connection closed by peer" in str(error))
+
+
+@contextlib.contextmanager
+def _naming_lost_peers() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        raise LostPeerError(one_line(str(error))) from None
 
 
 @contextlib.contextmanager
@@ -107,11 +148,9 @@ def process_group(kind: str) -> Iterator[Group]:
     size, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cpu")
     if kind == "cuda":
-        if local >= torch.cuda.device_count():
-            raise UserError(
-                f"torchrun started a process for GPU {local}, but there are {torch.cuda.device_count()}: "
-                f"give --nproc-per-node {torch.cuda.device_count()}"
-            )
+        here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        if here > there:
+            raise UserError(f"torchrun started {here} processes for {there} GPUs: give --nproc-per-node {there}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if size == 1:
@@ -123,8 +162,3 @@ def process_group(kind: str) -> Iterator[Group]:
         yield Group(device, torch.distributed.get_rank(), size)
     finally:
         torch.distributed.destroy_process_group()
-
-
-def is_main_process() -> bool:
-    """Whether this process may write and print, known before any group is set up."""
-    return os.environ.get("RANK", "0") == "0"

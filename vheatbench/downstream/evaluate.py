@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from vheatbench.case import Case
 from vheatbench.downstream.answers import Answers, Part
 from vheatbench.downstream.data import Batch, ImageTensors, collate
-from vheatbench.downstream.distributed import Group
+from vheatbench.downstream.distributed import Group, LostPeerError, is_lost_peer
 from vheatbench.downstream.eval_plan import EvalSettings, Plan, Ready, prepare
 from vheatbench.downstream.eval_record import fill
 from vheatbench.errors import StoreError, UserError
@@ -118,6 +118,7 @@ def evaluate(
     Raises:
         UserError: the run cannot be begun, or an image cannot be read.
         StoreError: the run cannot be written; what it holds is safe.
+        PeerError: another process failed or is gone.
     """
     with contextlib.ExitStack() as stack:
         writer = group.together(lambda: stack.enter_context(open_run()) if group.is_main else None)
@@ -126,11 +127,18 @@ def evaluate(
             if (case.id, 0) in done:
                 continue
             record = evaluate_case(case, plan, path, group, progress, workers, skip_broken)
-            if writer is not None:
-                writer.append(record)
-                progress_file(path, case).unlink(missing_ok=True)
+            group.on_main(lambda case=case, record=record: _keep(writer, case, record))  # type: ignore[misc]
+            if group.is_main:
                 progress.ended(record)
         return group.on_main(lambda: writer.finish() if writer else Path())
+
+
+def _keep(writer: RunWriter | None, case: Case, record: Record) -> None:
+    """In the first process: the record is on disk; what was answered before a failure stays beside the run."""
+    assert writer is not None
+    writer.append(record)
+    if record.status == "ok":
+        progress_file(writer.path, case).unlink(missing_ok=True)
 
 
 def progress_file(run_path: Path, case: Case) -> Path:
@@ -145,6 +153,7 @@ def evaluate_case(
 
     Raises:
         UserError: an image cannot be read, or the weights do not fit.
+        LostPeerError: another process is gone; what was answered is kept.
     """
     record = Record(case=case, case_id=case.id, status="ok", started=utc_now())
     started = time.monotonic()
@@ -158,9 +167,11 @@ def evaluate_case(
             asking = _Asking(case, plan, ready, device, skip_broken)
             _ask_all(asking, answers, run_path, group, progress, workers)
         group.together(lambda: fill(record, answers, plan, ready, run_path, group.size) if group.is_main else None)
-    except (UserError, StoreError):
+    except (UserError, StoreError, LostPeerError):
         raise
     except Exception as error:  # whatever a model raises is its result
+        if group.size > 1 and is_lost_peer(error):
+            raise
         record = Record(case=case, case_id=case.id, status="ok", started=record.started, subject=record.subject)
         record.status, record.reason = classify(error)
     record.elapsed_s = time.monotonic() - started
@@ -269,8 +280,9 @@ def _ask_all(
     loaded = iter(loader)
     for share in shares:
         answers.add(group.gather_or_raise(partial(asking.answer, loaded, len(share))))
+        name = progress_file(run_path, asking.case).name
+        group.on_main(lambda name=name: attach(run_path, name, answers.to_bytes()))  # type: ignore[misc]
         if group.is_main:
-            attach(run_path, progress_file(run_path, asking.case).name, answers.to_bytes())
             progress.answered(answers.done, float(answers.within(1).mean()) if answers.read.any() else 0.0)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from vheatbench.downstream.checkpointing import write_whole
 from vheatbench.errors import StoreError
 
 HEADER = ("update", "epoch", "learning_rate", "loss")
@@ -21,24 +23,22 @@ class LossFile:
         """Begin the file, or drop what a training wrote after the checkpoint that it goes on from."""
         rows: list[list[str]] = []
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             if updates and self.path.exists():
                 with self.path.open(newline="") as file:
                     rows = [row for row in csv.reader(file) if len(row) == len(HEADER) and row[0].isdigit()]
-            self._write([HEADER, *(row for row in rows if int(row[0]) <= updates)], "w")
         except OSError as error:
             raise self._error(error) from error
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([HEADER, *(row for row in rows if int(row[0]) <= updates)])
+        write_whole(self.path, lambda file: file.write(text.getvalue().encode()), "the checkpoint is kept")
 
     def add(self, rows: Sequence[tuple[int, int, float, float]]) -> None:
         """Append rows. Raises StoreError."""
         try:
-            self._write(rows, "a")
+            with self.path.open("a", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows(rows)
         except OSError as error:
             raise self._error(error) from error
-
-    def _write(self, rows: Sequence[Sequence[object]], mode: str) -> None:
-        with self.path.open(mode, newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
 
     def _error(self, error: OSError) -> StoreError:
         return StoreError(

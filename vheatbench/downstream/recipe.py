@@ -127,6 +127,15 @@ class Recipe(_Part):
             raise ValueError(f"two models are called {again!r}: give each a 'name'")
         return models
 
+    @model_validator(mode="after")
+    def _leaves_the_warmup(self) -> Recipe:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} take up all {self.epochs} epochs, and the learning rate never "
+                "falls: change both, for example --override epochs=30 --override warmup_epochs=2"
+            )
+        return self
+
     @property
     def digest(self) -> str:
         """8 hexadecimal digits of what the weights depend on but the models: equal for equal training."""

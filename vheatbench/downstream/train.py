@@ -50,10 +50,11 @@ def train(
     Raises:
         UserError: a recipe that does not fit the data or the models, an image that cannot be read.
         StoreError: a file cannot be written; what is there is safe.
+        PeerError: another process failed or is gone.
     """
-    models = plan_models(folder.recipe, parts, group.device)
+    models = group.together(lambda: plan_models(folder.recipe, parts, group.device))
     # a batch that does not fit is said before anything is written
-    TrainingOrder(len(parts.train), folder.recipe, group)
+    group.together(lambda: TrainingOrder(len(parts.train), folder.recipe, group))
     held: list[RunWriter] = []
 
     def begin() -> tuple[TrainingFolder, set[str]]:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed
@@ -32,13 +33,14 @@ from vheatbench.downstream.optimization import make_criterion, make_mixup, make_
 from vheatbench.downstream.peak import PeakMemory
 from vheatbench.downstream.progress import Diverged, Progress
 from vheatbench.downstream.recipe import Recipe
-from vheatbench.errors import UserError
+from vheatbench.errors import UserError, one_line
 
 
 class Trainer:
     """One model on its way through a recipe.
 
-    Loss, gradients and weights are those of the whole batch, however many processes share it.
+    Loss, gradients and weights are those of the whole batch, however many processes share it. Batch norms see the
+    images of all GPUs; on CPUs those of their own process, and the first one's statistics are tested and kept.
     """
 
     def __init__(
@@ -68,11 +70,11 @@ class Trainer:
         self._train, self._test = train, test
         self.order = TrainingOrder(len(train), recipe, group)
         device = group.device
+        if group.size > 1 and device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(device)
         if recipe.gradient_checkpointing:
-            if not hasattr(model, "set_grad_checkpointing"):
-                raise UserError("gradient_checkpointing: this model has none; set it to false")
-            model.set_grad_checkpointing(True)  # type: ignore[operator]
+            group.together(lambda: _checkpoint_gradients(model))
         self.optimizer = make_optimizer(model, recipe)
         self._scheduler = make_schedule(self.optimizer, recipe, self.order.updates)
         self.precision = precision_of(recipe, device)
@@ -105,6 +107,10 @@ class Trainer:
             raise UserError(f"{path}: not every process sees it: put the training's folder on a disk that all share")
         if state is None:
             return False
+        self.group.together(lambda: self._take(state, path))
+        return True  # the rate stands in the optimizer; the schedule follows from the number of the update
+
+    def _take(self, state: dict[str, Any], path: Path) -> None:
         try:
             self.model.load_state_dict(state["model"])
             if self.ema is not None:
@@ -114,8 +120,7 @@ class Trainer:
                 self._scaler.load_state_dict(state["scaler"])
             self.progress = Progress(**state["progress"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"{path}: does not fit this model ({str(error).splitlines()[0]})") from None
-        return True  # the rate stands in the optimizer; the schedule follows from the number of the update
+            raise UserError(f"{path}: does not fit this model ({one_line(str(error))})") from None
 
     @property
     def _updates_done(self) -> int:
@@ -129,10 +134,12 @@ class Trainer:
             UserError: an image cannot be read.
             StoreError: a checkpoint cannot be written; the one before is kept.
         """
-        if self._losses is not None:
-            self._losses.keep(self._updates_done)
+        losses = self._losses
+        self.group.on_main(lambda: losses.keep(self._updates_done) if losses else None)
         while self.progress.epoch < self.recipe.epochs:
-            self._epoch()
+            if self.progress.update < self.order.updates:
+                self._epoch()
+                self._save()  # the test may meet an image that cannot be read: what was learned is safe
             self._finish_epoch()
             self._save()
             if self.group.is_main:
@@ -165,7 +172,7 @@ class Trainer:
         total = torch.zeros((), device=device)
         for step in range(recipe.accumulation):
             before = time.perf_counter()
-            images, targets = on_device(next(batches), self._train, device)
+            images, targets = group.together(lambda: on_device(next(batches), self._train, device))
             self.progress.waited += time.perf_counter() - before
             seed_generators(recipe.seed, STEP, self.progress.epoch, update, step, group.rank)
             if self._mixup is not None:
@@ -213,8 +220,8 @@ class Trainer:
             progress.losses.append(loss)
             progress.update += 1
         pending.clear()
-        if self._losses is not None:
-            self._losses.add(rows)
+        losses_file = self._losses
+        self.group.on_main(lambda: losses_file.add(rows) if losses_file else None)
 
     def _finish_epoch(self) -> None:
         """Measure the accuracy and turn the epoch's numbers into its row of the history."""
@@ -242,15 +249,22 @@ class Trainer:
     def _measure(self, model: nn.Module) -> tuple[float, float]:
         """Share of right answers on the test images, and mean cross-entropy."""
         model.eval()
-        right, loss = 0, 0.0
-        for batch in self._test_loader:
-            images, targets = on_device(batch, self._test, self.group.device)
-            with self._autocast():
-                logits = model(images)
-            logits = logits.double()
-            right += int((logits.argmax(1) == targets).sum())
-            loss += float(nn.functional.cross_entropy(logits, targets, reduction="sum"))
-        found = self.group.gather((right, loss))
+        if self.group.size > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+        def answers() -> tuple[int, float]:
+            right, loss = 0, 0.0
+            for batch in self._test_loader:
+                images, targets = on_device(batch, self._test, self.group.device)
+                with self._autocast():
+                    logits = model(images)
+                logits = logits.double()
+                right += int((logits.argmax(1) == targets).sum())
+                loss += float(nn.functional.cross_entropy(logits, targets, reduction="sum"))
+            return right, loss
+
+        found = self.group.gather_or_raise(answers)
         top1 = sum(part for part, _ in found) / len(self._test)
         loss = math.fsum(part for _, part in found) / len(self._test)
         if not math.isfinite(loss):
@@ -260,7 +274,8 @@ class Trainer:
     def _save(self) -> None:
         """A checkpoint, unless a weight is not finite: then the one before is the better one."""
         if not bool(torch.nn.utils.get_total_norm([one.detach() for one in self.model.parameters()]).isfinite()):
-            raise Diverged(f"a weight is not finite any more in epoch {max(self.progress.epoch, 1)}")
+            epoch = self.progress.epoch + bool(self.progress.update)
+            raise Diverged(f"a weight is not finite any more in epoch {epoch}")
         peak = self._peak.bytes()
         if peak is not None:
             self.progress.peak_bytes = max(peak, self.progress.peak_bytes or 0)
@@ -288,3 +303,9 @@ class Trainer:
         write_weights(self.folder / "weights.safetensors", self.model.state_dict(), about)
         if self.ema is not None:
             write_weights(self.folder / "weights_ema.safetensors", self.ema.module.state_dict(), about)
+
+
+def _checkpoint_gradients(model: nn.Module) -> None:
+    if not hasattr(model, "set_grad_checkpointing"):
+        raise UserError("gradient_checkpointing: this model has none; set it to false")
+    model.set_grad_checkpointing(True)  # type: ignore[operator]

@@ -55,6 +55,14 @@ class TrainingFolder:
                 "--config and --override out to continue with its own"
             )
 
+    def check_data(self, typed: str | None, fingerprint: str) -> None:
+        """Raises UserError where other images than those of the training were typed; the same folder may change."""
+        if typed not in (None, self.data) and fingerprint != self.fingerprint:
+            raise UserError(
+                f"--data {typed}: not the images that the training in {self.path} was begun with ({self.data}): leave "
+                "--data out, or begin a new training"
+            )
+
 
 def open_folder(path: Path) -> TrainingFolder:
     """The training in a folder. Raises UserError where there is none or it cannot be read."""
@@ -71,13 +79,13 @@ def open_folder(path: Path) -> TrainingFolder:
         raise UserError(f"{path / FILE}: cannot be read ({one_line(str(error))})") from None
 
 
-def find_training(recipe: Recipe, out: Path | None) -> Path | None:
+def find_training(recipe: Recipe, out: Path | None, data: str | None) -> Path | None:
     """What ``--resume auto`` goes on with: ``out`` if a training is in it; without ``out`` the newest that was begun
-    with this recipe. None where there is none."""
+    with this recipe, and with these images if ``data`` names some. None where there is none."""
     if out is not None:
         return out if (out / FILE).exists() else None
     found = sorted(TRAININGS.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((path.parent for path in found if _same(path.parent, recipe)), None)
+    return next((path.parent for path in found if _same(path.parent, recipe, data)), None)
 
 
 def new_folder(recipe: Recipe) -> Path:
@@ -85,11 +93,12 @@ def new_folder(recipe: Recipe) -> Path:
     return TRAININGS / f"{recipe.name}-{secrets.token_hex(4)}"
 
 
-def _same(path: Path, recipe: Recipe) -> bool:
+def _same(path: Path, recipe: Recipe, data: str | None) -> bool:
     try:
-        return not recipe.differences(open_folder(path).recipe)
+        folder = open_folder(path)
     except UserError:
         return False
+    return not recipe.differences(folder.recipe) and data in (None, folder.data)
 
 
 def names_of(entries: Sequence[str]) -> str:

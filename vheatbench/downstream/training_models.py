@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from vheatbench.case import Case, DeviceType
-from vheatbench.downstream.optimization import precision_of
+from vheatbench.downstream.batches import training_transform
+from vheatbench.downstream.optimization import make_optimizer, precision_of
 from vheatbench.downstream.recipe import ModelEntry, Recipe
 from vheatbench.downstream.training_data import Parts
+from vheatbench.errors import UserError, one_line
 from vheatbench.subjects.catalog import find_subject
 from vheatbench.subjects.input_size import fit_input_size
 
@@ -33,8 +35,10 @@ def plan_models(recipe: Recipe, parts: Parts, device: torch.device) -> list[Mode
     """Every model of the recipe, checked without allocating it.
 
     Raises:
-        UserError: an unknown model, arguments that it does not take, a size that it cannot take.
+        UserError: an unknown model, arguments that it does not take, a size that it cannot take; an optimizer or an
+            augmentation that timm does not know.
     """
+    _check_names(recipe)
     return [_plan(entry, recipe, parts, device) for entry in recipe.models]
 
 
@@ -79,3 +83,17 @@ def _plan(entry: ModelEntry, recipe: Recipe, parts: Parts, device: torch.device)
         return subject.factory(**arguments)
 
     return Model(entry, case, factory, facts, list(sizing.warnings))
+
+
+def _check_names(recipe: Recipe) -> None:
+    """What only timm can tell of a recipe, before anything is written."""
+    _try(f"optimizer {recipe.optimizer!r}", recipe, lambda: make_optimizer(nn.Linear(2, 2), recipe))
+    _try(f"auto_augment {recipe.auto_augment!r}", recipe, lambda: training_transform(recipe))
+
+
+def _try(what: str, recipe: Recipe, make: Callable[[], object]) -> None:
+    try:
+        make()
+    except Exception as error:  # assertions, ValueErrors, TypeErrors, as it comes
+        reason = one_line(str(error)) or type(error).__name__
+        raise UserError(f"the recipe {recipe.name!r}: {what}: timm cannot make it ({reason})") from None

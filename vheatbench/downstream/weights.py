@@ -7,18 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from vheatbench.errors import UserError
 from vheatbench.pictures.weights import _check, _converted
-from vheatbench.subjects.checkpoints import CheckpointError, WeightSet, _read, _sha256, load_checkpoint
+from vheatbench.subjects.checkpoints import CheckpointError, WeightSet, _pick, _read, _sha256, load_checkpoint
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.vheat import VHeat
-
-SETS = {"model": ("model", "state_dict", "module"), "model_ema": ("model_ema", "state_dict_ema")}
-"""Keys under which the official code, timm and others keep the two sets, in order of preference."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,8 @@ def load_weights(
         if isinstance(model, VHeat):
             loaded = load_checkpoint(model, path, weights=use, freq_resize=rule, trust_pickle=trust_pickle)
             return Loaded(path.name, loaded.sha256, loaded.weights, loaded.resized)
-        key, state = _chosen(_read(path, trust_pickle), use, path)
+        key, state = _pick(_read(path, trust_pickle), use, path)
+        state = {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in state.items()}
         state = _converted(model, state, path)
         _check_head(model, state, path)
         _check(model, state, path)
@@ -81,21 +78,6 @@ def said_as_option() -> Iterator[None]:
         if size:
             text = text.replace("build the model with the file's num_classes", f"give --num-classes {size[1]}")
         raise UserError(text) from None
-
-
-def _chosen(content: dict[str, Any], use: WeightSet, path: Path) -> tuple[str, dict[str, Tensor]]:
-    known = [key for keys in SETS.values() for key in keys if isinstance(content.get(key), dict)]
-    key = next((key for key in SETS[use] if key in known), None)
-    if key is None and (known or use == "model_ema"):
-        raise CheckpointError(f"{path}: holds {' and '.join(known) or 'one plain state dict'}, no {use!r}")
-    state = {
-        name.removeprefix("module.").removeprefix("_orig_mod."): value
-        for name, value in (content if key is None else content[key]).items()
-        if isinstance(value, Tensor)
-    }
-    if not state:
-        raise CheckpointError(f"{path}: holds no tensors")
-    return key or "state_dict", state
 
 
 def _check_head(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from vheatbench.subjects.vheat import VHeat
 
 WeightSet = Literal["model", "model_ema"]
+SETS: dict[WeightSet, tuple[str, ...]] = {
+    "model": ("model", "state_dict", "module"),
+    "model_ema": ("model_ema", "state_dict_ema"),
+}
+"""Keys under which the official code, timm and others keep the two sets, in order of preference."""
 
 _OFFICIAL_NAMES = (
     (r"^patch_embed\.(conv[12])\.", r"stem.\1.conv."),
@@ -160,23 +165,19 @@ def _read(path: Path, trust_pickle: bool) -> dict[str, Any]:
     return content
 
 
-def _pick(content: dict[str, Any], weights: WeightSet, path: Path) -> tuple[str, dict[str, Any]]:
-    sets = [key for key in ("model", "model_ema", "state_dict") if isinstance(content.get(key), dict)]
-    if weights not in ("model", "model_ema"):
+def _pick(content: dict[str, Any], weights: WeightSet, path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The key of the set in the file, ``state_dict`` for a file that is one, and its tensors."""
+    if weights not in SETS:
         raise CheckpointError(f"weights is 'model' or 'model_ema', not {weights!r}")
-    if not sets:
-        name, state = "state_dict", content
-        if weights == "model_ema":
-            raise CheckpointError(f"{path}: holds one plain state dict, no 'model_ema'")
-    else:
-        name = weights if weights in sets else "state_dict" if weights == "model" else ""
-        if name not in sets:
-            raise CheckpointError(f"{path}: holds {' and '.join(sets)}, no {weights!r}")
-        state = content[name]
-    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    known = [key for keys in SETS.values() for key in keys if isinstance(content.get(key), dict)]
+    key = next((key for key in SETS[weights] if key in known), None)
+    if key is None and (known or weights == "model_ema"):
+        raise CheckpointError(f"{path}: holds {' and '.join(known) or 'one plain state dict'}, no {weights!r}")
+    state = content if key is None else content[key]
+    state = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not state:
         raise CheckpointError(f"{path}: holds no tensors")
-    return name, state
+    return key or "state_dict", state
 
 
 def _check(state: dict[str, Tensor], model: VHeat, path: Path) -> None:

@@ -1,0 +1,75 @@
+"""Commands that ``torchrun`` may start several times: who speaks, and how one process's failure ends the others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from vheatbench.cli import exits
+from vheatbench.cli.parse import device_kind
+from vheatbench.errors import UserError
+
+if TYPE_CHECKING:
+    from vheatbench.downstream.distributed import Group
+
+
+def device_of(text: str) -> str:
+    """``cpu`` or ``cuda`` of ``--device``; ``auto`` is a GPU where there is one. Raises UserError."""
+    kind, index = device_kind(text)
+    if index is not None:
+        raise UserError(f"--device {text}: choose GPUs by CUDA_VISIBLE_DEVICES")
+    if kind != "auto":
+        return kind
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """For what all processes do alike, before they exchange anything: the first one says what is wrong."""
+    from vheatbench.run.process import calm_threads
+
+    os.environ.update(calm_threads())  # torch reads it when it is imported
+    try:
+        yield
+    except UserError:
+        if _is_first():
+            raise
+        raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def working(kind: str) -> Iterator[Group]:
+    """The group of processes that ``torchrun`` started, or of this one; what goes wrong in it is said once.
+
+    Bad input that all processes know of is said by the first. A process that fails in another way speaks for itself,
+    and the others end with exit code 6. Stdout is kept for the result: models and libraries print what they like.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        with one_voice():
+            from vheatbench.downstream.distributed import PeerError, SharedUserError, is_lost_peer, process_group
+
+            group = stack.enter_context(process_group(kind))
+        try:
+            yield group
+        except SharedUserError:
+            if group.is_main:
+                raise
+            raise typer.Exit(2) from None
+        except (PeerError, RuntimeError) as error:
+            if group.size == 1 or not (isinstance(error, PeerError) or is_lost_peer(error)):
+                raise
+            if is_lost_peer(error):
+                print(f"vheatbench: process {group.rank} stops: another process is gone", file=sys.stderr)
+            raise typer.Exit(exits.FAILED) from None
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
