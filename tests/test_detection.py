@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -22,10 +23,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from vheatbench.cli import app
+from vheatbench.downstream import dense_answers
 from vheatbench.downstream.backbone import StageMaps, load_backbone, published_drop_path
+from vheatbench.downstream.checkpointing import read_checkpoint, write_checkpoint
+from vheatbench.downstream.dense_answers import Answers
 from vheatbench.downstream.dense_training import DivergedError, Schedule, Step, Tickets, fit, parameter_groups
-from vheatbench.downstream.detection.coco import CocoFolder, DetectionImages, check_categories, part_of, read_coco
-from vheatbench.downstream.detection.evaluate import evaluate_detector, score
+from vheatbench.downstream.detection.coco import CocoFolder, DetectionImages, check_testable, part_of, read_coco
+from vheatbench.downstream.detection.evaluate import detections_of, evaluate_detector, score
 from vheatbench.downstream.detection.model import mask_rcnn
 from vheatbench.downstream.detection.train import (
     about_of,
@@ -243,6 +247,18 @@ def changed(key: str, number: int, **fields: Any) -> Callable[[dict[str, Any]], 
         (lambda content: content["images"].clear(), "has no images"),
         (lambda content: content["categories"].clear(), "has no categories"),
         (lambda content: content.pop("categories"), "not COCO's format"),
+        (
+            changed("annotations", 0, bbox=[1, 2, 3]),
+            "bbox is left, top, width and height in pixels, not [1, 2",
+        ),
+        (changed("annotations", 0, bbox=None), "annotations[0]: bbox is"),
+        (changed("annotations", 1, bbox=[0, 0, math.nan, 1]), "annotations[1]: bbox is"),
+        (changed("annotations", 0, segmentation=[]), "annotations[0]: segmentation is a list of polygons"),
+        (changed("annotations", 0, segmentation="abc"), "Mask R-CNN needs a mask of every object"),
+        (changed("annotations", 0, segmentation=[[1, 2]]), "annotations[0]: segmentation is"),
+        (changed("images", 1, id=10), "two images have the id 10"),
+        (changed("images", 1, file_name=3), "images[1]: file_name is a text"),
+        (changed("images", 1, width="64"), "images[1]: file_name is a text, width and height are numbers above 0"),
     ],
 )
 def test_bad_annotation_files_are_refused(root: Path, change: Callable[[dict[str, Any]], None], words: str) -> None:
@@ -272,7 +288,7 @@ def test_missing_files_and_sizes_that_differ_are_refused(root: Path) -> None:
     with pytest.raises(
         UserError, match=r"has 2 categories \(ids 7, 9\), the weights were trained on 3 \(ids 1, 2, 3\)"
     ):
-        check_categories(folder, [1, 2, 3])
+        check_testable(folder, [1, 2, 3])
 
 
 # scores
@@ -300,6 +316,65 @@ class Oracle(nn.Module):
                 "masks": torch.stack(masks) if masks else torch.zeros(0, 1, 64, 64),
             }
         ]
+
+
+def test_numbers_from_zero_and_missing_fields_change_no_score(root: Path) -> None:
+    path = root / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    whole = evaluate_detector(Oracle(read_coco(root, "val2017"), 0), read_coco(root, "val2017"), ALONE).scores
+    for number, one in enumerate(content["annotations"]):
+        one["id"] = number  # 0 is none to pycocotools
+        del one["area"], one["iscrowd"]
+    path.write_text(json.dumps(content))
+    folder = read_coco(root, "val2017")
+    assert evaluate_detector(Oracle(folder, 0), folder, ALONE).scores == whole
+    areas = [one["area"] for one in folder.coco.anns.values()]
+    boxes = [one["bbox"][2] * one["bbox"][3] for one in folder.coco.anns.values()]
+    assert all(0 < area <= box for area, box in zip(areas, boxes, strict=True))
+    assert any(area < 0.7 * box for area, box in zip(areas, boxes, strict=True)), "of the mask, a triangle's"
+
+
+def test_a_masks_size_is_its_own_and_not_its_boxs(tmp_path: Path) -> None:
+    """A false mask of 30x30 pixels in a box of 200x200 counts among the small ones, before the true one."""
+    path = write_coco(tmp_path, "val2017", 1, seed=0, size=300)
+    content = json.loads(path.read_text())
+    square = {"segmentation": [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]], "bbox": [10, 10, 20, 20]}
+    content["annotations"] = [{"id": 1, "image_id": 10, "category_id": 7, "area": 400, "iscrowd": 0, **square}]
+    path.write_text(json.dumps(content))
+    folder = read_coco(tmp_path, "val2017")
+    masks = np.zeros((2, 1, 300, 300), dtype=np.float32)
+    masks[0, 0, 100:130, 100:130] = 1
+    masks[1, 0, 10:30, 10:30] = 1
+    output = {
+        "boxes": torch.tensor([[90.0, 90.0, 290.0, 290.0], [10.0, 10.0, 30.0, 30.0]]),
+        "labels": torch.tensor([1, 1]), "scores": torch.tensor([0.9, 0.8]), "masks": torch.from_numpy(masks),
+    }  # fmt: skip
+    found = detections_of(output, 10, folder)
+    assert score(folder, found, "segm")["mask_map_small"] == pytest.approx(0.5)
+    assert score(folder, found, "bbox")["box_map_small"] == pytest.approx(1)
+
+
+def test_an_evaluation_that_was_stopped_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense_answers, "CHUNK", 1)
+    folder = read_coco(root, "val2017")
+    whole = evaluate_detector(Oracle(folder, 3), folder, ALONE)
+    kept = Answers.of(tmp_path, "detect-eval", "these weights", folder.fingerprint)
+    (root / "val2017" / "2.png").rename(root / "hidden.png")
+    with pytest.raises(UserError, match=r"2\.png: cannot be read"):
+        evaluate_detector(Oracle(folder, 3), folder, ALONE, kept=kept)
+    (root / "hidden.png").rename(root / "val2017" / "2.png")
+    assert len(kept.lines()) == 2
+    with kept.path.open("a") as file:
+        file.write('{"answers": [[')  # killed while it wrote
+    oracle = Oracle(folder, 3)
+    oracle.asked = iter(folder.ids[2:])
+    resumed = evaluate_detector(oracle, folder, ALONE, kept=kept)
+    assert (resumed.scores, resumed.detections) == (whole.scores, whole.detections)
+    assert next(oracle.asked, None) is None, "nothing was asked twice"
+    assert len(kept.lines()) == 4
+    assert Answers.of(tmp_path, "detect-eval", "other weights", folder.fingerprint).lines() == []
+    kept.forget()
+    assert list(tmp_path.glob("*.answers")) == []
 
 
 def test_known_answers_have_known_scores(root: Path) -> None:
@@ -374,6 +449,45 @@ def test_a_loss_that_is_not_finite_stops(root: Path, tmp_path: Path) -> None:
     assert torch.isfinite(next(model.parameters())).all()
 
 
+def test_weights_that_are_not_finite_are_not_kept(root: Path, tmp_path: Path) -> None:
+    def losses(model: nn.Module, batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
+        weight = next(model.parameters())
+        broken = len(seen) == 2
+        return {"it": (weight * 0).sqrt().sum() if broken else weight.sum()}  # a finite loss, an infinite gradient
+
+    seen: list[Step] = []
+    data = DetectionImages(read_coco(root, "train2017"))
+    schedule = Schedule("x", 3, 2, 1e-3, 0, 0)
+    with pytest.raises(DivergedError, match="a weight is not finite after step 3: the checkpoint after step 2 is kept"):
+        fit(nn.Linear(2, 2), data, len(data), schedule, losses, collate, ALONE, tmp_path, about={}, save_every=1,
+            told=seen.append)  # fmt: skip
+    state = read_checkpoint(tmp_path / "checkpoint.pt")
+    assert state is not None
+    assert state["step"] == 2
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_images_are_one_line_whoever_reads_them(root: Path, tmp_path: Path, workers: int) -> None:
+    for path in (root / "train2017").iterdir():
+        path.write_text("no image")
+    with pytest.raises(UserError, match=r"\.png: cannot be read as an image \(cannot identify[^\n]*$"):
+        train(read_coco(root, "train2017"), tmp_path / "out", 1, workers=workers)
+
+
+def test_a_resumed_training_keeps_its_precision_and_its_beginning(root: Path, tmp_path: Path) -> None:
+    folder = read_coco(root, "train2017")
+    train(folder, tmp_path, 1, initial="w.pth (0123)")
+    with pytest.raises(UserError, match="dtype was 'float32', is 'bfloat16'"):
+        train(folder, tmp_path, 1, resume=True, autocast=torch.bfloat16)
+    with pytest.raises(UserError, match=r"initial was 'w\.pth \(0123\)', is 'v\.pth'"):
+        train(folder, tmp_path, 1, resume=True, initial="v.pth")
+    assert train(folder, tmp_path, 1, resume=True) == [], "what is not given again is what it was"
+    write_checkpoint(tmp_path / "checkpoint.pt", {"model": {}})
+    with pytest.raises(UserError, match="not a checkpoint of `detect train`"):
+        train(folder, tmp_path, 1, resume=True)
+
+
 def test_classification_weights_go_into_the_backbone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     classifier = timm.create_model("test_vheat", img_size=64)
@@ -432,6 +546,8 @@ def test_the_commands_train_resume_and_evaluate(root: Path, tmp_path: Path) -> N
     assert record["case"]["subject"] == "maskrcnn:test_vheat"
     assert record["case"]["mode"] == "eval"
     assert record["case"]["analysis"]["schedule"] == "1x"
+    assert record["case"]["analysis"]["steps"] == "1 of 36", "12 turns of six images, two a step"
+    assert not list((tmp_path / "results").glob(".*")), "nothing is left to go on with"
     assert 0 <= record["metrics"]["box_map"]["value"] <= 1
     assert record["metrics"]["images"]["value"] == 4
     path = json.loads(found.stdout)["path"]
@@ -449,6 +565,9 @@ def test_the_commands_train_resume_and_evaluate(root: Path, tmp_path: Path) -> N
         (["train", "--data", "d", "--schedule", "2x"], "--schedule '2x' is not known: 1x, 3x"),
         (["train", "--data", "d", "--anchors", "8"], "give five sides"),
         (["train", "--data", "d", "--dtype", "float16"], "--dtype 'float16' is not known"),
+        (["train", "--data", "d", "--lr", "-1"], "--lr -1: give a number above 0"),
+        (["train", "--data", "d", "--out", "/dev/null/x"], "--out /dev/null/x: cannot be written to"),
+        (["eval", "--data", "d", "--weights", "w", "--results", "/dev/null/x"], "--results /dev/null/x: cannot be"),
         (["eval", "--data", "d", "--weights", "none.safetensors"], "none.safetensors: cannot be read"),
     ],
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +111,21 @@ def test_crops_are_filled_with_the_mean_colour(root: Path) -> None:
     assert (image[:, -1, -1] == 0).all()
 
 
+def test_labels_without_a_class_are_nothing_to_test(root: Path) -> None:
+    for path in (root / "annotations" / "validation").iterdir():
+        Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(path)
+    folder = read_ade(root, "validation", 3)
+    with pytest.raises(UserError, match="no pixel of any label map has a class"):
+        evaluate_segmenter(small_segmenter().eval(), folder, ALONE, 64)
+
+
+def test_more_than_255_classes_are_told_apart(tmp_path: Path) -> None:
+    write_ade(tmp_path, "training", 1, seed=0)
+    label = tmp_path / "annotations" / "training" / "0.png"
+    Image.fromarray(np.full((64, 64), 256, dtype=np.uint16)).save(label)
+    assert read_ade(tmp_path, "training", 300).label(0).unique().tolist() == [255]
+
+
 def test_bad_folders_are_refused(root: Path) -> None:
     with pytest.raises(UserError, match="no such folder; ADE20K's format"):
         read_ade(root, "testing", 3)
@@ -210,6 +228,9 @@ def test_processes_share_the_images_without_overlap(root: Path) -> None:
 
         def gather_or_raise(self, work: Any) -> list[Any]:
             return [work()]
+
+        def on_main(self, work: Any) -> Any:
+            return work()
 
     folder = read_ade(root, "training", 3)
     parts = [evaluate_segmenter(ByColour(), folder, Unheard(ALONE.device, rank, 4), 64) for rank in range(4)]
@@ -318,6 +339,28 @@ def test_the_commands_train_and_evaluate(root: Path, tmp_path: Path) -> None:
     assert all(0 <= value <= 1 for value in values.values())
     wrong = command("detect", "eval", "--weights", out / "test_vheat.safetensors", "--data", root, "--device", "cpu")
     assert "not weights that `vheatbench detect train` wrote" in str(wrong.exception)
+
+
+@pytest.mark.slow
+def test_two_processes_name_a_bad_label_map_once_and_train_without_it(root: Path, tmp_path: Path) -> None:
+    options = ["--model", "test_vheat", "--data", root, "--classes", 3, "--batch", 4, "--steps", 3, "--crop", 64]
+    options += ["--channels", 16, "--device", "cpu", "--out", tmp_path / "out", "--save-every", 1, "--workers", 1]
+    runner = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
+    words = [*runner, "vheatbench", "segment", "train", *map(str, options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    label = root / "annotations" / "training" / "4.png"
+    good = label.read_bytes()
+    label.write_text("no image")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode != 0
+    assert done.stderr.count("4.png: cannot be read as an image") == 1
+    assert "in fit" not in done.stderr, "no traceback of ours"
+    label.write_bytes(good)
+    resume = ["--resume"] if (tmp_path / "out" / "checkpoint.pt").exists() else []
+    assert bool(resume) == ("continue with the same command and --resume" in done.stderr)
+    done = subprocess.run([*words, *resume], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "test_vheat.safetensors").exists()
 
 
 def test_a_resumed_training_is_that_of_the_same_data(root: Path, tmp_path: Path) -> None:

@@ -151,7 +151,13 @@ def test_a_wrong_recipe_is_one_line(tmp_path: Path, text: str, overrides: list[s
 def test_overrides_are_typed_as_in_yaml(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("models: [vheat-t]\n")
-    changed = ["epochs=3", "warmup_epochs=0", "learning_rate=1e-3", "ema_decay=null", "models=[{model: swin-t, name: s}]"]
+    changed = [
+        "epochs=3",
+        "warmup_epochs=0",
+        "learning_rate=1e-3",
+        "ema_decay=null",
+        "models=[{model: swin-t, name: s}]",
+    ]
     recipe = load_recipe(str(path), changed)
     assert (recipe.epochs, recipe.learning_rate, recipe.ema_decay, recipe.models[0].label) == (3, 1e-3, None, "s")
 

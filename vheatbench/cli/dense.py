@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +15,13 @@ import typer
 
 from vheatbench.cli import exits, processes
 from vheatbench.cli.processes import device_of, one_voice
-from vheatbench.errors import UserError
+from vheatbench.errors import StoreError, UserError
 
 if TYPE_CHECKING:
     import torch
 
+    from vheatbench.downstream.backbone import Beginning
+    from vheatbench.downstream.dense_answers import Answers
     from vheatbench.downstream.dense_training import Step
     from vheatbench.downstream.distributed import Group
     from vheatbench.store.read import Run
@@ -30,9 +34,9 @@ DTYPES = ("float32", "bfloat16")
 @contextlib.contextmanager
 def working(device: str) -> Iterator[Group]:
     """See :func:`vheatbench.cli.processes.working`. A loss that diverged ends the command with exit code 6."""
-    from vheatbench.downstream.dense_training import DivergedError
-
     with one_voice():
+        from vheatbench.downstream.dense_training import DivergedError
+
         kind = device_of(device)
     with processes.working(kind) as group:
         try:
@@ -41,6 +45,8 @@ def working(device: str) -> Iterator[Group]:
             if group.is_main:
                 print(f"vheatbench: {error}", file=sys.stderr)
             raise typer.Exit(exits.FAILED) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(exits.INTERRUPTED) from None
 
 
 def chosen(option: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -48,6 +54,21 @@ def chosen(option: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise UserError(f"{option} {value!r} is not known: {', '.join(allowed)}")
     return value
+
+
+def positive(option: str, value: float) -> None:
+    """Raises UserError for what is no number above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{option} {value:g}: give a number above 0")
+
+
+def beginning_of(path: Path | None, use: str, rule: str, trust_pickle: bool) -> Beginning | None:
+    """The classification checkpoint that a training begins with. Raises UserError."""
+    from vheatbench.downstream.backbone import Beginning
+
+    chosen("--use", use, ("model", "model_ema"))
+    chosen("--rule", rule, ("bicubic", "zeropad"))
+    return None if path is None else Beginning(path, use, rule, trust_pickle)  # type: ignore[arg-type]
 
 
 def precision(dtype: str) -> torch.dtype | None:
@@ -68,6 +89,43 @@ def sides(text: str | None, option: str) -> tuple[int, ...] | None:
     if not values or min(values) < 1:
         raise UserError(f"{option} {text!r}: give whole numbers of pixels by commas")
     return values
+
+
+def writable(folder: Path, option: str) -> None:
+    """Make a folder and try to write in it, before hours of work. Raises UserError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{option} {folder}: cannot be written to ({error.strerror}): give another folder") from None
+
+
+@contextlib.contextmanager
+def keeping(kept: Callable[[], str], group: Group) -> Iterator[None]:
+    """Where the work is stopped, say what of it is kept and how it goes on; ``kept`` is empty where nothing is."""
+    from vheatbench.downstream.distributed import PeerError
+
+    try:
+        yield
+    except (UserError, StoreError, PeerError, KeyboardInterrupt):
+        words = kept() if group.is_main else ""
+        if words:
+            print(f"stopped: {words}", file=sys.stderr)
+        raise
+
+
+def checkpoint_kept(out: Path) -> str:
+    """What :func:`keeping` says of a training."""
+    from vheatbench.downstream.checkpointing import CHECKPOINT
+
+    there = (out / CHECKPOINT).exists()
+    return f"the checkpoint in {out} is kept; continue with the same command and --resume" if there else ""
+
+
+def answers_kept(kept: Answers) -> str:
+    """What :func:`keeping` says of an evaluation."""
+    return "what was answered is kept; the same command goes on from there" if kept.lines() else ""
 
 
 def fresh(out: Path, resume: bool) -> None:

@@ -5,10 +5,34 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vheatbench.cli.dense import chosen, fresh, image_lines, precision, show_evaluation, sides, step_lines, working
+from vheatbench.cli.dense import (
+    answers_kept,
+    beginning_of,
+    checkpoint_kept,
+    chosen,
+    fresh,
+    image_lines,
+    keeping,
+    positive,
+    precision,
+    show_evaluation,
+    sides,
+    step_lines,
+    working,
+    writable,
+)
+
+if TYPE_CHECKING:
+    from torchvision.models.detection import MaskRCNN
+
+    from vheatbench.downstream.backbone import Beginning
+    from vheatbench.downstream.dense_files import TrainedFile
+    from vheatbench.downstream.dense_training import Schedule
+    from vheatbench.downstream.detection.coco import CocoFolder
 
 app = typer.Typer(
     help="Detection: Mask R-CNN over any backbone, on a folder in COCO's format.",
@@ -46,7 +70,7 @@ def train(
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     workers: int = typer.Option(0, min=0, help="Processes that read images, per process that trains."),
     save_every: int = typer.Option(1000, min=1, help="Steps after which what is done is on disk."),
-    seed: int = typer.Option(0, help="Of weights, order and augmentation."),
+    seed: int = typer.Option(0, min=0, max=2**31 - 1, help="Of weights, order and augmentation."),
     out: Path = typer.Option(Path("detect"), help="Folder for the checkpoint and the weights."),
     resume: bool = typer.Option(False, "--resume", help="Continue the training in --out."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
@@ -56,8 +80,7 @@ def train(
     Several GPUs: torchrun --nproc-per-node 8 -m vheatbench detect train ...
     """
     chosen("--schedule", schedule, ("1x", "3x"))
-    chosen("--use", use, ("model", "model_ema"))
-    chosen("--rule", rule, ("bicubic", "zeropad"))
+    positive("--lr", lr)
     anchor_sides = sides(anchors, "--anchors")
     if anchor_sides is None or len(anchor_sides) != 5:
         from vheatbench.errors import UserError
@@ -70,28 +93,35 @@ def train(
         from vheatbench.downstream.detection.train import (
             SIDES,
             about_of,
-            backbone_loader,
             detection_schedule,
             train_detector,
         )
 
-        folder = read_coco(data, split)
-        wanted = sides(side, "--side") or SIDES[schedule]
-        about = about_of(model, folder, schedule, wanted, max_side, anchor_sides, drop_path)
-        path = train_detector(
-            folder,
-            about,
-            detection_schedule(schedule, len(folder.ids_to_learn_from), batch, lr, steps, seed),
-            group,
-            out,
-            model.replace("-", "_"),
-            load=backbone_loader(about, backbone_weights, use=use, rule=rule, trust_pickle=trust_pickle),
-            resume=resume,
-            workers=workers,
-            autocast=autocast,
-            save_every=save_every,
-            told=step_lines(quiet or not group.is_main),
-        )
+        def plan() -> tuple[CocoFolder, dict[str, Any], Schedule, Beginning | None]:
+            writable(out, "--out")
+            folder = read_coco(data, split)
+            wanted = tuple(sorted(sides(side, "--side") or SIDES[schedule]))
+            about = about_of(model, folder, schedule, wanted, max_side, anchor_sides, drop_path)
+            images = len(folder.ids_to_learn_from)
+            steps_of = detection_schedule(schedule, images, batch, lr, steps, seed)
+            return folder, about, steps_of, beginning_of(backbone_weights, use, rule, trust_pickle)
+
+        folder, about, steps_of, beginning = group.together(plan)
+        with keeping(lambda: checkpoint_kept(out), group):
+            path = train_detector(
+                folder,
+                about,
+                steps_of,
+                group,
+                out,
+                model.replace("-", "_"),
+                beginning=beginning,
+                resume=resume,
+                workers=workers,
+                autocast=autocast,
+                save_every=save_every,
+                told=step_lines(quiet or not group.is_main),
+            )
         main = group.is_main
     if main:
         print(path)
@@ -110,22 +140,28 @@ def evaluate(
     """Box and mask mAP by pycocotools; every image is answered once, by whichever process."""
     path: Path | None = None
     with working(device) as group:
+        from vheatbench.downstream.dense_answers import Answers
         from vheatbench.downstream.dense_files import read_trained
         from vheatbench.downstream.dense_record import Evaluation, write_evaluation
-        from vheatbench.downstream.detection.coco import check_categories, read_coco
+        from vheatbench.downstream.detection.coco import check_testable, read_coco
         from vheatbench.downstream.detection.evaluate import evaluate_detector
         from vheatbench.downstream.detection.train import build_detector
         from vheatbench.store.write import utc_now
 
+        def plan() -> tuple[TrainedFile, CocoFolder, MaskRCNN, Answers]:
+            writable(results, "--results")
+            trained = read_trained(weights, "maskrcnn")
+            folder = read_coco(data, split)
+            check_testable(folder, trained.about["categories"])
+            model = build_detector(trained.about)
+            trained.load_into(model)
+            kept = Answers.of(results, "detect-eval", trained.sha256, folder.fingerprint)
+            return trained, folder, model.eval().to(group.device), kept
+
         started = utc_now()
-        trained = read_trained(weights, "maskrcnn")
-        folder = read_coco(data, split)
-        check_categories(folder, trained.about["categories"])
-        model = build_detector(trained.about)
-        trained.load_into(model)
-        result = evaluate_detector(
-            model.eval().to(group.device), folder, group, image_lines(quiet or not group.is_main)
-        )
+        trained, folder, model, kept = group.together(plan)
+        with keeping(lambda: answers_kept(kept), group):
+            result = evaluate_detector(model, folder, group, image_lines(quiet or not group.is_main), kept)
         if group.is_main:
             done = Evaluation(
                 trained=trained,
@@ -139,5 +175,6 @@ def evaluate(
                 model_s=result.model_s,
             )
             path = write_evaluation(done, results, "detect-eval", shlex.join(["vheatbench", *sys.argv[1:]]), started)
+            kept.forget()
     if path is not None:
         show_evaluation(path, json_)

@@ -5,10 +5,31 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vheatbench.cli.dense import chosen, fresh, image_lines, precision, show_evaluation, step_lines, working
+from vheatbench.cli.dense import (
+    answers_kept,
+    beginning_of,
+    checkpoint_kept,
+    chosen,
+    fresh,
+    image_lines,
+    keeping,
+    positive,
+    precision,
+    show_evaluation,
+    step_lines,
+    working,
+    writable,
+)
+
+if TYPE_CHECKING:
+    from vheatbench.downstream.backbone import Beginning
+    from vheatbench.downstream.dense_files import TrainedFile
+    from vheatbench.downstream.segmentation.ade import AdeFolder
+    from vheatbench.downstream.segmentation.model import UperNet
 
 app = typer.Typer(
     help="Segmentation: UperNet over any backbone, on a folder in ADE20K's format.",
@@ -44,7 +65,7 @@ def train(
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     workers: int = typer.Option(0, min=0, help="Processes that read images, per process that trains."),
     save_every: int = typer.Option(1000, min=1, help="Steps after which what is done is on disk."),
-    seed: int = typer.Option(0, help="Of weights, order and augmentation."),
+    seed: int = typer.Option(0, min=0, max=2**31 - 1, help="Of weights, order and augmentation."),
     out: Path = typer.Option(Path("segment"), help="Folder for the checkpoint and the weights."),
     resume: bool = typer.Option(False, "--resume", help="Continue the training in --out."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
@@ -54,38 +75,42 @@ def train(
     Several GPUs: torchrun --nproc-per-node 8 -m vheatbench segment train ...
     """
     chosen("--schedule", schedule, ("160k", "80k"))
-    chosen("--use", use, ("model", "model_ema"))
-    chosen("--rule", rule, ("bicubic", "zeropad"))
+    positive("--lr", lr)
     autocast = precision(dtype)
     fresh(out, resume)
     with working(device) as group:
         from vheatbench.downstream.segmentation.ade import read_ade
         from vheatbench.downstream.segmentation.train import (
             about_of,
-            backbone_loader,
             segmentation_schedule,
             train_segmenter,
         )
         from vheatbench.errors import UserError
 
-        if batch < 2 * group.size:
-            raise UserError(f"--batch {batch}: batch norms need two crops in each of {group.size} processes")
-        folder = read_ade(data, split, classes)
-        about = about_of(model, folder, schedule, crop, channels, drop_path)
-        path = train_segmenter(
-            folder,
-            about,
-            segmentation_schedule(schedule, batch, lr, steps, seed),
-            group,
-            out,
-            model.replace("-", "_"),
-            load=backbone_loader(about, backbone_weights, use=use, rule=rule, trust_pickle=trust_pickle),
-            resume=resume,
-            workers=workers,
-            autocast=autocast,
-            save_every=save_every,
-            told=step_lines(quiet or not group.is_main),
-        )
+        def plan() -> tuple[AdeFolder, dict[str, Any], Beginning | None]:
+            writable(out, "--out")
+            if batch < 2 * group.size:
+                raise UserError(f"--batch {batch}: batch norms need two crops in each of {group.size} processes")
+            folder = read_ade(data, split, classes)
+            about = about_of(model, folder, schedule, crop, channels, drop_path)
+            return folder, about, beginning_of(backbone_weights, use, rule, trust_pickle)
+
+        folder, about, beginning = group.together(plan)
+        with keeping(lambda: checkpoint_kept(out), group):
+            path = train_segmenter(
+                folder,
+                about,
+                segmentation_schedule(schedule, batch, lr, steps, seed),
+                group,
+                out,
+                model.replace("-", "_"),
+                beginning=beginning,
+                resume=resume,
+                workers=workers,
+                autocast=autocast,
+                save_every=save_every,
+                told=step_lines(quiet or not group.is_main),
+            )
         main = group.is_main
     if main:
         print(path)
@@ -111,6 +136,7 @@ def evaluate(
     chosen("--test", test, ("slide", "whole"))
     path: Path | None = None
     with working(device) as group:
+        from vheatbench.downstream.dense_answers import Answers
         from vheatbench.downstream.dense_files import read_trained
         from vheatbench.downstream.dense_record import Evaluation, write_evaluation
         from vheatbench.downstream.segmentation.ade import read_ade
@@ -118,22 +144,30 @@ def evaluate(
         from vheatbench.downstream.segmentation.train import build_segmenter
         from vheatbench.store.write import utc_now
 
+        def plan() -> tuple[TrainedFile, AdeFolder, UperNet, Answers]:
+            writable(results, "--results")
+            trained = read_trained(weights, "upernet")
+            folder = read_ade(data, split, trained.about["classes"])
+            model = build_segmenter(trained.about)
+            trained.load_into(model)
+            kept = Answers.of(results, "segment-eval", trained.sha256, folder.fingerprint, test, multi_scale)
+            return trained, folder, model.eval().to(group.device), kept
+
         started = utc_now()
-        trained = read_trained(weights, "upernet")
-        folder = read_ade(data, split, trained.about["classes"])
-        model = build_segmenter(trained.about)
-        trained.load_into(model)
+        trained, folder, model, kept = group.together(plan)
         side = trained.about["crop"]
-        result = evaluate_segmenter(
-            model.eval().to(group.device),
-            folder,
-            group,
-            side,
-            SCALES if multi_scale else (1.0,),
-            multi_scale,
-            image_lines(quiet or not group.is_main),
-            side if test == "slide" else None,
-        )
+        with keeping(lambda: answers_kept(kept), group):
+            result = evaluate_segmenter(
+                model,
+                folder,
+                group,
+                side,
+                SCALES if multi_scale else (1.0,),
+                multi_scale,
+                image_lines(quiet or not group.is_main),
+                side if test == "slide" else None,
+                kept,
+            )
         if group.is_main:
             present = sum(value is not None for value in result.ious)
             name = "miou_multi_scale" if multi_scale else "miou"
@@ -152,5 +186,6 @@ def evaluate(
                 options={"test": test, **({"scales": "multi"} if multi_scale else {})},
             )
             path = write_evaluation(done, results, "segment-eval", shlex.join(["vheatbench", *sys.argv[1:]]), started)
+            kept.forget()
     if path is not None:
         show_evaluation(path, json_)

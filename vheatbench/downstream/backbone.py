@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from vheatbench.downstream.weights import Loaded, load_weights
 from vheatbench.errors import UserError
+from vheatbench.pictures.weights import identify
 from vheatbench.subjects.catalog import find_subject
 from vheatbench.subjects.checkpoints import WeightSet
 from vheatbench.subjects.heat_operator import FrequencyResize
@@ -147,3 +149,21 @@ def load_backbone(
         raise UserError(f"{path}: {missing[0]} of the backbone is not in the checkpoint of {full_name}")
     body.load_state_dict({key: source[name] for key, name in names.items()})
     return loaded
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A classification checkpoint that a detector or segmenter begins with."""
+
+    path: Path
+    use: WeightSet = "model"
+    rule: FrequencyResize = "zeropad"
+    trust_pickle: bool = False
+
+    def __str__(self) -> str:
+        """What tells it from others. Raises UserError where the file cannot be read."""
+        return f"{identify(self.path).words}, set {self.use!r}, {self.rule}"
+
+    def load_into(self, body: nn.Module, full_name: str) -> None:
+        """See :func:`load_backbone`."""
+        load_backbone(body, full_name, self.path, self.use, self.rule, self.trust_pickle)

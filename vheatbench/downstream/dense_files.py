@@ -44,7 +44,7 @@ def read_trained(path: Path, task: str) -> TrainedFile:
     """Read what :func:`write_trained` wrote.
 
     Raises:
-        UserError: no such file, or not the weights of such a task.
+        UserError: no such file, not the weights of such a task, or weights that are not finite.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -58,4 +58,7 @@ def read_trained(path: Path, task: str) -> TrainedFile:
     if about.get("task") != task:
         command = "detect" if task == "maskrcnn" else "segment"
         raise UserError(f"{path}: not weights that `vheatbench {command} train` wrote")
+    broken = next((name for name, value in state.items() if not bool(value.isfinite().all())), None)
+    if broken is not None:
+        raise UserError(f"{path}: the weights are not finite ({broken}): the training diverged")
     return TrainedFile(path, digest, about, state)

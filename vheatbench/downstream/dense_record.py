@@ -41,8 +41,11 @@ def write_evaluation(done: Evaluation, results: Path, suite: str, command: str, 
     Raises:
         StoreError, UserError: it cannot be written.
     """
+    training = done.trained.about.get("training") or {}
+    steps, published = training.get("steps"), training.get("published_steps")
     analysis = {
         "schedule": done.trained.about["schedule"],
+        **({"steps": f"{steps} of {published}"} if steps != published else {}),
         "data": done.data,
         "weights": done.trained.sha256[:12],
         **done.options,

@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from vheatbench.errors import UserError
 
 Ticket = tuple[int, int]
 """What a data set is asked for: which image, and the seed of its augmentation."""
+RANDOM = "random"
+"""What the weights are called that a training began with if no others were given."""
 NO_DECAY = ("norm", "relative_position_bias_table", "pos_embed")
 """Parts of names of parameters without weight decay, as in vHeat's and OpenMMLab's published configurations: biases
 and vHeat's frequency embeddings do decay there."""
@@ -48,6 +51,8 @@ class Schedule:
     milestones: tuple[int, ...] = ()
     """Steps after which the rate is a tenth; empty for a linear fall to 0 at the end."""
     seed: int = 0
+    published: int | None = None
+    """Steps of the published schedule; other than ``steps`` where that was cut short or drawn out."""
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -112,8 +117,9 @@ def fit(
     clip: float | None = None,
     save_every: int = 1000,
     told: Callable[[Step], None] = lambda step: None,
-) -> None:
-    """Train in place, and keep a checkpoint in ``out``.
+    initial: str | None = None,
+) -> dict[str, Any]:
+    """Train in place, and keep a checkpoint in ``out``; what is known of the training, for the trained file.
 
     Args:
         model: on the group's device.
@@ -123,35 +129,52 @@ def fit(
         about: what the checkpoint is of; a resumed training must be of the same.
         autocast: low precision, or None for float32.
         clip: largest norm of the gradient.
+        initial: the weights that it began with, in words; None while resuming for those that it was begun with.
 
     Raises:
-        UserError: a batch that does not divide among the processes; a checkpoint of something else.
-        DivergedError: the loss is not finite.
+        UserError: a batch that does not divide among the processes; a checkpoint of something else; an image or
+            annotation that cannot be used.
+        DivergedError: the loss or a weight is not finite.
+        PeerError: another process failed or is gone.
         StoreError: a checkpoint cannot be written; the one before is kept.
     """
-    if schedule.batch % group.size:
-        raise UserError(f"--batch {schedule.batch} does not divide among {group.size} processes")
     device = group.device
     optimizer = torch.optim.AdamW(parameter_groups(model, schedule.weight_decay), lr=schedule.lr)
     path = out / CHECKPOINT
-    start = _resume(path, model, optimizer, {**about, **_plain(schedule)}) if resume else 0
+    dtype = str(autocast or torch.float32).removeprefix("torch.")
+    about = {**about, **_plain(schedule), "dtype": dtype, "initial": initial}
+
+    def begin() -> tuple[int, str]:
+        if schedule.batch % group.size:
+            raise UserError(f"--batch {schedule.batch} does not divide among {group.size} processes")
+        return _resume(path, model, optimizer, about) if resume else (0, initial or RANDOM)
+
+    start, about["initial"] = group.together(begin)
     wrapped = DistributedDataParallel(model) if group.size > 1 else model
     wrapped.train()
-    loader = DataLoader(
-        data,
-        batch_sampler=Tickets(images, schedule, start, group),
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
+    batches = iter(
+        DataLoader(
+            _Told(data),
+            batch_sampler=Tickets(images, schedule, start, group),
+            collate_fn=partial(_collated, collate),
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+        )
     )
 
     def save(done: int) -> None:
-        if group.is_main:
-            state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            write_checkpoint(path, {**state, "about": {**about, **_plain(schedule)}})
+        if not bool(nn.utils.get_total_norm([one.detach() for one in model.parameters()]).isfinite()):
+            raise DivergedError(f"a weight is not finite after step {done}: {left(saved)}")
+        state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        group.on_main(lambda: write_checkpoint(path, {**state, "about": about}))
+
+    def left(saved: int) -> str:
+        kept = f"the checkpoint after step {saved} is kept" if saved else "there is no checkpoint yet"
+        return f"{kept}; try a smaller --lr"
 
     saved = start
-    for step, batch in enumerate(loader, start):
+    for step in range(start, schedule.steps):
+        batch = group.together(lambda: _next(batches))
         torch.manual_seed((schedule.seed * schedule.steps + step) * group.size + group.rank)
         lr = schedule.rate(step)
         for parameters in optimizer.param_groups:
@@ -160,9 +183,8 @@ def fit(
             losses = losses_of(wrapped, batch, device)
             loss = torch.stack(list(losses.values())).sum()
         values = {name: float(value.detach()) for name, value in losses.items()}
-        if not all(math.isfinite(one) for part in group.gather(values) for one in part.values()):
-            left = f"the checkpoint after step {saved} is kept" if saved else "there is no checkpoint yet"
-            raise DivergedError(f"the loss is not finite at step {step + 1}: {left}; try a smaller --lr")
+        if group.any(not all(math.isfinite(one) for one in values.values())):
+            raise DivergedError(f"the loss is not finite at step {step + 1}: {left(saved)}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if clip is not None:
@@ -172,6 +194,38 @@ def fit(
         if (step + 1) % save_every == 0 or step + 1 == schedule.steps:
             save(step + 1)
             saved = step + 1
+    return {
+        "steps": schedule.steps,
+        "published_steps": schedule.published or schedule.steps,
+        "batch": schedule.batch,
+        "lr": schedule.lr,
+        "dtype": dtype,
+        "initial": about["initial"],
+    }
+
+
+class _Told(Dataset[Any]):
+    """Items, or the bad input that one met: a loading process could raise it with its traceback only."""
+
+    def __init__(self, data: Dataset[Any]) -> None:
+        self.data = data
+
+    def __getitem__(self, ticket: Ticket) -> Any:
+        try:
+            return self.data[ticket]
+        except UserError as error:
+            return error
+
+
+def _collated(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    return next((item for item in items if isinstance(item, UserError)), None) or collate(items)
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    batch = next(batches)
+    if isinstance(batch, UserError):
+        raise batch
+    return batch
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -185,14 +239,21 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def _plain(schedule: Schedule) -> dict[str, Any]:
-    return {**asdict(schedule), "milestones": list(schedule.milestones)}
+    plain = {**asdict(schedule), "milestones": list(schedule.milestones)}
+    plain.pop("published")
+    return plain
 
 
-def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]) -> int:
+def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]) -> tuple[int, str]:
+    """Steps done, and the weights that it was begun with."""
     state = read_checkpoint(path)
     if state is None:
         raise UserError(f"{path}: no checkpoint to resume; leave --resume out to begin")
-    before = state["about"]
+    before = state.get("about")
+    if not isinstance(before, dict):
+        raise UserError(f"{path}: not a checkpoint of `detect train` or `segment train`")
+    if about["initial"] is None:
+        about = {**about, "initial": before.get("initial")}
     differing = [key for key in sorted({*about, *before}) if about.get(key) != before.get(key)]
     if differing:
         first = differing[0]
@@ -202,4 +263,4 @@ def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, abou
         )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    return int(state["step"]), str(before["initial"])

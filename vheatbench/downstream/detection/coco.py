@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ def read_coco(root: Path, split: str) -> CocoFolder:
             categories or images; pycocotools is not installed.
     """
     try:
+        from pycocotools import mask as coding
         from pycocotools.coco import COCO
     except ImportError:
         raise UserError("COCO's format needs pycocotools: pip install 'vheatbench[downstream]'") from None
@@ -114,10 +116,16 @@ def read_coco(root: Path, split: str) -> CocoFolder:
             f"{len(missing)} of {len(content['images'])} images of {annotations} are not in {images}: "
             f"{', '.join(missing[:NAMED])}{more}"
         )
+    # pycocotools takes an annotation with the number 0 for none at all
+    numbered = enumerate(content["annotations"], 1)
+    objects = [{**one, "id": number, "iscrowd": int(one.get("iscrowd") or 0)} for number, one in numbered]
     coco = COCO()
-    coco.dataset = content
+    coco.dataset = {**content, "annotations": objects}
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
+    for one in objects:
+        if one.get("area") is None:
+            one["area"] = float(coding.area(coco.annToRLE(one)))
     digest = hashlib.sha256(data).hexdigest()[:12]
     return CocoFolder(annotations, images, coco, tuple(sorted(coco.imgs)), tuple(sorted(coco.cats)), digest)
 
@@ -138,11 +146,44 @@ def _check(content: Any, path: Path) -> None:
                 raise UserError(f"{path}: {key}[{number}] has no {absent[0]!r}")
     if not content["images"] or not content["categories"]:
         raise UserError(f"{path}: has no {'images' if not content['images'] else 'categories'}")
+    for number, entry in enumerate(content["images"]):
+        sizes = (entry["width"], entry["height"])
+        if not isinstance(entry["file_name"], str) or not all(isinstance(side, int) and side > 0 for side in sizes):
+            raise UserError(f"{path}: images[{number}]: file_name is a text, width and height are numbers above 0")
+    for key in ("images", "categories"):
+        ids = [entry["id"] for entry in content[key]]
+        if not all(isinstance(one, int) for one in ids):
+            raise UserError(f"{path}: {key}: ids are whole numbers")
+        if len(set(ids)) < len(ids):
+            again = next(one for one in ids if ids.count(one) > 1)
+            raise UserError(f"{path}: two {key} have the id {again}")
     images, categories = ({entry["id"] for entry in content[key]} for key in ("images", "categories"))
-    for entry in content["annotations"]:
+    for number, entry in enumerate(content["annotations"]):
+        box = entry["bbox"]
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(side) for side in box):
+            raise UserError(
+                f"{path}: annotations[{number}]: bbox is left, top, width and height in pixels, not {box!r}"
+            )
+        if not _is_mask(entry["segmentation"]):
+            raise UserError(
+                f"{path}: annotations[{number}]: segmentation is a list of polygons, or a run-length code with size "
+                "and counts: Mask R-CNN needs a mask of every object"
+            )
         for field, known, what in (("category_id", categories, "category"), ("image_id", images, "image")):
             if entry[field] not in known:
                 raise UserError(f"{path}: annotation {entry['id']} is of {what} {entry[field]}, which is not listed")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _is_mask(value: object) -> bool:
+    if isinstance(value, dict):
+        return isinstance(value.get("size"), list) and isinstance(value.get("counts"), (str, list))
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(part, list) and len(part) >= 6 and all(map(_is_number, part)) for part in value)
 
 
 class DetectionImages(Dataset[tuple[Tensor, Target]]):
@@ -208,8 +249,10 @@ def part_of(image: Tensor, target: Target, chance: random.Random) -> tuple[Tenso
     return image[:, top : top + high, left : left + wide], kept
 
 
-def check_categories(folder: CocoFolder, trained: Sequence[int]) -> None:
-    """Raises UserError where a model was trained on other categories than the folder has."""
+def check_testable(folder: CocoFolder, trained: Sequence[int]) -> None:
+    """Raises UserError where a model was trained on other categories than the folder has, or that has no object."""
+    if not folder.coco.anns:
+        raise UserError(f"{folder.annotations}: has no annotations: nothing to test")
     if list(folder.categories) != list(trained):
         raise UserError(
             f"{folder.annotations}: has {len(folder.categories)} categories (ids {_some(folder.categories)}), "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from vheatbench.downstream.dense_answers import NOTHING_KEPT, Answers, answer_all
 from vheatbench.downstream.detection.coco import CocoFolder
 from vheatbench.downstream.distributed import Group
 
@@ -31,27 +32,31 @@ class DetectionResult:
     images: int
     detections: int
     model_s: float
-    """Seconds of the model alone, of the slowest process."""
+    """Seconds of the model alone, of the slowest process at each chunk of images."""
 
 
 def evaluate_detector(
-    model: nn.Module, folder: CocoFolder, group: Group, told: Callable[[int, int], None] = lambda done, of: None
+    model: nn.Module,
+    folder: CocoFolder,
+    group: Group,
+    told: Callable[[int, int], None] = lambda done, of: None,
+    kept: Answers = NOTHING_KEPT,
 ) -> DetectionResult:
     """Run a detector on every image once, divided among the processes, and score it as COCO does.
 
     Args:
         model: Mask R-CNN in evaluation mode, on the group's device.
         folder: from :func:`vheatbench.downstream.detection.coco.read_coco`.
-        told: how many of this process's images are done.
+        told: how many images are done.
+        kept: where answers are kept, to go on with if it is stopped.
 
     Raises:
         UserError: an image that cannot be read or does not fit its annotations.
     """
-    own = folder.ids[group.rank :: group.size]
 
-    def work() -> tuple[list[dict[str, Any]], float]:
+    def answer(numbers: Sequence[int]) -> tuple[list[dict[str, Any]], float]:
         found, seconds = [], 0.0
-        for number, id_ in enumerate(own):
+        for id_ in (folder.ids[number] for number in numbers):
             image = (pil_to_tensor(folder.image(id_)).float() / 255).to(group.device)
             started = time.perf_counter()
             with torch.inference_mode():
@@ -59,15 +64,14 @@ def evaluate_detector(
                 output = {key: value.cpu() for key, value in output.items()}
             seconds += time.perf_counter() - started
             found += detections_of(output, id_, folder)
-            told(number + 1, len(own))
         return found, seconds
 
-    parts = group.gather_or_raise(work)
-    detections = [one for found, _ in parts for one in found]
+    parts, seconds = answer_all(len(folder.ids), group, answer, kept, told)
+    detections = [one for found in parts for one in found]
     # the order of processes must not decide between equal scores
     detections.sort(key=lambda one: (one["image_id"], -one["score"], one["category_id"], one["bbox"]))
     scores = {**score(folder, detections, "bbox"), **score(folder, detections, "segm")}
-    return DetectionResult(scores, len(folder.ids), len(detections), max(seconds for _, seconds in parts))
+    return DetectionResult(scores, len(folder.ids), len(detections), seconds)
 
 
 def detections_of(output: dict[str, Tensor], image_id: int, folder: CocoFolder) -> list[dict[str, Any]]:
@@ -100,8 +104,11 @@ def score(folder: CocoFolder, detections: list[dict[str, Any]], kind: str) -> di
     prefix = "box" if kind == "bbox" else "mask"
     if not detections:  # pycocotools takes no empty list
         return {f"{prefix}_{name}": 0.0 for name in STATISTICS[:3]} if folder.coco.anns else {}
+    # with a box given, pycocotools would take the box's area for a mask's
+    left_out = "bbox" if kind == "segm" else "segmentation"
+    results = [{key: value for key, value in one.items() if key != left_out} for one in detections]
     with contextlib.redirect_stdout(io.StringIO()):
-        judge = COCOeval(folder.coco, folder.coco.loadRes([dict(one) for one in detections]), kind)
+        judge = COCOeval(folder.coco, folder.coco.loadRes(results), kind)
         judge.evaluate()
         judge.accumulate()
         judge.summarize()

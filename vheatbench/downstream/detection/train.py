@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 
-from vheatbench.downstream.backbone import drop_path_argument, load_backbone, published_drop_path, timm_name
+from vheatbench.downstream.backbone import Beginning, drop_path_argument, published_drop_path, timm_name
 from vheatbench.downstream.dense_files import write_trained
 from vheatbench.downstream.dense_training import Schedule, Step, fit
 from vheatbench.downstream.detection.coco import CocoFolder, DetectionImages
@@ -43,6 +43,7 @@ def detection_schedule(
         warmup=min(WARMUP, total // 10),
         milestones=tuple(round(total * milestone / epochs) for milestone in milestones),
         seed=seed,
+        published=whole,
     )
 
 
@@ -103,7 +104,7 @@ def train_detector(
     out: Path,
     name: str,
     *,
-    load: Callable[[nn.Module], object] | None = None,
+    beginning: Beginning | None = None,
     resume: bool = False,
     workers: int = 0,
     autocast: torch.dtype | None = None,
@@ -114,30 +115,26 @@ def train_detector(
 
     Args:
         about: from :func:`about_of`.
-        load: puts classification weights into the backbone, see :func:`backbone_loader`.
+        beginning: classification weights for the backbone; None for random ones.
 
     Raises:
         UserError, DivergedError, StoreError: see :func:`vheatbench.downstream.dense_training.fit`.
     """
-    torch.manual_seed(schedule.seed)
-    model = build_detector(about)
-    if load is not None and not resume:
-        load(model.backbone.maps.body)
-    model.to(group.device)
-    data = DetectionImages(folder, parts=schedule.name == "3x")
-    fit(
+
+    def built() -> tuple[MaskRCNN, DetectionImages, str | None]:
+        torch.manual_seed(schedule.seed)
+        model = build_detector(about)
+        if beginning is not None and not resume:
+            beginning.load_into(model.backbone.maps.body, about["backbone"])
+        words = None if beginning is None else str(beginning)
+        return model.to(group.device), DetectionImages(folder, parts=schedule.name == "3x"), words
+
+    model, data, initial = group.together(built)
+    training = fit(
         model, data, len(data), schedule, detection_losses, collate, group, out,
         about={**about, "data": folder.fingerprint}, resume=resume, workers=workers, autocast=autocast,
-        save_every=save_every, told=told,
+        save_every=save_every, told=told, initial=initial,
     )  # fmt: skip
     path = out / f"{name}.safetensors"
-    if group.is_main:
-        write_trained(path, model, about)
+    group.on_main(lambda: write_trained(path, model, {**about, "training": training}))
     return path
-
-
-def backbone_loader(about: dict[str, Any], path: Path | None, **options: Any) -> Callable[[nn.Module], object] | None:
-    """What puts a classification checkpoint into a backbone, or None without one."""
-    if path is None:
-        return None
-    return lambda body: load_backbone(body, about["backbone"], path, **options)

@@ -19,7 +19,7 @@ from vheatbench.downstream.dense_training import Ticket
 from vheatbench.errors import UserError, one_line
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-IGNORED = 255
+IGNORED = -1
 """Label of pixels that count for nothing: 0 in the files."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NAMED = 3
@@ -81,7 +81,7 @@ def read_ade(root: Path, split: str, classes: int) -> AdeFolder:
     """Find the images of a split and their label maps.
 
     Raises:
-        UserError: no such folders, no images, or images without label map.
+        UserError: no such folders, no images, images without label map, or label maps without image.
     """
     folder, labels = root / "images" / split, root / "annotations" / split
     for path in (folder, labels):
@@ -93,12 +93,17 @@ def read_ade(root: Path, split: str, classes: int) -> AdeFolder:
     maps = [labels / f"{path.stem}.png" for path in images]
     missing = [path.name for path in maps if not path.is_file()]
     if missing:
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        raise UserError(
-            f"{len(missing)} of {len(images)} images have no label map in {labels}: {', '.join(missing[:NAMED])}{more}"
-        )
+        raise UserError(f"{len(missing)} of {len(images)} images have no label map in {labels}: {_some(missing)}")
+    known = {path.stem for path in images}
+    alone = sorted(path.name for path in labels.glob("*.png") if path.stem not in known)
+    if alone:
+        raise UserError(f"{len(alone)} label maps in {labels} have no image in {folder}: {_some(alone)}")
     listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in (*images, *maps))
     return AdeFolder(tuple(images), tuple(maps), classes, hashlib.sha256(listing.encode()).hexdigest()[:12])
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def normed(images: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vheatbench.downstream.dense_answers import NOTHING_KEPT, Answers, answer_all
 from vheatbench.downstream.distributed import Group
 from vheatbench.downstream.segmentation.ade import IGNORED, AdeFolder, normed
+from vheatbench.errors import UserError
 
 SIDE, LONGEST = 512, 2048
 """An image is resized so that its shorter side is at most the first and its longer at most the second."""
@@ -27,7 +29,7 @@ class SegmentationResult:
     """Pixels by true class (rows) and answer, shape (classes, classes)."""
     images: int
     model_s: float
-    """Seconds of the model alone, of the slowest process."""
+    """Seconds of the model alone, of the slowest process at each chunk of images."""
 
     @property
     def ious(self) -> list[float | None]:
@@ -57,6 +59,7 @@ def evaluate_segmenter(
     mirror: bool = False,
     told: Callable[[int, int], None] = lambda done, of: None,
     window: int | None = None,
+    kept: Answers = NOTHING_KEPT,
 ) -> SegmentationResult:
     """Answer every image once, divided among the processes; compared at the size of its label map.
 
@@ -65,30 +68,35 @@ def evaluate_segmenter(
         side: of the resized image's shorter side; the longer is at most four times that.
         scales: the mean of the probabilities over these multiples of that size is taken.
         mirror: and over the mirrored image at each.
+        told: how many images are done.
         window: see :func:`predict`.
+        kept: where answers are kept, to go on with if it is stopped.
 
     Raises:
-        UserError: an image or label map that cannot be used.
+        UserError: an image or label map that cannot be used; no pixel has a class.
     """
-    own = range(len(folder.images))[group.rank :: group.size]
 
-    def work() -> tuple[Tensor, float]:
+    def answer(numbers: Sequence[int]) -> tuple[list[list[int]], float]:
         confusion = torch.zeros(folder.classes, folder.classes, dtype=torch.int64)
         seconds = 0.0
-        for number, index in enumerate(own):
+        for index in numbers:
             image, label = folder.pair(index)
             image = image.to(group.device)
             started = time.perf_counter()
             with torch.inference_mode():
-                answer = predict(model, image, side, scales, mirror, window).cpu()
+                predicted = predict(model, image, side, scales, mirror, window).cpu()
             seconds += time.perf_counter() - started
-            confusion += confusion_of(answer, label, folder.classes)
-            told(number + 1, len(own))
-        return confusion, seconds
+            confusion += confusion_of(predicted, label, folder.classes)
+        pairs = confusion.flatten().nonzero()[:, 0]
+        return [pairs.tolist(), confusion.flatten()[pairs].tolist()], seconds
 
-    parts = group.gather_or_raise(work)
-    total = torch.stack([confusion for confusion, _ in parts]).sum(0)
-    return SegmentationResult(total, len(folder.images), max(seconds for _, seconds in parts))
+    parts, seconds = answer_all(len(folder.images), group, answer, kept, told)
+    total = torch.zeros(folder.classes**2, dtype=torch.int64)
+    for pairs, counts in parts:
+        total[torch.tensor(pairs, dtype=torch.int64)] += torch.tensor(counts, dtype=torch.int64)
+    if not total.any():
+        raise UserError(f"{folder.labels[0].parent}: no pixel of any label map has a class, all are 0: nothing to test")
+    return SegmentationResult(total.reshape(folder.classes, folder.classes), len(folder.images), seconds)
 
 
 def predict(

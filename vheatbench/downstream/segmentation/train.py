@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vheatbench.downstream.backbone import drop_path_argument, load_backbone, published_drop_path, timm_name
+from vheatbench.downstream.backbone import Beginning, drop_path_argument, published_drop_path, timm_name
 from vheatbench.downstream.dense_files import write_trained
 from vheatbench.downstream.dense_training import Schedule, Step, fit
 from vheatbench.downstream.distributed import Group
@@ -31,7 +31,8 @@ def segmentation_schedule(
     ``steps`` cuts it short or draws it out, the warm-up with it.
     """
     total = steps or SCHEDULES[name]
-    return Schedule(name, total, batch, lr, WEIGHT_DECAY, min(WARMUP, total // 10), seed=seed)
+    warmup = min(WARMUP, total // 10)
+    return Schedule(name, total, batch, lr, WEIGHT_DECAY, warmup, seed=seed, published=SCHEDULES[name])
 
 
 def segmentation_losses(model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -83,7 +84,7 @@ def train_segmenter(
     out: Path,
     name: str,
     *,
-    load: Callable[[nn.Module], object] | None = None,
+    beginning: Beginning | None = None,
     resume: bool = False,
     workers: int = 0,
     autocast: torch.dtype | None = None,
@@ -96,32 +97,29 @@ def train_segmenter(
 
     Args:
         about: from :func:`about_of`.
-        load: puts classification weights into the backbone, see :func:`backbone_loader`.
+        beginning: classification weights for the backbone; None for random ones.
 
     Raises:
         UserError, DivergedError, StoreError: see :func:`vheatbench.downstream.dense_training.fit`.
     """
-    torch.manual_seed(schedule.seed)
-    model: nn.Module = build_segmenter(about)
-    if load is not None and not resume:
-        load(model)
+
+    def built() -> tuple[nn.Module, str | None]:
+        torch.manual_seed(schedule.seed)
+        model = build_segmenter(about)
+        if beginning is not None and not resume:
+            beginning.load_into(model.net.encoder.model, about["backbone"])
+        return model, None if beginning is None else str(beginning)
+
+    model, initial = group.together(built)
     if group.size > 1 and group.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(group.device)
     data = SegmentationCrops(folder, about["crop"])
-    fit(
+    training = fit(
         model, data, len(data), schedule, segmentation_losses, collate, group, out,
         about={**about, "data": folder.fingerprint}, resume=resume, workers=workers, autocast=autocast,
-        save_every=save_every, told=told,
+        save_every=save_every, told=told, initial=initial,
     )  # fmt: skip
     path = out / f"{name}.safetensors"
-    if group.is_main:
-        write_trained(path, model, about)
+    group.on_main(lambda: write_trained(path, model, {**about, "training": training}))
     return path
-
-
-def backbone_loader(about: dict[str, Any], path: Path | None, **options: Any) -> Callable[[Any], object] | None:
-    """What puts a classification checkpoint into an UperNet's backbone, or None without one."""
-    if path is None:
-        return None
-    return lambda model: load_backbone(model.net.encoder.model, about["backbone"], path, **options)
