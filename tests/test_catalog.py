@@ -83,6 +83,7 @@ def test_list_subjects() -> None:
     assert list_subjects("dinov3_qkvb") == list_subjects("*dinov3_qkvb*") != [], "a plain word is looked for anywhere"
     assert list_subjects("no_such*") == []
     assert list_subjects("maskrcnn:swin-t") == [("maskrcnn:swin_tiny_patch4_window7_224", "maskrcnn:swin-t")]
+    assert list_subjects("maskrcnn*") == list_subjects("maskrcnn:")
     assert ("upernet:vheat_base", "upernet:vheat-b") in list_subjects("upernet:vheat*")
     bare = [name for name, _ in list_subjects("upernet")]
     assert "upernet:resnet50" in bare

@@ -30,17 +30,18 @@ def test_every_container(official, tmp_path):
         "plain.pth": official,
         "wrapped.pth": {"model": official, "model_ema": ema, "epoch": 3},
         "lightning.pth": {"state_dict": {f"module.{key}": value for key, value in official.items()}},
+        "timm.pth": {"state_dict": official, "state_dict_ema": ema},
     }
     for name, content in containers.items():
         torch.save(content, tmp_path / name)
         model = micro()
         loaded = load_checkpoint(model, tmp_path / name)
         assert torch.equal(bias(model), official["classifier.3.bias"]), name
-        assert (
-            loaded.weights == {"plain.pth": "state_dict", "wrapped.pth": "model", "lightning.pth": "state_dict"}[name]
-        )
+        assert loaded.weights == ("model" if name == "wrapped.pth" else "state_dict")
         assert len(loaded.sha256) == 64
     model = micro()
+    loaded = load_checkpoint(model, tmp_path / "timm.pth", weights="model_ema")
+    assert (loaded.weights, bias(model).equal(ema["classifier.3.bias"])) == ("state_dict_ema", True)
     loaded = load_checkpoint(model, tmp_path / "wrapped.pth", weights="model_ema")
     assert torch.equal(bias(model), ema["classifier.3.bias"])
     assert "weights 'model_ema' loaded" in str(loaded)

@@ -194,3 +194,20 @@ def test_the_command_as_a_process(tmp_path):
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("vheatbench: mine.safetensors: exists already")
     assert refused.stderr.count("\n") == 1
+
+
+def test_weights_that_are_not_finite_are_refused(convert, data):
+    state = load_file(data / "micro_prenorm.weights.safetensors")
+    next(value for value in state.values() if value.ndim > 1)[0, 0] = float("nan")
+    torch.save(state, "nan.pth")
+    done = convert("nan.pth", "-o", "out.safetensors", "--model", "eval_models:prenorm")
+    assert isinstance(done.exception, UserError)
+    assert "nan.pth: the weights are not finite, the training diverged: " in str(done.exception)
+    assert not Path("out.safetensors").exists()
+
+
+def test_the_default_resolution_is_that_of_the_users_function(convert, data):
+    done = convert(data / "micro_prenorm.weights.safetensors", "-o", "o.safetensors", "--model", "eval_models:prenorm")
+    assert done.exit_code == 0, done.exception
+    assert metadata("o.safetensors")["resolution"] == "64x64"
+    assert metadata("o.safetensors")["rule"] == "none: embeddings as in the source"

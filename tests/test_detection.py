@@ -497,6 +497,11 @@ def test_classification_weights_go_into_the_backbone(tmp_path: Path) -> None:
     assert len(loaded.resized) == 4, "64 to 512"
     own = maps.body.state_dict()
     assert own["stages_2.blocks.1.op.out_linear.weight"].equal(classifier.stages[2].blocks[1].op.out_linear.weight)
+    tuned = timm.create_model("test_vheat", img_size=64, num_classes=7)
+    save_file(tuned.state_dict(), tmp_path / "tuned.safetensors")
+    load_backbone(maps.body, "test_vheat", tmp_path / "tuned.safetensors", rule="bicubic")
+    own = maps.body.state_dict()
+    assert own["stages_2.blocks.1.op.out_linear.weight"].equal(tuned.stages[2].blocks[1].op.out_linear.weight)
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError):
         load_backbone(maps.body, "test_vheat", tmp_path / "other.safetensors")

@@ -268,12 +268,17 @@ def measured(subject: str, size: tuple[int, int], params: float, macs: float, **
     return one
 
 
-def evaluated(subject: str, size: tuple[int, int], metrics: dict[str, float], **analysis: str) -> Record:
+def evaluated(
+    subject: str, size: tuple[int, int], metrics: dict[str, float], images: int | None = None, **analysis: str
+) -> Record:
     case = Case(subject=subject, resolution=size, mode="eval", analysis=analysis)
     values = {
         name: Metric(value=value, low=value - 0.01, high=value + 0.01, confidence=0.95, unit="fraction", how="counted")
         for name, value in metrics.items()
     }
+    kind = "detection" if "box_map" in metrics else "segmentation" if "miou" in metrics else "classification"
+    published = {"classification": 50_000, "detection": 5_000, "segmentation": 2_000}[kind]
+    values["images"] = Metric(value=published if images is None else images, unit="images", how="counted")
     return Record(case=case, case_id=case.id, status="ok", metrics=values, started="2026-01-02T03:04:05+00:00")
 
 
@@ -330,11 +335,44 @@ def test_accuracies_are_those_of_the_schedule() -> None:
     assert tables["Segmentation, ADE20K, UperNet"]["upernet:vheat-t"].accuracies[0].measured.value == pytest.approx(47)
 
 
+def test_other_data_and_shortened_trainings_fill_no_cell() -> None:
+    one, both = {"box_map": 0.45}, {"box_map": 0.45, "mask_map": 0.41}
+    tables = tables_of(
+        evaluated("vheat-t", (224, 224), {"top1_accuracy": 0.25}, images=8),
+        evaluated("vheat-s", (224, 224), {"top1_accuracy": 0.001}, weights="random"),
+        evaluated("maskrcnn:vheat-t", (64, 1333), both, images=5, schedule="1x"),
+        evaluated("maskrcnn:vheat-t", (800, 1333), both, schedule="1x", steps="2 of 87960"),
+        evaluated("maskrcnn:vheat-s", (800, 1333), both, schedule="1x", weights="a"),
+        evaluated("maskrcnn:vheat-s", (800, 1333), one, schedule="1x", weights="b"),
+    )
+    small, tiny = (tables["Classification, ImageNet-1K"][name] for name in ("vheat-t", "vheat-s"))
+    assert small.accuracies[0].measured is None
+    assert small.left_out == ("tested on 8 images, ImageNet-1K's validation part has 50000",)
+    assert any("--data IMAGENET/val" in command for command in small.commands), "the cell is still to be filled"
+    assert (tiny.accuracies[0].measured, tiny.left_out) == (None, ("random weights",))
+    rows = tables["Detection, COCO, Mask R-CNN 1x"]
+    assert [one.measured for one in rows["maskrcnn:vheat-t"].accuracies] == [None, None]
+    assert rows["maskrcnn:vheat-t"].left_out == (
+        "tested on 5 images, COCO's val2017 has 5000", "trained for 2 of 87960 steps",
+    )  # fmt: skip
+    assert rows["maskrcnn:vheat-s"].accuracies[0].measured is not None
+    assert rows["maskrcnn:vheat-s"].left_out == ("2 were measured, the first is shown",)
+    paper = page_run(measured("vheat-t", (224, 224), 29.558e6, 4.589e9))
+    other = run_of([evaluated("vheat-t", (224, 224), {"top1_accuracy": 0.25}, images=8)], suite="eval", run_id="b")
+    (section,) = paper_sections(paper, "paper", [other])
+    assert (
+        "Classification, ImageNet-1K, vheat-t: an accuracy is left out: tested on 8 images, ImageNet-1K's validation "
+        "part has 50000."
+    ) in section.notes
+
+
 def test_what_is_missing_names_the_commands_that_fill_it() -> None:
     row = tables_of()["Detection, COCO, Mask R-CNN 3x"]["maskrcnn:vheat-t"]
     run, train, evaluate = row.commands
     assert run == "vheatbench run --suite paper-tables --model maskrcnn:vheat-t --resolution 800x1280"
-    assert "detect train --model vheat-t --backbone-weights CHECKPOINT --data COCO --schedule 3x" in train
+    assert (
+        "detect train --model vheat-t --backbone-weights CHECKPOINT --trust-pickle --data COCO --schedule 3x" in train
+    )
     assert evaluate.startswith("vheatbench detect eval --weights detect-vheat-t-3x/")
     assert fill_commands("upernet:swin-b", "segmentation", "160k")[0].startswith("torchrun ")
     assert fill_commands("upernet:swin-b", "segmentation", "160k")[1].endswith(" --data ADE20K --test whole")

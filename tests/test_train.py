@@ -162,6 +162,12 @@ def test_overrides_are_typed_as_in_yaml(tmp_path: Path) -> None:
     assert (recipe.epochs, recipe.learning_rate, recipe.ema_decay, recipe.models[0].label) == (3, 1e-3, None, "s")
 
 
+def test_an_override_shows_in_the_description() -> None:
+    plain, changed = load_recipe("vheat_tiny"), load_recipe("vheat_tiny", ["epochs=30", "warmup_epochs=2"])
+    assert changed.description == f"{plain.description} Changed: epochs=30, warmup_epochs=2."
+    assert changed.digest != plain.digest
+
+
 def test_unknown_recipes_name_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'digits'"):
         load_recipe("digit")

@@ -18,6 +18,15 @@ ACCURACIES = {
 """By kind of table: the key in the published row, the metric of a record in mode ``eval``, the heading."""
 
 
+MAIN = {metric for columns in ACCURACIES.values() for _, metric, _ in columns}
+TESTED_ON = {
+    "classification": ("ImageNet-1K's validation part", 50_000),
+    "detection": ("COCO's val2017", 5_000),
+    "segmentation": ("ADE20K's validation part", 2_000),
+}
+"""By kind of table: what the published accuracies are of, and how many images it has."""
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """One accuracy in percent, published and measured."""
@@ -54,6 +63,8 @@ class PaperRow:
     """Why the source prints another count than its own code gives; empty where it does not."""
     commands: tuple[str, ...]
     """What would fill the empty cells, in the order to run; empty if none is."""
+    left_out: tuple[str, ...] = ()
+    """Why accuracies of this model that were measured are not in the row."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +97,31 @@ def _table(outcomes: Sequence[Outcome], table: dict[str, Any], tolerance: float,
     for subject, printed in table["rows"].items():
         # the published numbers are those of inference
         own = [o for o in outcomes if o.case.subject == subject]
-        evaluated = [o for o in own if o.case.mode == "eval" and _belongs(o, table, size)]
+        evaluated = [o for o in own if o.case.mode == "eval" and _is_row(o, table, size)]
         measured: list[Outcome | None] = [o for o in own if o.case.mode == "infer" and o.case.resolution == size]
         rows += [_row(subject, printed, table, outcome, evaluated, tolerance, suite) for outcome in measured or [None]]
     return PaperTable(table["title"], table["kind"], size, table["schedule"], table["note"], tuple(rows))
 
 
-def _belongs(evaluated: Outcome, table: dict[str, Any], size: tuple[int, int]) -> bool:
-    """Whether an accuracy is of this table: at its size; of detectors, whose images have any, by its schedule."""
+def _is_row(evaluated: Outcome, table: dict[str, Any], size: tuple[int, int]) -> bool:
+    """Whether an accuracy may be of this table: at its size; of detectors, whose images have any, by its schedule."""
     if table["kind"] == "classification":
         return evaluated.case.resolution == size
     return bool(evaluated.case.analysis.get("schedule") == table["schedule"])
+
+
+def _unlike(evaluated: Outcome, kind: str) -> str:
+    """What keeps an accuracy out of the table; empty where it is of the same data and a whole training."""
+    data, images = TESTED_ON[kind]
+    points, analysis = evaluated.points, evaluated.case.analysis
+    there = sum(points[name].value for name in ("images", "images_unreadable") if name in points)
+    if there != images:
+        return f"tested on {there:.0f} images, {data} has {images}"
+    if analysis.get("weights") == "random":
+        return "random weights"
+    if "steps" in analysis:
+        return f"trained for {analysis['steps']} steps"
+    return ""
 
 
 def _row(
@@ -109,8 +134,12 @@ def _row(
     suite: str,
 ) -> PaperRow:
     points = outcome.points if outcome is not None else {}
+    unlike = [_unlike(one, table["kind"]) if one.status == "ok" else one.status for one in evaluated]
+    alike = [one for one, why in zip(evaluated, unlike, strict=True) if not why]
+    left_out = [why for why in unlike if why]
+    left_out += [f"{len(alike)} were measured, the first is shown"] if len(alike) > 1 and not _apart(alike) else []
     accuracies = tuple(
-        Accuracy(heading, printed.get(key), _percent(evaluated, metric))
+        Accuracy(heading, printed.get(key), _percent(alike, metric))
         for key, metric, heading in ACCURACIES[table["kind"]]
     )
     without = printed.get("exact_macs_without_attention")
@@ -137,7 +166,14 @@ def _row(
         status=_status(outcome),
         note=printed.get("note") or "",
         commands=tuple(commands),
+        left_out=tuple(dict.fromkeys(left_out)),
     )
+
+
+def _apart(alike: Sequence[Outcome]) -> bool:
+    """Whether no two have the same metric: one and several scales are two columns."""
+    names = [name for one in alike for name in one.points if name in MAIN]
+    return len(set(names)) == len(names)
 
 
 def _status(outcome: Outcome | None) -> str:
@@ -167,14 +203,16 @@ def fill_commands(subject: str, kind: str, schedule: str) -> list[str]:
     """Commands that give a row its accuracy; words in capitals stand for files of the user's."""
     backbone = subject.partition(":")[2] or subject
     weights = f"{backbone.replace('-', '_')}.safetensors"
+    # the official vHeat files carry a pickled configuration
+    trust = " --trust-pickle" if backbone.startswith("vheat") else ""
     if kind == "classification":
-        return [f"vheatbench eval --model {subject} --weights CHECKPOINT --data IMAGENET/val"]
+        return [f"vheatbench eval --model {subject} --weights CHECKPOINT{trust} --data IMAGENET/val"]
     command, data = ("detect", "COCO") if kind == "detection" else ("segment", "ADE20K")
     out = f"{command}-{backbone}-{schedule}"
     # the printed mIoU of Swin are those of whole images, vHeat's those of windows
     test = " --test whole" if kind == "segmentation" and backbone.startswith("swin") else ""
     return [
-        f"torchrun --nproc-per-node 8 -m vheatbench {command} train --model {backbone} --backbone-weights CHECKPOINT "
-        f"--data {data} --schedule {schedule} --out {out}",
+        f"torchrun --nproc-per-node 8 -m vheatbench {command} train --model {backbone} "
+        f"--backbone-weights CHECKPOINT{trust} --data {data} --schedule {schedule} --out {out}",
         f"vheatbench {command} eval --weights {out}/{weights} --data {data}{test}",
     ]

@@ -140,8 +140,9 @@ def print_accuracies(run: Run, worst: int = 10) -> None:
 def _title(run: Run) -> str:
     case = run.records[0].case
     conditions = next((record.conditions for record in run.records if record.conditions), {})
-    data, weights = conditions.get("data", {}), conditions.get("weights", "")
-    return f"{case.subject}, weights {weights}, on {data.get('name', '')}: {run.device_name}, {run.header.created}"
+    words = [f"weights {conditions['weights']}"] if "weights" in conditions else []
+    words += [f"on {conditions['data']['name']}"] if "data" in conditions else []
+    return f"{', '.join([case.subject, *words])}: {run.device_name}, {run.header.created}"
 
 
 def _worst_table(record: Record, worst: int) -> Any:

@@ -12,7 +12,7 @@ import torch
 from timm.models import is_model, model_entrypoint
 from torch import Tensor, nn
 
-from vheatbench.downstream.weights import Loaded, load_weights
+from vheatbench.downstream.weights import HeadError, Loaded, load_weights
 from vheatbench.errors import UserError
 from vheatbench.pictures.weights import identify
 from vheatbench.subjects.catalog import find_subject
@@ -139,8 +139,13 @@ def load_backbone(
     Raises:
         UserError: not a checkpoint of this model.
     """
-    classifier = timm.create_model(full_name, **backbone_arguments(full_name))
-    loaded = load_weights(classifier, path, use, rule, trust_pickle)
+    arguments = backbone_arguments(full_name)
+    classifier = timm.create_model(full_name, **arguments)
+    try:
+        loaded = load_weights(classifier, path, use, rule, trust_pickle)
+    except HeadError as error:  # of a fine-tuned classifier, whose head is not wanted here
+        classifier = timm.create_model(full_name, num_classes=error.classes, **arguments)
+        loaded = load_weights(classifier, path, use, rule, trust_pickle)
     source = classifier.state_dict()
     # timm names a stage of a feature extractor ``stages_0``, which is ``stages.0`` of the classifier
     names = {key: key if key in source else re.sub(r"^(\w+?)_(\d+)\.", r"\1.\2.", key) for key in body.state_dict()}

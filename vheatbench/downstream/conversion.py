@@ -63,10 +63,10 @@ def convert(
             or cannot be written. The target then is as it was before.
     """
     subject = find_subject(model)
-    size = resolution or subject.default_size or (224, 224)
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    size = resolution or subject.own_size(options)
     path = target or _beside(checkpoint, size if resolution else None, rule)
     _check_target(path, checkpoint, force)
-    options = {} if num_classes is None else {"num_classes": num_classes}
     built = build(Case(subject=model, resolution=size, mode="forward", options=options)).model
     if not isinstance(built, VHeat):
         raise UserError(f"--model {model}: not a vHeat; other models' files need no conversion")

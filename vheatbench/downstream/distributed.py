@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -156,6 +157,8 @@ def process_group(kind: str) -> Iterator[Group]:
     if size == 1:
         yield Group(device)
         return
+    # of the tiny weights of depthwise convolutions, said by DDP once per process
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, timeout=PATIENCE)
     try:

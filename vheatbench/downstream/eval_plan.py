@@ -100,7 +100,8 @@ def make_plan(settings: EvalSettings) -> Plan:
     if path is not None:
         known = identify(path)
         weights, short = known.words, known.short
-    sizes = settings.resolutions or (subject.default_size or (224, 224),)
+    options = {} if settings.num_classes is None else {"num_classes": settings.num_classes}
+    sizes = settings.resolutions or (subject.own_size(options),)
     probes = [_case(settings, size, {}) for size in dict.fromkeys(sizes)]
     widths = [_outputs(settings.model, probe) for probe in probes]
     classes = map_classes(images, widths[0], None if settings.class_map is None else Path(settings.class_map))

@@ -236,7 +236,7 @@ class _Asking:
             images = self.plan.images
             raise UserError(
                 f"--data {images.root}: {images.names[index]}{more}: cannot be read as an image ({reason}): "
-                "repair it, or add --skip-broken to leave it out"
+                "add --skip-broken to leave it out, or repair it and begin a new evaluation"
             )
 
     def _note(self, part: Part, indices: list[int], logits: Tensor, right: Tensor) -> None:

@@ -186,6 +186,9 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     changed = [_override(text) for text in overrides]
     content |= dict(changed)
     content.setdefault("name", path.stem)
+    if changed and "description" not in dict(changed) and content.get("description"):
+        # what the file says of itself is not all true any more
+        content["description"] = f"{content['description']} Changed: {', '.join(one.strip() for one in overrides)}."
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -86,8 +85,6 @@ class Trainer:
         self.progress = Progress()
         self._shared: nn.Module = self.model
         if group.size > 1:
-            # of the tiny weights of depthwise convolutions, said once per process
-            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             where = [device.index] if device.type == "cuda" else None
             self._shared = DistributedDataParallel(self.model, device_ids=where)
         pin = device.type == "cuda"

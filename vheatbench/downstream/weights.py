@@ -17,6 +17,15 @@ from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.vheat import VHeat
 
 
+class HeadError(UserError):
+    """The weights are of a model with another number of classes."""
+
+    def __init__(self, text: str, classes: int) -> None:
+        super().__init__(text)
+        self.classes = classes
+        """Of the file's head."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """What was loaded into a model."""
@@ -53,6 +62,7 @@ def load_weights(
 
     Raises:
         UserError: not a checkpoint, not of this model, no such set, or a pickle that a safe load refuses.
+        HeadError: of this model with another number of classes.
     """
     with said_as_option():
         if isinstance(model, VHeat):
@@ -77,7 +87,8 @@ def said_as_option() -> Iterator[None]:
         size = re.search(r"head\.fc\.\w+ is \((\d+),", text)
         if size:
             text = text.replace("build the model with the file's num_classes", f"give --num-classes {size[1]}")
-        raise UserError(text) from None
+        head = re.search(r"give --num-classes (\d+)", text)
+        raise (HeadError(text, int(head[1])) if head else UserError(text)) from None
 
 
 def _check_head(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

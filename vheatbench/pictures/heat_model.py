@@ -63,7 +63,7 @@ def own_size(subject: str) -> tuple[int, int]:
     """Height and width that a model is made for; 224 where it does not say. Raises UserError for an unknown name."""
     if kind_of(subject) != "model":
         raise UserError(f"{subject!r} is no model: heat shows vHeat models, such as vheat-t")
-    return find_subject(subject).default_size or (224, 224)
+    return find_subject(subject).own_size()
 
 
 def heat_layers(model: nn.Module) -> list[HeatLayer]:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vheatbench.errors import UserError, one_line
-from vheatbench.subjects.checkpoints import CheckpointError, _read, load_checkpoint
+from vheatbench.subjects.checkpoints import CheckpointError, _read, check_finite, load_checkpoint
 from vheatbench.subjects.vheat import VHeat
 
 SETS = ("model", "state_dict", "module")
@@ -99,3 +99,4 @@ def _check(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         if keys:
             some = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise CheckpointError(f"{path}: not weights of this model: {len(keys)} keys {what} ({some})")
+    check_finite(state, path)

@@ -1,4 +1,4 @@
-"""The numbers of analyses (receptive fields, heat) as plain tables: what Markdown and LaTeX share."""
+"""The numbers of analyses (receptive fields, heat, accuracy, training) as plain tables, for Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -37,27 +37,33 @@ class AnalysisTable:
 
 def analysis_tables(outcomes: Sequence[Outcome]) -> list[AnalysisTable]:
     """A table for every kind of analysis among the outcomes; of other outcomes nothing."""
-    if not any(outcome.case.mode in ("erf", "heat") for outcome in outcomes):
+    if all(outcome.case.timed for outcome in outcomes):
         return []
+    from vheatbench.report.accuracy_numbers import COLUMNS as ACCURACY
+    from vheatbench.report.accuracy_numbers import names_of as accuracy_names
     from vheatbench.report.erf_numbers import COLUMNS as ERF
     from vheatbench.report.heat_diffusivity import BLOCK
     from vheatbench.report.heat_kernel import RESPONSE
     from vheatbench.report.heat_section import DIFFUSED
+    from vheatbench.report.training_section import COLUMNS as TRAINING
 
     of_field = tuple(column for column in ERF if column[0] in FIELD)
+    trained = tuple((metric, heading, factor) for metric, heading, factor, _ in TRAINING)
     names, layered = ("model", "size", "layer"), ("model", "size", "layer", "k")
     found = [
         _table("effective receptive fields", _kind(outcomes, "erf"), (*names, "weights"), _field_names, of_field),
         _table("heat diffusion", _kind(outcomes, "diffuse"), layered, _diffusion_names, DIFFUSED),
         _table("diffusivity", _kind(outcomes, "diffusivity"), (*names, "resizing"), _block_names, BLOCK),
+        _table("accuracy", _kind(outcomes, "eval"), ("model", "size", "weights", "data"), accuracy_names, ACCURACY),
+        _table("training", _kind(outcomes, "fit"), ("model", "size", "epochs"), _trained_names, trained),
         _table("point response", _kind(outcomes, "kernel"), ("grid", "source", "kt (cells²)"), _kernel_names, RESPONSE),
     ]
     return [table for table in found if table.rows]
 
 
 def _kind(outcomes: Sequence[Outcome], kind: str) -> list[Outcome]:
-    if kind == "erf":
-        return [outcome for outcome in outcomes if outcome.case.mode == "erf"]
+    if kind in ("erf", "eval", "fit"):
+        return [outcome for outcome in outcomes if outcome.case.mode == kind]
     heat = (outcome for outcome in outcomes if outcome.case.mode == "heat")
     return [outcome for outcome in heat if outcome.case.analysis.get("kind") == kind]
 
@@ -88,6 +94,12 @@ def _field_names(record: Record) -> tuple[str, ...]:
     from vheatbench.report.erf_numbers import name_of
 
     return name_of(record)
+
+
+def _trained_names(record: Record) -> tuple[str, ...]:
+    from vheatbench.report.training_section import name_of
+
+    return name_of(record), record.case.size, str(record.case.analysis.get("epochs", ""))
 
 
 def _diffusion_names(record: Record) -> tuple[str, ...]:

@@ -55,12 +55,8 @@ def _run(run: Run) -> list[str]:
     head += "".join(f"- **{escaped(problem)}**\n" for problem in run.problems)
     by_group = [_table(group.title, _outcomes(group, outcomes)) for group in groups]
     by_group += [_analysis(table) for table in analysis_tables(outcomes)]
-    others = [outcome for outcome in outcomes if not outcome.case.timed and outcome.case.mode not in ("erf", "heat")]
-    if others:
-        by_group.append(_table("analyses", others))
     notes = " ±: half the interval of the median; weights are random." if groups else ""
-    notes += " ±: half the interval." if others and not groups else ""
-    notes += " In brackets: the interval." if any(outcome.case.mode == "erf" for outcome in outcomes) else ""
+    notes += " In brackets: the interval." if any(not outcome.case.timed for outcome in outcomes) else ""
     foot = f"\nMeasured {escaped(header.created)}, run {code(header.run_id)}, by {code(header.command)}.{notes}\n\n"
     return [head, *by_group, foot]
 

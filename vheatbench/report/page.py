@@ -269,12 +269,14 @@ def _analyses(run: Run, index: int, runs: Sequence[Run]) -> list[Section]:
         papers = paper_sections(run, f"r{index}paper", [other for other in runs if other is not run])
     if all(record.case.timed for record in run.records):
         return papers
+    from vheatbench.report.accuracy_section import accuracy_sections
     from vheatbench.report.erf_section import erf_sections
     from vheatbench.report.heat_section import heat_sections
     from vheatbench.report.training_section import training_sections
 
     analyses = [*erf_sections(run, f"r{index}erf"), *heat_sections(run, f"r{index}heat")]
-    return [*papers, *analyses, *training_sections(run, f"r{index}fit")]
+    analyses += [*accuracy_sections(run, f"r{index}eval"), *training_sections(run, f"r{index}fit")]
+    return [*papers, *analyses]
 
 
 def _story(

@@ -133,6 +133,9 @@ def _notes(tables: Sequence[PaperTable], run: Run) -> list[str]:
     rows = [row for table in tables for row in table.rows]
     missing = sum(one.published is not None and one.measured is None for row in rows for one in row.accuracies)
     notes = [str(run.header.reference["source"])]
+    for table in tables:
+        for row in table.rows:
+            notes += [f"{table.title}, {row.subject}: an accuracy is left out: {why}." for why in row.left_out]
     if missing:
         notes.append(
             f"{missing} accuracies need data sets and weights, and are left empty, not guessed. The published "

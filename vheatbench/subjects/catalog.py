@@ -24,7 +24,7 @@ from vheatbench.errors import UserError
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.fused import fuses
 from vheatbench.subjects.heat_operator import HeatOperator
-from vheatbench.subjects.input_size import Sizing, fit_input_size
+from vheatbench.subjects.input_size import Sizing, fit_input_size, own_size
 from vheatbench.subjects.operators import build_operator, list_operators
 
 ALIASES = {
@@ -74,6 +74,10 @@ class Subject:
     task: str | None = None
     """What a detector or segmenter does beyond its backbone."""
 
+    def own_size(self, options: dict[str, Any] | None = None) -> tuple[int, int]:
+        """Height and width that the model is made for, see :func:`vheatbench.subjects.input_size.own_size`."""
+        return own_size(self.default_size, self.factory, options or {})
+
 
 def find_subject(name: str) -> Subject:
     """Look a name up.
@@ -106,7 +110,7 @@ def list_subjects(pattern: str = "*") -> list[tuple[str, str]]:
     ``maskrcnn:PATTERN`` and ``upernet:PATTERN`` list what may stand behind them; backbones without maps at strides 4 to
     32 are refused only when they are built, for building all takes minutes.
     """
-    prefix = next((start for start in DOWNSTREAM if f"{pattern}:".lower().startswith(start)), None)
+    prefix = next((start for start in DOWNSTREAM if f"{pattern.rstrip('*')}:".lower().startswith(start)), None)
     if prefix is not None:
         inner = list_subjects(pattern[len(prefix) :] or "*")
         return [(prefix + name, alias and prefix + alias) for name, alias in inner if is_model(name)]

@@ -196,6 +196,14 @@ def _check(state: dict[str, Tensor], model: VHeat, path: Path) -> None:
         raise CheckpointError(f"{path}: {len(missing)} of {len(own)} keys are missing: {_some(missing)}")
     if unknown:
         raise CheckpointError(f"{path}: {len(unknown)} keys that this model does not have: {_some(unknown)}")
+    check_finite(state, path)
+
+
+def check_finite(state: dict[str, Tensor], path: Path) -> None:
+    """Raises CheckpointError where a value is not finite: a training that diverged."""
+    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise CheckpointError(f"{path}: the weights are not finite, the training diverged: {_some(broken)}")
 
 
 def _some(items: list[str], most: int = 3) -> str:

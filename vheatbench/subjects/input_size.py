@@ -50,6 +50,9 @@ class Sizing:
     warnings: list[str] = field(default_factory=list)
 
 
+Size = tuple[int, int]
+
+
 def fit_input_size(
     name: str,
     factory: Callable[..., nn.Module],
@@ -95,6 +98,25 @@ def fit_input_size(
             how = ", ".join(f"{key}={value}" for key, value in kwargs.items())
             return Sizing(how, kwargs, changed, _warnings(changed))
     raise UserError(f"model {name!r} cannot take {text} inputs: {_reason(problem)}")
+
+
+def own_size(default_size: tuple[int, int] | None, factory: Callable[..., nn.Module], options: dict[str, Any]) -> Size:
+    """The size (height, width) that a model is made for: the catalog's, else what the model says of itself, else 224.
+
+    A function of the user's is asked by building its model on the meta device.
+    """
+    if default_size is not None:
+        return default_size
+    with torch.device("meta"):
+        model = _try_build(factory, options)
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    patches = getattr(model, "patch_embed", None)
+    told = getattr(model, "img_size", None) or getattr(patches, "img_size", None) or (cfg.get("input_size") or ())[-2:]
+    if isinstance(told, int):
+        return told, told
+    if isinstance(told, (tuple, list)) and len(told) == 2 and all(isinstance(side, int) for side in told):
+        return told[0], told[1]
+    return 224, 224
 
 
 def _check_patches(name: str, model: nn.Module, size: tuple[int, int]) -> None:
