@@ -126,4 +126,4 @@ def test_markdown_has_accuracies_and_trainings() -> None:
     )  # fmt: skip
     text = markdown_of([run_of([trained], suite="train")])
     assert "training" in text
-    assert "| mine | 32 | 3 | 97 (95 to 98) |" in text
+    assert "| mine | 32 | 3 | 97.00 (95.00 to 98.00) |" in text

@@ -23,6 +23,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from vheatbench.cli import app
+from vheatbench.cli.dense import writable
 from vheatbench.downstream import dense_answers
 from vheatbench.downstream.backbone import StageMaps, load_backbone, published_drop_path
 from vheatbench.downstream.checkpointing import read_checkpoint, write_checkpoint
@@ -571,8 +572,6 @@ def test_the_commands_train_resume_and_evaluate(root: Path, tmp_path: Path) -> N
         (["train", "--data", "d", "--anchors", "8"], "give five sides"),
         (["train", "--data", "d", "--dtype", "float16"], "--dtype 'float16' is not known"),
         (["train", "--data", "d", "--lr", "-1"], "--lr -1: give a number above 0"),
-        (["train", "--data", "d", "--out", "/dev/null/x"], "--out /dev/null/x: cannot be written to"),
-        (["eval", "--data", "d", "--weights", "w", "--results", "/dev/null/x"], "--results /dev/null/x: cannot be"),
         (["eval", "--data", "d", "--weights", "none.safetensors"], "none.safetensors: cannot be read"),
     ],
 )
@@ -581,3 +580,13 @@ def test_wrong_options_are_one_line(arguments: list[str], words: str) -> None:
     assert isinstance(done.exception, UserError)
     assert words in str(done.exception)
     assert "\n" not in str(done.exception)
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_the_first_step(root: Path) -> None:
+    options = ["--model", "test_vheat", "--device", "cpu", "--out", "/dev/null/x"]
+    done = command("detect", "train", "--data", root, *options)
+    assert str(done.exception) == (
+        "--out /dev/null/x: cannot be written to (Not a directory): give another folder"
+    )  # fmt: skip
+    with pytest.raises(UserError, match="--results /dev/null: cannot be written to"):
+        writable(Path("/dev/null"), "--results")

@@ -98,12 +98,12 @@ def train(
         )
 
         def plan() -> tuple[CocoFolder, dict[str, Any], Schedule, Beginning | None]:
-            writable(out, "--out")
             folder = read_coco(data, split)
             wanted = tuple(sorted(sides(side, "--side") or SIDES[schedule]))
             about = about_of(model, folder, schedule, wanted, max_side, anchor_sides, drop_path)
             images = len(folder.ids_to_learn_from)
             steps_of = detection_schedule(schedule, images, batch, lr, steps, seed)
+            writable(out, "--out")
             return folder, about, steps_of, beginning_of(backbone_weights, use, rule, trust_pickle)
 
         folder, about, steps_of, beginning = group.together(plan)
@@ -149,13 +149,13 @@ def evaluate(
         from vheatbench.store.write import utc_now
 
         def plan() -> tuple[TrainedFile, CocoFolder, MaskRCNN, Answers]:
-            writable(results, "--results")
             trained = read_trained(weights, "maskrcnn")
             folder = read_coco(data, split)
             check_testable(folder, trained.about["categories"])
             model = build_detector(trained.about)
             trained.load_into(model)
             kept = Answers.of(results, "detect-eval", trained.sha256, folder.fingerprint)
+            writable(results, "--results")
             return trained, folder, model.eval().to(group.device), kept
 
         started = utc_now()

@@ -88,11 +88,11 @@ def train(
         from vheatbench.errors import UserError
 
         def plan() -> tuple[AdeFolder, dict[str, Any], Beginning | None]:
-            writable(out, "--out")
             if batch < 2 * group.size:
                 raise UserError(f"--batch {batch}: batch norms need two crops in each of {group.size} processes")
             folder = read_ade(data, split, classes)
             about = about_of(model, folder, schedule, crop, channels, drop_path)
+            writable(out, "--out")
             return folder, about, beginning_of(backbone_weights, use, rule, trust_pickle)
 
         folder, about, beginning = group.together(plan)
@@ -145,12 +145,12 @@ def evaluate(
         from vheatbench.store.write import utc_now
 
         def plan() -> tuple[TrainedFile, AdeFolder, UperNet, Answers]:
-            writable(results, "--results")
             trained = read_trained(weights, "upernet")
             folder = read_ade(data, split, trained.about["classes"])
             model = build_segmenter(trained.about)
             trained.load_into(model)
             kept = Answers.of(results, "segment-eval", trained.sha256, folder.fingerprint, test, multi_scale)
+            writable(results, "--results")
             return trained, folder, model.eval().to(group.device), kept
 
         started = utc_now()

@@ -79,6 +79,7 @@ def write_evaluation(done: Evaluation, results: Path, suite: str, command: str, 
     header = Header(
         run_id=secrets.token_hex(4),
         suite=suite,
+        description="Box and mask mAP." if suite == "detect-eval" else "Mean intersection over union.",
         command=command,
         created=utc_now(),
         environment=environment(),

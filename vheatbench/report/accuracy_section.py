@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from vheatbench.analysis.findings import Finding
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
@@ -20,6 +20,8 @@ from vheatbench.store.read import Run
 
 WORST_CASES = 4
 """Cases whose worst classes are listed."""
+MOST_TICKS = 8
+"""Sizes up to which the axis names each."""
 HEADINGS = {metric: heading.removesuffix(" (%)") for metric, heading, _ in COLUMNS}
 
 
@@ -70,7 +72,9 @@ def _cell(point: Point | None, factor: float) -> str:
         return "—"
 
     def text(value: float) -> str:
-        return f"{value * factor:.2f}" if factor > 1 else numbers.plain(value * factor).removesuffix(".0")
+        if factor > 1:
+            return f"{value * factor:.2f}"
+        return f"{value:.0f}" if value == int(value) else numbers.plain(value * factor)
 
     if point.low is None or point.high is None or point.low == point.high:
         return text(point.value)
@@ -146,7 +150,9 @@ def _svg(name: str, curves: dict[str, list[tuple[float, str, Point]]]) -> str:
             )  # fmt: skip
             for part in (drawn.lines[0], *drawn.lines[1], *drawn.lines[2]):
                 part.set_gid(series_id(number))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        sides = sorted({side for places in curves.values() for side, _, _ in places})
+        axes.xaxis.set_major_locator(FixedLocator(sides) if len(sides) <= MOST_TICKS else MaxNLocator(integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
         axes.set_xlabel("side of the image (pixels)")
         axes.set_ylabel("top-1 accuracy (%)")
         axes.grid(True, linewidth=0.8)
