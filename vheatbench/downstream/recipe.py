@@ -61,8 +61,9 @@ class Recipe(_Part):
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
     description: str = ""
     models: list[ModelEntry] = Field(min_length=1)
-    data: Literal["folder", "digits"] = "folder"
-    """``folder``: ``--data DIR`` with class folders in ``train`` and ``val``. ``digits``: scikit-learn's, no folder."""
+    data: Literal["folder", "digits", "mnist_5k", "textures"] = "folder"
+    """``folder``: ``--data DIR`` with class folders in ``train`` and ``val``. The others come inside a package, see
+    :mod:`vheatbench.downstream.packaged_images`."""
     num_classes: int | None = Field(default=None, ge=2)
     """Of the head; None: as many as the data has."""
     resolution: int = Field(default=224, ge=1)

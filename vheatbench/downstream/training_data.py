@@ -36,12 +36,12 @@ def open_parts(recipe: Recipe, data: str | None) -> Parts:
     Raises:
         UserError: no such folder, no images, parts of other classes, not the recipe's number of classes.
     """
-    if recipe.data == "digits":
-        from vheatbench.downstream.digits import digits_parts
+    if recipe.data != "folder":
+        from vheatbench.downstream.packaged_images import PACKAGED
 
         if data is not None:
             raise UserError(f"--data {data}: the recipe {recipe.name!r} has its own images (data: {recipe.data})")
-        parts = Parts(*digits_parts())
+        parts = Parts(*PACKAGED[recipe.data]())
     else:
         parts = _folders(recipe, data)
     train, test = parts.train, parts.test
