@@ -23,7 +23,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from vheatbench.cli import app
-from vheatbench.cli.dense import writable
+from vheatbench.cli.folders import check_writable
 from vheatbench.downstream import dense_answers
 from vheatbench.downstream.backbone import StageMaps, load_backbone, published_drop_path
 from vheatbench.downstream.checkpointing import read_checkpoint, write_checkpoint
@@ -586,7 +586,7 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_the_first_step(root:
     options = ["--model", "test_vheat", "--device", "cpu", "--out", "/dev/null/x"]
     done = command("detect", "train", "--data", root, *options)
     assert str(done.exception) == (
-        "--out /dev/null/x: cannot be written to (Not a directory): give another folder"
+        "--out /dev/null/x: cannot be written (Not a directory)"
     )  # fmt: skip
-    with pytest.raises(UserError, match="--results /dev/null: cannot be written to"):
-        writable(Path("/dev/null"), "--results")
+    with pytest.raises(UserError, match="--results /dev/null: cannot be written"):
+        check_writable(Path("/dev/null"), "--results")

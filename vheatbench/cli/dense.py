@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,16 +88,6 @@ def sides(text: str | None, option: str) -> tuple[int, ...] | None:
     if not values or min(values) < 1:
         raise UserError(f"{option} {text!r}: give whole numbers of pixels by commas")
     return values
-
-
-def writable(folder: Path, option: str) -> None:
-    """Make a folder and try to write in it, before hours of work. Raises UserError where that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{option} {folder}: cannot be written to ({error.strerror}): give another folder") from None
 
 
 @contextlib.contextmanager

@@ -23,8 +23,8 @@ from vheatbench.cli.dense import (
     sides,
     step_lines,
     working,
-    writable,
 )
+from vheatbench.cli.folders import check_writable
 
 if TYPE_CHECKING:
     from torchvision.models.detection import MaskRCNN
@@ -103,7 +103,7 @@ def train(
             about = about_of(model, folder, schedule, wanted, max_side, anchor_sides, drop_path)
             images = len(folder.ids_to_learn_from)
             steps_of = detection_schedule(schedule, images, batch, lr, steps, seed)
-            writable(out, "--out")
+            check_writable(out, "--out")
             return folder, about, steps_of, beginning_of(backbone_weights, use, rule, trust_pickle)
 
         folder, about, steps_of, beginning = group.together(plan)
@@ -155,7 +155,7 @@ def evaluate(
             model = build_detector(trained.about)
             trained.load_into(model)
             kept = Answers.of(results, "detect-eval", trained.sha256, folder.fingerprint)
-            writable(results, "--results")
+            check_writable(results, "--results")
             return trained, folder, model.eval().to(group.device), kept
 
         started = utc_now()

@@ -22,8 +22,8 @@ from vheatbench.cli.dense import (
     show_evaluation,
     step_lines,
     working,
-    writable,
 )
+from vheatbench.cli.folders import check_writable
 
 if TYPE_CHECKING:
     from vheatbench.downstream.backbone import Beginning
@@ -92,7 +92,7 @@ def train(
                 raise UserError(f"--batch {batch}: batch norms need two crops in each of {group.size} processes")
             folder = read_ade(data, split, classes)
             about = about_of(model, folder, schedule, crop, channels, drop_path)
-            writable(out, "--out")
+            check_writable(out, "--out")
             return folder, about, beginning_of(backbone_weights, use, rule, trust_pickle)
 
         folder, about, beginning = group.together(plan)
@@ -150,7 +150,7 @@ def evaluate(
             model = build_segmenter(trained.about)
             trained.load_into(model)
             kept = Answers.of(results, "segment-eval", trained.sha256, folder.fingerprint, test, multi_scale)
-            writable(results, "--results")
+            check_writable(results, "--results")
             return trained, folder, model.eval().to(group.device), kept
 
         started = utc_now()
