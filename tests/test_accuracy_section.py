@@ -40,8 +40,9 @@ def classified(subject: str, size: int, right: int, gain: float | None = None, *
     )  # fmt: skip
 
 
-def detected(**scores: float) -> Record:
-    case = Case(subject="maskrcnn:vheat-t", resolution=(800, 1333), mode="eval", analysis={"data": "4f2a"})
+def detected(analysis: dict[str, str] | None = None, **scores: float) -> Record:
+    analysis = {"data": "4f2a", **(analysis or {})}
+    case = Case(subject="maskrcnn:vheat-t", resolution=(800, 1333), mode="eval", analysis=analysis)
     metrics = {name: Metric(value=value, unit="share", direction="higher", how="x") for name, value in scores.items()}
     metrics["images"] = Metric(value=5000, unit="images", how="counted")
     return Record(
@@ -101,6 +102,14 @@ def test_detectors_and_segmenters_are_told_by_their_score(scores: dict[str, floa
         assert f"{100 * value:.2f}" in page
         assert f"| {100 * value:.4g} |" in text
         assert f"& {100 * value:.4g}" in table
+
+
+def test_a_shortened_training_is_told_by_its_steps() -> None:
+    shortened = detected({"schedule": "1x", "steps": "2 of 48"}, box_map=0.1)
+    whole = detected({"schedule": "160k", "test": "slide"}, miou=0.4)
+    (section,) = accuracy_sections(run_of([shortened, whole], suite="detect-eval"), "e")
+    assert [row[2] for row in section.tables[0].rows] == ["1x, 2 of 48 steps", "160k, slide"]
+    assert "maskrcnn:vheat-t at 800x1333 (1x, 2 of 48 steps): box mAP 10.00 %" in section.findings[0][0].text
 
 
 def test_a_failed_evaluation_says_why() -> None:

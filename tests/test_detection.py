@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from pycocotools import mask as coding
 from safetensors.torch import save_file
 from shapes import write_coco
 from torch import nn
@@ -28,8 +31,17 @@ from vheatbench.downstream import dense_answers
 from vheatbench.downstream.backbone import StageMaps, load_backbone, published_drop_path
 from vheatbench.downstream.checkpointing import read_checkpoint, write_checkpoint
 from vheatbench.downstream.dense_answers import Answers
+from vheatbench.downstream.dense_files import read_trained, write_trained
 from vheatbench.downstream.dense_training import DivergedError, Schedule, Step, Tickets, fit, parameter_groups
-from vheatbench.downstream.detection.coco import CocoFolder, DetectionImages, check_testable, part_of, read_coco
+from vheatbench.downstream.detection.coco import (
+    CocoFolder,
+    DetectionImages,
+    _decompressed,
+    _is_run_length,
+    check_testable,
+    part_of,
+    read_coco,
+)
 from vheatbench.downstream.detection.evaluate import detections_of, evaluate_detector, score
 from vheatbench.downstream.detection.model import mask_rcnn
 from vheatbench.downstream.detection.train import (
@@ -248,16 +260,26 @@ def changed(key: str, number: int, **fields: Any) -> Callable[[dict[str, Any]], 
         (lambda content: content["images"].clear(), "has no images"),
         (lambda content: content["categories"].clear(), "has no categories"),
         (lambda content: content.pop("categories"), "not COCO's format"),
-        (
-            changed("annotations", 0, bbox=[1, 2, 3]),
-            "bbox is left, top, width and height in pixels, not [1, 2",
-        ),
+        (changed("annotations", 0, category_id=[7]), "annotation 1 is of category [7], which is not listed"),
+        (changed("annotations", 0, bbox=[1, 2, 3]), "bbox is left, top, width and height in pixels, not [1"),
         (changed("annotations", 0, bbox=None), "annotations[0]: bbox is"),
         (changed("annotations", 1, bbox=[0, 0, math.nan, 1]), "annotations[1]: bbox is"),
+        (changed("annotations", 1, bbox=[0, 0, 10**400, 1]), "annotations[1]: bbox is"),
+        (changed("annotations", 1, bbox=[0, 0, -1, 1]), "annotations[1]: bbox is"),
+        (changed("annotations", 1, iscrowd="no"), "annotations[1]: iscrowd is 0 or 1, not no"),
+        (changed("annotations", 1, area="12"), "annotations[1]: area is a number of pixels, not 12"),
+        (changed("annotations", 1, area=math.nan), "annotations[1]: area is"),
         (changed("annotations", 0, segmentation=[]), "annotations[0]: segmentation is a list of polygons"),
         (changed("annotations", 0, segmentation="abc"), "Mask R-CNN needs a mask of every object"),
         (changed("annotations", 0, segmentation=[[1, 2]]), "annotations[0]: segmentation is"),
+        (changed("annotations", 0, segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "annotations[0]: segmentation is"),
+        (changed("annotations", 0, segmentation=[[1, 2, 1e12, 4, 5, 6]]), "annotations[0]: segmentation is"),
+        (changed("annotations", 0, segmentation={"size": [64, 60], "counts": [64 * 60]}), "run-length code is not one"),
+        (changed("annotations", 0, segmentation={"size": [64, 64], "counts": [3]}), "run-length code is not one"),
+        (changed("annotations", 0, segmentation={"size": [64, 64], "counts": ["a"]}), "run-length code is not one"),
+        (changed("annotations", 0, segmentation={"size": [64, 64], "counts": "zz"}), "run-length code is not one"),
         (changed("images", 1, id=10), "two images have the id 10"),
+        (changed("images", 1, id="a"), "images: ids are whole numbers"),
         (changed("images", 1, file_name=3), "images[1]: file_name is a text"),
         (changed("images", 1, width="64"), "images[1]: file_name is a text, width and height are numbers above 0"),
     ],
@@ -271,6 +293,16 @@ def test_bad_annotation_files_are_refused(root: Path, change: Callable[[dict[str
         read_coco(root, "train2017")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32))
+def test_compressed_masks_are_read_as_pycocotools_does(height: int, width: int, seed: int) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < 0.4
+    compressed = coding.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    runs = np.diff(np.flatnonzero(np.diff(mask.ravel("F"), prepend=False, append=not mask.ravel("F")[-1])), prepend=0)
+    assert _decompressed(compressed) == runs.tolist()
+    assert _is_run_length({"size": [height, width], "counts": compressed}, (height, width))
+    assert not _is_run_length({"size": [height, width], "counts": compressed + "1"}, (height, width))
 
 
 def test_missing_files_and_sizes_that_differ_are_refused(root: Path) -> None:
@@ -364,18 +396,44 @@ def test_an_evaluation_that_was_stopped_goes_on(root: Path, tmp_path: Path, monk
     with pytest.raises(UserError, match=r"2\.png: cannot be read"):
         evaluate_detector(Oracle(folder, 3), folder, ALONE, kept=kept)
     (root / "hidden.png").rename(root / "val2017" / "2.png")
-    assert len(kept.lines()) == 2
+    assert kept.some
+    assert kept.path is not None
     with kept.path.open("a") as file:
-        file.write('{"answers": [[')  # killed while it wrote
+        file.write('{"start": 2, "of"')  # killed while it wrote
     oracle = Oracle(folder, 3)
     oracle.asked = iter(folder.ids[2:])
     resumed = evaluate_detector(oracle, folder, ALONE, kept=kept)
     assert (resumed.scores, resumed.detections) == (whole.scores, whole.detections)
     assert next(oracle.asked, None) is None, "nothing was asked twice"
-    assert len(kept.lines()) == 4
-    assert Answers.of(tmp_path, "detect-eval", "other weights", folder.fingerprint).lines() == []
+    with pytest.raises(UserError, match="the same evaluation is running already"):
+        evaluate_detector(Oracle(folder, 3), folder, ALONE, kept=Answers(kept.path))
+    kept.close()
+    assert [chunk["start"] for chunk in kept.open(4)] == [0, 1, 2, 3]
+    kept.close()
+    assert kept.open(5) == [], "of another number of images"
+    assert not kept.some
     kept.forget()
     assert list(tmp_path.glob("*.answers")) == []
+    assert Answers.of(tmp_path, "detect-eval", "w").path != Answers.of(tmp_path, "detect-eval", "v").path
+
+
+def test_other_pictures_under_the_same_names_are_other_data(root: Path) -> None:
+    before = read_coco(root, "val2017").fingerprint
+    assert read_coco(root, "val2017").fingerprint == before
+    Image.new("RGB", (64, 64)).save(root / "val2017" / "0.png")
+    assert read_coco(root, "val2017").fingerprint != before
+
+
+def test_a_file_of_another_version_says_which_weights_are_missing(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    write_trained(tmp_path / "w.safetensors", model, {"task": "maskrcnn"})
+    trained = read_trained(tmp_path / "w.safetensors", "maskrcnn")
+    with pytest.raises(UserError, match=r"not the weights of this version's maskrcnn \(0\.weight and 3 more missing"):
+        trained.load_into(nn.Sequential(model))
+    nn.init.constant_(model.weight, math.inf)
+    write_trained(tmp_path / "w.safetensors", model, {"task": "maskrcnn"})
+    with pytest.raises(UserError, match=r"the weights are not finite \(weight\)"):
+        read_trained(tmp_path / "w.safetensors", "maskrcnn")
 
 
 def test_known_answers_have_known_scores(root: Path) -> None:

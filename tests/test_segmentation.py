@@ -232,6 +232,8 @@ def test_processes_share_the_images_without_overlap(root: Path) -> None:
         def on_main(self, work: Any) -> Any:
             return work()
 
+        together = on_main
+
     folder = read_ade(root, "training", 3)
     parts = [evaluate_segmenter(ByColour(), folder, Unheard(ALONE.device, rank, 4), 64) for rank in range(4)]
     whole = evaluate_segmenter(ByColour(), folder, ALONE, 64)

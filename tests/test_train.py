@@ -764,6 +764,11 @@ def test_bad_input_is_one_line(images: Path, tmp_path: Path, monkeypatch: pytest
         ([*own, "--data", str(images), "--override", "batch=500"], "48 training images are fewer than a batch of 500"),
         ([*own, "--override", "data=digits", "--data", str(images)], "has its own images"),
         ([], "--config is missing: give a recipe"),
+        (
+            ["--config", "recipe.yaml", "--out", "/dev/null/x", "--data", str(images)],
+            "--out /dev/null/x: cannot",
+        ),
+        ([*own, "--results", "/dev/null/x", "--data", str(images)], "--results /dev/null/x: cannot be written"),
         (["--resume", "none"], "no training in it"),
         (["--resume", "none", "--out", "other"], "leave --out out"),
         ([*own, "--data", str(images), "--device", "cuda:3"], "CUDA_VISIBLE_DEVICES"),

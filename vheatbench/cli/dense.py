@@ -93,10 +93,11 @@ def sides(text: str | None, option: str) -> tuple[int, ...] | None:
 @contextlib.contextmanager
 def keeping(kept: Callable[[], str], group: Group) -> Iterator[None]:
     """Where the work is stopped, say what of it is kept and how it goes on; ``kept`` is empty where nothing is."""
-    from vheatbench.downstream.distributed import PeerError
+    from vheatbench.downstream.distributed import PeerError, naming_lost_peers
 
     try:
-        yield
+        with naming_lost_peers():
+            yield
     except (UserError, StoreError, PeerError, KeyboardInterrupt):
         words = kept() if group.is_main else ""
         if words:
@@ -104,17 +105,17 @@ def keeping(kept: Callable[[], str], group: Group) -> Iterator[None]:
         raise
 
 
-def checkpoint_kept(out: Path) -> str:
-    """What :func:`keeping` says of a training."""
+def checkpoint_kept(out: Path, progress: StepLines) -> str:
+    """What :func:`keeping` says of a training: nothing of one that was refused before its first step."""
     from vheatbench.downstream.checkpointing import CHECKPOINT
 
-    there = (out / CHECKPOINT).exists()
+    there = progress.begun and (out / CHECKPOINT).exists()
     return f"the checkpoint in {out} is kept; continue with the same command and --resume" if there else ""
 
 
 def answers_kept(kept: Answers) -> str:
     """What :func:`keeping` says of an evaluation."""
-    return "what was answered is kept; the same command goes on from there" if kept.lines() else ""
+    return "what was answered is kept; the same command goes on from there" if kept.some else ""
 
 
 def fresh(out: Path, resume: bool) -> None:
@@ -125,19 +126,21 @@ def fresh(out: Path, resume: bool) -> None:
         raise UserError(f"{out} holds a training: continue it with --resume, or give another --out")
 
 
-def step_lines(quiet: bool) -> Callable[[Step], None]:
+class StepLines:
     """Tells steps on stderr, one line every few seconds."""
-    last = 0.0
 
-    def tell(step: Step) -> None:
-        nonlocal last
-        if quiet or (time.monotonic() - last < EVERY_S and step.step != step.of):
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._last = quiet, 0.0
+        self.begun = False
+        """Whether a step was taken."""
+
+    def __call__(self, step: Step) -> None:
+        self.begun = True
+        if self._quiet or (time.monotonic() - self._last < EVERY_S and step.step != step.of):
             return
-        last = time.monotonic()
+        self._last = time.monotonic()
         parts = " ".join(f"{name.removeprefix('loss_')} {value:.3g}" for name, value in step.losses.items())
         print(f"[{step.step}/{step.of}] loss {step.loss:.4g} ({parts}) lr {step.lr:.2g}", file=sys.stderr)
-
-    return tell
 
 
 def image_lines(quiet: bool) -> Callable[[int, int], None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vheatbench.cli.dense import (
+    StepLines,
     answers_kept,
     beginning_of,
     checkpoint_kept,
@@ -21,10 +22,10 @@ from vheatbench.cli.dense import (
     precision,
     show_evaluation,
     sides,
-    step_lines,
     working,
 )
 from vheatbench.cli.folders import check_writable
+from vheatbench.cli.processes import one_voice
 
 if TYPE_CHECKING:
     from torchvision.models.detection import MaskRCNN
@@ -79,15 +80,16 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 8 -m vheatbench detect train ...
     """
-    chosen("--schedule", schedule, ("1x", "3x"))
-    positive("--lr", lr)
-    anchor_sides = sides(anchors, "--anchors")
-    if anchor_sides is None or len(anchor_sides) != 5:
-        from vheatbench.errors import UserError
+    with one_voice():
+        chosen("--schedule", schedule, ("1x", "3x"))
+        positive("--lr", lr)
+        anchor_sides = sides(anchors, "--anchors") or ()
+        if len(anchor_sides) != 5:
+            from vheatbench.errors import UserError
 
-        raise UserError(f"--anchors {anchors!r}: give five sides, one for each level")
-    autocast = precision(dtype)
-    fresh(out, resume)
+            raise UserError(f"--anchors {anchors!r}: give five sides, one for each level")
+        autocast = precision(dtype)
+        fresh(out, resume)
     with working(device) as group:
         from vheatbench.downstream.detection.coco import read_coco
         from vheatbench.downstream.detection.train import (
@@ -107,7 +109,8 @@ def train(
             return folder, about, steps_of, beginning_of(backbone_weights, use, rule, trust_pickle)
 
         folder, about, steps_of, beginning = group.together(plan)
-        with keeping(lambda: checkpoint_kept(out), group):
+        progress = StepLines(quiet or not group.is_main)
+        with keeping(lambda: checkpoint_kept(out, progress), group):
             path = train_detector(
                 folder,
                 about,
@@ -120,7 +123,7 @@ def train(
                 workers=workers,
                 autocast=autocast,
                 save_every=save_every,
-                told=step_lines(quiet or not group.is_main),
+                told=progress,
             )
         main = group.is_main
     if main:
@@ -154,7 +157,8 @@ def evaluate(
             check_testable(folder, trained.about["categories"])
             model = build_detector(trained.about)
             trained.load_into(model)
-            kept = Answers.of(results, "detect-eval", trained.sha256, folder.fingerprint)
+            place = (folder.fingerprint, str(folder.images.resolve()), group.device.type)
+            kept = Answers.of(results, "detect-eval", trained.sha256, *place)
             check_writable(results, "--results")
             return trained, folder, model.eval().to(group.device), kept
 

@@ -66,9 +66,9 @@ def evaluate(
 
     Several GPUs: torchrun --nproc-per-node 8 -m vheatbench eval ...; every image is counted once.
     """
-    if resume is not None:
-        _refuse_beside_resume(context)
     with one_voice():
+        if resume is not None:
+            _refuse_beside_resume(context)
         path: Path | None = None
         if resume is None:
             settings = _settings(

@@ -54,19 +54,24 @@ def working(kind: str) -> Iterator[Group]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         with one_voice():
-            from vheatbench.downstream.distributed import PeerError, SharedUserError, is_lost_peer, process_group
+            from vheatbench.downstream.distributed import (
+                LostPeerError,
+                PeerError,
+                SharedUserError,
+                naming_lost_peers,
+                process_group,
+            )
 
             group = stack.enter_context(process_group(kind))
         try:
-            yield group
+            with naming_lost_peers() if group.size > 1 else contextlib.nullcontext():
+                yield group
         except SharedUserError:
             if group.is_main:
                 raise
             raise typer.Exit(2) from None
-        except (PeerError, RuntimeError) as error:
-            if group.size == 1 or not (isinstance(error, PeerError) or is_lost_peer(error)):
-                raise
-            if is_lost_peer(error):
+        except PeerError as error:
+            if isinstance(error, LostPeerError):
                 print(f"vheatbench: process {group.rank} stops: another process is gone", file=sys.stderr)
             raise typer.Exit(exits.FAILED) from None
 

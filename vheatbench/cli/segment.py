@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vheatbench.cli.dense import (
+    StepLines,
     answers_kept,
     beginning_of,
     checkpoint_kept,
@@ -20,10 +21,10 @@ from vheatbench.cli.dense import (
     positive,
     precision,
     show_evaluation,
-    step_lines,
     working,
 )
 from vheatbench.cli.folders import check_writable
+from vheatbench.cli.processes import one_voice
 
 if TYPE_CHECKING:
     from vheatbench.downstream.backbone import Beginning
@@ -74,10 +75,11 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 8 -m vheatbench segment train ...
     """
-    chosen("--schedule", schedule, ("160k", "80k"))
-    positive("--lr", lr)
-    autocast = precision(dtype)
-    fresh(out, resume)
+    with one_voice():
+        chosen("--schedule", schedule, ("160k", "80k"))
+        positive("--lr", lr)
+        autocast = precision(dtype)
+        fresh(out, resume)
     with working(device) as group:
         from vheatbench.downstream.segmentation.ade import read_ade
         from vheatbench.downstream.segmentation.train import (
@@ -96,7 +98,8 @@ def train(
             return folder, about, beginning_of(backbone_weights, use, rule, trust_pickle)
 
         folder, about, beginning = group.together(plan)
-        with keeping(lambda: checkpoint_kept(out), group):
+        progress = StepLines(quiet or not group.is_main)
+        with keeping(lambda: checkpoint_kept(out, progress), group):
             path = train_segmenter(
                 folder,
                 about,
@@ -109,7 +112,7 @@ def train(
                 workers=workers,
                 autocast=autocast,
                 save_every=save_every,
-                told=step_lines(quiet or not group.is_main),
+                told=progress,
             )
         main = group.is_main
     if main:
@@ -133,7 +136,8 @@ def evaluate(
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
     """Mean intersection over union; every image is answered once, by whichever process."""
-    chosen("--test", test, ("slide", "whole"))
+    with one_voice():
+        chosen("--test", test, ("slide", "whole"))
     path: Path | None = None
     with working(device) as group:
         from vheatbench.downstream.dense_answers import Answers
@@ -149,7 +153,8 @@ def evaluate(
             folder = read_ade(data, split, trained.about["classes"])
             model = build_segmenter(trained.about)
             trained.load_into(model)
-            kept = Answers.of(results, "segment-eval", trained.sha256, folder.fingerprint, test, multi_scale)
+            place = (folder.fingerprint, str(folder.images[0].parent.resolve()), group.device.type)
+            kept = Answers.of(results, "segment-eval", trained.sha256, *place, test, multi_scale)
             check_writable(results, "--results")
             return trained, folder, model.eval().to(group.device), kept
 

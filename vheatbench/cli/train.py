@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vheatbench.cli import exits
+from vheatbench.cli.folders import check_writable
 from vheatbench.cli.processes import device_of, one_voice, working
 from vheatbench.errors import UserError
 
@@ -85,7 +86,7 @@ def _folder(
 def _carry_out(
     folder: TrainingFolder, continued: bool, data: str | None, group: Group, results: Path, quiet: bool
 ) -> Path:
-    from vheatbench.downstream.distributed import PeerError
+    from vheatbench.downstream.distributed import PeerError, naming_lost_peers
     from vheatbench.downstream.train import finished_run, train
     from vheatbench.downstream.training_data import open_parts
 
@@ -101,15 +102,23 @@ def _carry_out(
         return finished
     folder = replace(folder, path=group.on_main(lambda: _place(folder, continued)))
     images = parts or group.together(lambda: open_parts(folder.recipe, folder.data))
+    group.on_main(lambda: _check_places(folder.path, results))
     command = shlex.join(["vheatbench", *sys.argv[1:]])
     try:
-        return train(folder, images, group, results, command, continued, _silent if quiet else _say)
+        with naming_lost_peers():
+            return train(folder, images, group, results, command, continued, _silent if quiet else _say)
     except KeyboardInterrupt:
         _say_resume("interrupted", folder, group)
         raise typer.Exit(exits.INTERRUPTED) from None
     except (UserError, PeerError):
         _say_resume("stopped", folder, group)
         raise
+
+
+def _check_places(folder: Path, results: Path) -> None:
+    """Raises UserError where checkpoints or the run could not be written after hours."""
+    check_writable(folder, "--out")
+    check_writable(results, "--results")
 
 
 def _place(folder: TrainingFolder, continued: bool) -> Path:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vheatbench import __version__
 from vheatbench.downstream.distributed import Group
-from vheatbench.errors import StoreError
+from vheatbench.errors import StoreError, UserError
 
 CHUNK = 64
 """Images after which what is answered is on disk."""
 
 
-@dataclass(frozen=True)
 class Answers:
-    """A file with one line of JSON for every chunk of images: what was answered, and the seconds of the model."""
+    """A file with one line of JSON for every chunk of images, held by one evaluation at a time."""
 
-    path: Path | None
-    """None: nothing is kept."""
+    def __init__(self, path: Path | None) -> None:
+        """``path`` None: nothing is kept."""
+        self.path = path
+        self._file: IO[bytes] | None = None
 
     @classmethod
     def of(cls, results: Path, suite: str, *what: object) -> Answers:
@@ -30,55 +32,76 @@ class Answers:
         digest = hashlib.sha256(json.dumps([__version__, suite, CHUNK, *what]).encode()).hexdigest()[:12]
         return cls(results / f".{suite}-{digest}.answers")
 
-    def lines(self) -> list[dict[str, Any]]:
-        """Chunks that are there whole, in order."""
+    @property
+    def some(self) -> bool:
+        """Whether a chunk is on disk."""
         try:
-            text = self.path.read_text() if self.path is not None else ""
+            return self.path is not None and b"\n" in self.path.read_bytes()
         except OSError:
+            return False
+
+    def open(self, images: int) -> list[dict[str, Any]]:
+        """The chunks that are there, in order and whole; whatever follows them is dropped.
+
+        Raises:
+            UserError: another process holds the file.
+            StoreError: it cannot be opened.
+        """
+        if self.path is None:
             return []
+        try:
+            file = self.path.open("ab+")
+        except OSError as error:
+            raise StoreError(f"cannot write {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(f"{self.path}: the same evaluation is running already: wait for it, or stop it") from None
+        except OSError:
+            pass  # a file system without locks
+        self._file = file
+        file.seek(0)
         found: list[dict[str, Any]] = []
-        for line in text.splitlines(keepends=True):
-            try:
-                chunk = json.loads(line) if line.endswith("\n") else None
-            except ValueError:
-                chunk = None
-            if not isinstance(chunk, dict):  # cut off by a kill
+        good = 0
+        for line in file.read().splitlines(keepends=True):
+            chunk = _parsed(line)
+            if chunk is None or (chunk.get("start"), chunk.get("of")) != (len(found) * CHUNK, images):
                 break
             found.append(chunk)
+            good += len(line)
+        file.truncate(good)  # the remains of a line, where a process was killed while it wrote
         return found
 
-    def add(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Write these chunks in place of what is there. Raises StoreError."""
-        if self.path is None:
+    def add(self, chunk: dict[str, Any]) -> None:
+        """Write a chunk behind the others. Raises StoreError."""
+        if self._file is None:
             return
         try:
-            with self.path.open("a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+            self._file.write(json.dumps(chunk).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
         except OSError as error:
-            raise StoreError(f"cannot write {self.path}: {error.strerror}; what it holds is kept") from error
+            raise StoreError(f"cannot write {self.path}: {error.strerror}; the chunks before are kept") from error
 
-    def keep(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Drop what comes after these chunks, the remains of a line for example. Raises StoreError."""
-        if self.path is not None and self.path.exists():
-            try:
-                self.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            except OSError as error:
-                raise StoreError(f"cannot write {self.path}: {error.strerror}") from error
+    def close(self) -> None:
+        """Let others have the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def forget(self) -> None:
         """The run is written: nothing is to go on with."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-
-
-NOTHING_KEPT = Answers(None)
+        self.close()
 
 
 def answer_all(
     images: int,
     group: Group,
     answer: Callable[[Sequence[int]], tuple[Any, float]],
-    kept: Answers = NOTHING_KEPT,
+    kept: Answers | None = None,
     told: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[list[Any], float]:
     """Answer every image once, divided among the processes, going on after the chunks that are kept.
@@ -86,7 +109,7 @@ def answer_all(
     Args:
         images: how many there are.
         answer: of image numbers, what is to be kept, as JSON has it, and the seconds of the model alone.
-        kept: where answers are kept.
+        kept: where answers are kept; held until it is closed or forgotten.
         told: how many images are done.
 
     Returns:
@@ -96,20 +119,29 @@ def answer_all(
         SharedUserError, PeerError: see :meth:`vheatbench.downstream.distributed.Group.together`.
         StoreError: the answers cannot be written.
     """
+    kept = kept or Answers(None)
+    chunks = group.on_main(lambda: kept.open(images))
+    try:
+        if chunks:
+            told(min(len(chunks) * CHUNK, images), images)
+        for start in range(len(chunks) * CHUNK, images, CHUNK):
+            own = range(start, min(start + CHUNK, images))[group.rank :: group.size]
+            parts = group.gather_or_raise(lambda own=own: answer(own))  # type: ignore[misc]
+            seconds = max(part for _, part in parts)
+            chunk = {"start": start, "of": images, "answers": [part for part, _ in parts], "model_s": seconds}
+            chunks.append(chunk)
+            group.on_main(lambda chunk=chunk: kept.add(chunk))  # type: ignore[misc]
+            told(min(start + CHUNK, images), images)
+    except BaseException:
+        kept.close()
+        raise
+    return [part for chunk in chunks for part in chunk["answers"]], sum(chunk["model_s"] for chunk in chunks)
 
-    def before() -> list[dict[str, Any]]:
-        lines = kept.lines()
-        kept.keep(lines)
-        return lines
 
-    lines = group.on_main(before)
-    if lines:
-        told(min(len(lines) * CHUNK, images), images)
-    for start in range(len(lines) * CHUNK, images, CHUNK):
-        own = range(start, min(start + CHUNK, images))[group.rank :: group.size]
-        parts = group.gather_or_raise(lambda own=own: answer(own))  # type: ignore[misc]
-        line = {"answers": [part for part, _ in parts], "model_s": max(seconds for _, seconds in parts)}
-        lines.append(line)
-        group.on_main(lambda line=line: kept.add([line]))  # type: ignore[misc]
-        told(min(start + CHUNK, images), images)
-    return [part for line in lines for part in line["answers"]], sum(line["model_s"] for line in lines)
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A whole line's chunk."""
+    try:
+        chunk = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return chunk if isinstance(chunk, dict) else None

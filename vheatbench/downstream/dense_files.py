@@ -29,10 +29,16 @@ class TrainedFile:
 
     def load_into(self, model: nn.Module) -> None:
         """Raises UserError where the weights are not those of the model."""
-        try:
-            model.load_state_dict(self.state)
-        except RuntimeError as error:
-            raise UserError(f"{self.path}: not the weights of this model ({one_line(str(error))})") from None
+        own = model.state_dict()
+        wrong = [key for key in own if key not in self.state or own[key].shape != self.state[key].shape]
+        wrong += [key for key in self.state if key not in own]
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise UserError(
+                f"{self.path}: not the weights of this version's {self.about.get('task')} ({wrong[0]}{more} missing, "
+                "unknown or of another size): train it again"
+            )
+        model.load_state_dict(self.state)
 
 
 def write_trained(path: Path, model: nn.Module, about: dict[str, Any]) -> None:

@@ -43,9 +43,10 @@ def write_evaluation(done: Evaluation, results: Path, suite: str, command: str, 
     """
     training = done.trained.about.get("training") or {}
     steps, published = training.get("steps"), training.get("published_steps")
+    whole = steps is not None and steps == published
     analysis = {
         "schedule": done.trained.about["schedule"],
-        **({"steps": f"{steps} of {published}"} if steps != published else {}),
+        **({} if whole else {"steps": f"{steps or 'unknown'} of {published or 'unknown'}"}),
         "data": done.data,
         "weights": done.trained.sha256[:12],
         **done.options,

@@ -55,7 +55,7 @@ class Group:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with _naming_lost_peers():
+        with naming_lost_peers():
             torch.distributed.all_gather_object(values, value)
         return cast("list[T]", values)
 
@@ -64,7 +64,7 @@ class Group:
         if self.size == 1:
             return value
         flag = torch.tensor([float(value)])
-        with _naming_lost_peers():
+        with naming_lost_peers():
             torch.distributed.all_reduce(flag)
         return bool(flag)
 
@@ -122,7 +122,8 @@ def is_lost_peer(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def _naming_lost_peers() -> Iterator[None]:
+def naming_lost_peers() -> Iterator[None]:
+    """Turn whatever torch raises where another process is gone into LostPeerError."""
     try:
         yield
     except RuntimeError as error:

@@ -22,7 +22,7 @@ from vheatbench.downstream.data import Batch, ImageTensors, collate
 from vheatbench.downstream.distributed import Group, LostPeerError, is_lost_peer
 from vheatbench.downstream.eval_plan import EvalSettings, Plan, Ready, prepare
 from vheatbench.downstream.eval_record import fill
-from vheatbench.errors import StoreError, UserError
+from vheatbench.errors import StoreError, UserError, one_line
 from vheatbench.measure.environment import environment
 from vheatbench.run.carry_out import _prepare_device, classify
 from vheatbench.run.step import DTYPES
@@ -171,7 +171,7 @@ def evaluate_case(
         raise
     except Exception as error:  # whatever a model raises is its result
         if group.size > 1 and is_lost_peer(error):
-            raise
+            raise LostPeerError(one_line(str(error))) from None
         record = Record(case=case, case_id=case.id, status="ok", started=record.started, subject=record.subject)
         record.status, record.reason = classify(error)
     record.elapsed_s = time.monotonic() - started

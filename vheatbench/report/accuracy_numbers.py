@@ -28,9 +28,17 @@ MAIN = ("top1_accuracy", "box_map", "miou", "miou_multi_scale")
 """The metric that a case is told by, the first that it has."""
 
 
-def names_of(record: Record) -> tuple[str, str, str, str]:
-    """Model, size, weights and data of a case in mode ``eval``; empty where they are not known."""
+NAMES = ("model", "size", "how", "weights", "data")
+"""What :func:`names_of` gives."""
+
+
+def names_of(record: Record) -> tuple[str, str, str, str, str]:
+    """Model, size, training and test, weights and data of a case in mode ``eval``; empty where they are not known."""
     weights = record.conditions.get("weights") or record.subject.get("weights") or ""
     data = record.conditions.get("data")
     name = str(data.get("name", "")) if isinstance(data, dict) else ""
-    return record.case.subject, record.case.size, str(weights), name or str(record.case.analysis.get("data", ""))
+    analysis = record.case.analysis
+    how = [str(analysis[key]) for key in ("schedule", "test", "scales") if key in analysis]
+    how[1:1] = [f"{analysis['steps']} steps"] if "steps" in analysis else []
+    data_name = name or str(analysis.get("data", ""))
+    return record.case.subject, record.case.size, ", ".join(how), str(weights), data_name

@@ -12,7 +12,7 @@ from vheatbench.analysis.findings import Finding
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
 from vheatbench.analysis.series import Point
 from vheatbench.report import numbers
-from vheatbench.report.accuracy_numbers import COLUMNS, MAIN, names_of
+from vheatbench.report.accuracy_numbers import COLUMNS, MAIN, NAMES, names_of
 from vheatbench.report.parts import Chart, Section, Table
 from vheatbench.report.svg import Target, with_targets
 from vheatbench.report.theme import GRID, add_legend, chart_style, series_id, style_of, svg_of
@@ -54,15 +54,16 @@ def accuracy_sections(run: Run, id_: str) -> list[Section]:
 def _table(id_: str, outcomes: Sequence[Outcome]) -> Table:
     shown = [column for column in COLUMNS if any(column[0] in outcome.points for outcome in outcomes)]
     names = [names_of(outcome.records[0]) for outcome in outcomes]
+    told = [i for i in range(len(NAMES)) if any(own[i] for own in names)]
     rows = [
-        (*own, *(_cell(outcome.points.get(metric), factor) for metric, _, factor in shown))
+        (*(own[i] for i in told), *(_cell(outcome.points.get(metric), factor) for metric, _, factor in shown))
         for own, outcome in zip(names, outcomes, strict=True)
     ]
     caption = (
         "In brackets the 95 % interval for another sample of such images. Change: of top-1 against the run's first "
         "size, over the same images. Weights and data by name or by the beginning of their SHA-256."
     )
-    header = ("model", "size", "weights", "data", *(heading for _, heading, _ in shown))
+    header = (*(NAMES[i] for i in told), *(heading for _, heading, _ in shown))
     return Table(id_, "Accuracy of every case", caption, header, rows)
 
 
@@ -91,9 +92,10 @@ def _findings(outcomes: Sequence[Outcome]) -> list[Finding]:
         metric = _main(outcome)
         if metric is None:
             continue
-        model, size, weights, data = names_of(outcome.records[0])
+        model, size, how, weights, data = names_of(outcome.records[0])
         images = outcome.points["images"].value if "images" in outcome.points else None
-        text = f"{model} at {size}: {HEADINGS[metric]} {_cell(outcome.points[metric], 100.0)} %"
+        text = f"{model} at {size}{f' ({how})' if how else ''}: "
+        text += f"{HEADINGS[metric]} {_cell(outcome.points[metric], 100.0)} %"
         text += f" on {images:.0f} images of {data}" if images is not None else ""
         text += f", weights {weights}."
         gain = outcome.points.get("top1_gain")

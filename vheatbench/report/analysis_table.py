@@ -40,6 +40,7 @@ def analysis_tables(outcomes: Sequence[Outcome]) -> list[AnalysisTable]:
     if all(outcome.case.timed for outcome in outcomes):
         return []
     from vheatbench.report.accuracy_numbers import COLUMNS as ACCURACY
+    from vheatbench.report.accuracy_numbers import NAMES as ACCURACY_NAMES
     from vheatbench.report.accuracy_numbers import names_of as accuracy_names
     from vheatbench.report.erf_numbers import COLUMNS as ERF
     from vheatbench.report.heat_diffusivity import BLOCK
@@ -54,7 +55,7 @@ def analysis_tables(outcomes: Sequence[Outcome]) -> list[AnalysisTable]:
         _table("effective receptive fields", _kind(outcomes, "erf"), (*names, "weights"), _field_names, of_field),
         _table("heat diffusion", _kind(outcomes, "diffuse"), layered, _diffusion_names, DIFFUSED),
         _table("diffusivity", _kind(outcomes, "diffusivity"), (*names, "resizing"), _block_names, BLOCK),
-        _table("accuracy", _kind(outcomes, "eval"), ("model", "size", "weights", "data"), accuracy_names, ACCURACY),
+        _table("accuracy", _kind(outcomes, "eval"), ACCURACY_NAMES, accuracy_names, ACCURACY),
         _table("training", _kind(outcomes, "fit"), ("model", "size", "epochs"), _trained_names, trained),
         _table("point response", _kind(outcomes, "kernel"), ("grid", "source", "kt (cells²)"), _kernel_names, RESPONSE),
     ]

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from vheatbench.errors import UserError, one_line
 
 NAMED = 3
 """Missing images that an error names."""
+FARTHEST = 16
+"""Lengths of an image's longer side within which boxes and polygons must lie: pycocotools draws all that they cross."""
 LEAST_SIDE = 32
 """Pixels of an image's shorter side, under which it is not learned from."""
 RESIZED_SIDES, LONGEST, PART_SIDES = (400, 500, 600), 1333, (384, 600)
@@ -47,7 +48,7 @@ class CocoFolder:
     categories: tuple[int, ...]
     """Ids of categories in order: label i + 1 of the model is the i-th."""
     fingerprint: str
-    """12 digits of the annotation file's SHA-256."""
+    """12 digits of the SHA-256 of the annotation file and of the images' names and sizes in bytes."""
 
     @property
     def names(self) -> list[str]:
@@ -104,12 +105,13 @@ def read_coco(root: Path, split: str) -> CocoFolder:
         content = json.loads(data)
     except OSError as error:
         raise UserError(f"{annotations}: cannot be read ({error.strerror}); a COCO folder has it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{annotations}: not JSON ({one_line(str(error))})") from None
     _check(content, annotations)
     if not images.is_dir():
         raise UserError(f"{images}: no such folder, which {annotations.name} needs")
-    missing = [entry["file_name"] for entry in content["images"] if not (images / entry["file_name"]).is_file()]
+    sizes = {entry["file_name"]: _size_of(images / entry["file_name"]) for entry in content["images"]}
+    missing = [name for name, size in sizes.items() if size is None]
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise UserError(
@@ -126,8 +128,16 @@ def read_coco(root: Path, split: str) -> CocoFolder:
     for one in objects:
         if one.get("area") is None:
             one["area"] = float(coding.area(coco.annToRLE(one)))
-    digest = hashlib.sha256(data).hexdigest()[:12]
+    digest = hashlib.sha256(data + json.dumps(sorted(sizes.items())).encode()).hexdigest()[:12]
     return CocoFolder(annotations, images, coco, tuple(sorted(coco.imgs)), tuple(sorted(coco.cats)), digest)
+
+
+def _size_of(path: Path) -> int | None:
+    """Bytes of a file; None where there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
 
 
 def _check(content: Any, path: Path) -> None:
@@ -147,43 +157,84 @@ def _check(content: Any, path: Path) -> None:
     if not content["images"] or not content["categories"]:
         raise UserError(f"{path}: has no {'images' if not content['images'] else 'categories'}")
     for number, entry in enumerate(content["images"]):
-        sizes = (entry["width"], entry["height"])
-        if not isinstance(entry["file_name"], str) or not all(isinstance(side, int) and side > 0 for side in sizes):
+        sides = (entry["width"], entry["height"])
+        if not isinstance(entry["file_name"], str) or not all(type(side) is int and side > 0 for side in sides):
             raise UserError(f"{path}: images[{number}]: file_name is a text, width and height are numbers above 0")
     for key in ("images", "categories"):
         ids = [entry["id"] for entry in content[key]]
-        if not all(isinstance(one, int) for one in ids):
+        if not all(type(one) is int for one in ids):
             raise UserError(f"{path}: {key}: ids are whole numbers")
-        if len(set(ids)) < len(ids):
-            again = next(one for one in ids if ids.count(one) > 1)
+        seen: set[int] = set()
+        again = next((one for one in ids if one in seen or seen.add(one)), None)  # type: ignore[func-returns-value]
+        if again is not None:
             raise UserError(f"{path}: two {key} have the id {again}")
-    images, categories = ({entry["id"] for entry in content[key]} for key in ("images", "categories"))
+    images = {entry["id"]: (entry["height"], entry["width"]) for entry in content["images"]}
+    categories = {entry["id"] for entry in content["categories"]}
     for number, entry in enumerate(content["annotations"]):
-        box = entry["bbox"]
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(side) for side in box):
-            raise UserError(
-                f"{path}: annotations[{number}]: bbox is left, top, width and height in pixels, not {box!r}"
-            )
-        if not _is_mask(entry["segmentation"]):
-            raise UserError(
-                f"{path}: annotations[{number}]: segmentation is a list of polygons, or a run-length code with size "
-                "and counts: Mask R-CNN needs a mask of every object"
-            )
         for field, known, what in (("category_id", categories, "category"), ("image_id", images, "image")):
-            if entry[field] not in known:
+            if type(entry[field]) is not int or entry[field] not in known:
                 raise UserError(f"{path}: annotation {entry['id']} is of {what} {entry[field]}, which is not listed")
+        wrong = _wrong_with(entry, images[entry["image_id"]])
+        if wrong:
+            raise UserError(f"{path}: annotations[{number}]: {wrong}")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _wrong_with(entry: dict[str, Any], size: tuple[int, int]) -> str:
+    """What is wrong with an annotation of an image of a size (height, width); empty for a good one."""
+    most = FARTHEST * max(size)
+    box, area = entry["bbox"], entry.get("area")
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(one, most) for one in box) or min(box[2:]) < 0:
+        return f"bbox is left, top, width and height in pixels, not {str(box)[:80]}"
+    if entry.get("iscrowd", 0) not in (0, 1, None):
+        return f"iscrowd is 0 or 1, not {str(entry['iscrowd'])[:80]}"
+    if area is not None and not (_is_number(area, most * most) and area >= 0):
+        return f"area is a number of pixels, not {str(area)[:80]}"
+    mask = entry["segmentation"]
+    if isinstance(mask, dict):
+        return "" if _is_run_length(mask, size) else "its run-length code is not one of its image's size"
+    if isinstance(mask, list) and mask and all(_is_polygon(part, most) for part in mask):
+        return ""
+    return "segmentation is a list of polygons or a run-length code: Mask R-CNN needs a mask of every object"
 
 
-def _is_mask(value: object) -> bool:
-    if isinstance(value, dict):
-        return isinstance(value.get("size"), list) and isinstance(value.get("counts"), (str, list))
-    if not isinstance(value, list) or not value:
+def _is_number(value: object, most: float) -> bool:
+    return type(value) in (int, float) and -most <= value <= most  # type: ignore[operator]
+
+
+def _is_polygon(value: object, most: float) -> bool:
+    if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
         return False
-    return all(isinstance(part, list) and len(part) >= 6 and all(map(_is_number, part)) for part in value)
+    return all(_is_number(one, most) for one in value)
+
+
+def _is_run_length(value: dict[str, Any], size: tuple[int, int]) -> bool:
+    counts = value.get("counts")
+    if isinstance(counts, str):
+        counts = _decompressed(counts)
+    if value.get("size") != list(size) or not isinstance(counts, list):
+        return False
+    return all(type(one) is int and one >= 0 for one in counts) and sum(counts) == size[0] * size[1]
+
+
+def _decompressed(text: str) -> list[int] | None:
+    """The counts of a compressed run-length code, as pycocotools' maskApi.c has it; None for a text that is none.
+
+    Five bits and one that more follow in every character, from ``0`` on, lowest bits first and the last of them the
+    sign; from the fourth count on, the difference to the count two before.
+    """
+    counts: list[int] = []
+    number = bits = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            return None
+        number |= (code & 31) << bits
+        bits += 5
+        if not code & 32:
+            number -= (1 << bits) if code & 16 else 0
+            counts.append(number + (counts[-2] if len(counts) > 2 else 0))
+            number = bits = 0
+    return None if bits else counts
 
 
 class DetectionImages(Dataset[tuple[Tensor, Target]]):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from vheatbench.downstream.dense_answers import NOTHING_KEPT, Answers, answer_all
+from vheatbench.downstream.dense_answers import Answers, answer_all
 from vheatbench.downstream.detection.coco import CocoFolder
 from vheatbench.downstream.distributed import Group
 
@@ -40,7 +40,7 @@ def evaluate_detector(
     folder: CocoFolder,
     group: Group,
     told: Callable[[int, int], None] = lambda done, of: None,
-    kept: Answers = NOTHING_KEPT,
+    kept: Answers | None = None,
 ) -> DetectionResult:
     """Run a detector on every image once, divided among the processes, and score it as COCO does.
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vheatbench.downstream.dense_answers import NOTHING_KEPT, Answers, answer_all
+from vheatbench.downstream.dense_answers import Answers, answer_all
 from vheatbench.downstream.distributed import Group
 from vheatbench.downstream.segmentation.ade import IGNORED, AdeFolder, normed
 from vheatbench.errors import UserError
@@ -59,7 +59,7 @@ def evaluate_segmenter(
     mirror: bool = False,
     told: Callable[[int, int], None] = lambda done, of: None,
     window: int | None = None,
-    kept: Answers = NOTHING_KEPT,
+    kept: Answers | None = None,
 ) -> SegmentationResult:
     """Answer every image once, divided among the processes; compared at the size of its label map.
 
@@ -94,8 +94,14 @@ def evaluate_segmenter(
     total = torch.zeros(folder.classes**2, dtype=torch.int64)
     for pairs, counts in parts:
         total[torch.tensor(pairs, dtype=torch.int64)] += torch.tensor(counts, dtype=torch.int64)
-    if not total.any():
-        raise UserError(f"{folder.labels[0].parent}: no pixel of any label map has a class, all are 0: nothing to test")
+
+    def check() -> None:
+        if not total.any():
+            if kept is not None:
+                kept.forget()
+            raise UserError(f"{folder.labels[0].parent}: no pixel of any label map has a class: nothing to test")
+
+    group.together(check)
     return SegmentationResult(total.reshape(folder.classes, folder.classes), len(folder.images), seconds)
 
 
