@@ -132,7 +132,7 @@ def test_wrong_files_are_one_line(tmp_path, data):
     broken.write_bytes(b"\xff" * 64)
     for path, message in (
         (tmp_path / "absent.pth", "no such file"),
-        (tmp_path, "no such file"),
+        (tmp_path, "is a folder, not a file"),
         (garbage, "not a readable checkpoint"),
         (broken, "not a readable checkpoint"),
     ):

@@ -356,14 +356,15 @@ def test_other_data_and_shortened_trainings_fill_no_cell() -> None:
         "tested on 5 images, COCO's val2017 has 5000", "trained for 2 of 87960 steps",
     )  # fmt: skip
     assert rows["maskrcnn:vheat-s"].accuracies[0].measured is not None
-    assert rows["maskrcnn:vheat-s"].left_out == ("2 were measured, the first is shown",)
+    assert rows["maskrcnn:vheat-s"].left_out == ("all but the first of 2",)
     paper = page_run(measured("vheat-t", (224, 224), 29.558e6, 4.589e9))
     other = run_of([evaluated("vheat-t", (224, 224), {"top1_accuracy": 0.25}, images=8)], suite="eval", run_id="b")
     (section,) = paper_sections(paper, "paper", [other])
-    assert (
-        "Classification, ImageNet-1K, vheat-t: an accuracy is left out: tested on 8 images, ImageNet-1K's validation "
-        "part has 50000."
-    ) in section.notes
+    (row,) = [row for row in section.tables[1].rows if row[0] == "vheat-t"]
+    assert row[2] == "—"
+    assert row[3].startswith(
+        "left out: tested on 8 images, ImageNet-1K's validation part has 50000; vheatbench eval --model vheat-t "
+    )
 
 
 def test_what_is_missing_names_the_commands_that_fill_it() -> None:

@@ -165,7 +165,7 @@ def test_overrides_are_typed_as_in_yaml(tmp_path: Path) -> None:
 
 def test_an_override_shows_in_the_description() -> None:
     plain, changed = load_recipe("vheat_tiny"), load_recipe("vheat_tiny", ["epochs=30", "warmup_epochs=2"])
-    assert changed.description == f"{plain.description} Changed: epochs=30, warmup_epochs=2."
+    assert changed.description == f"{plain.description}, but epochs=30, warmup_epochs=2"
     assert changed.digest != plain.digest
 
 

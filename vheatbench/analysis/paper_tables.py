@@ -137,7 +137,7 @@ def _row(
     unlike = [_unlike(one, table["kind"]) if one.status == "ok" else one.status for one in evaluated]
     alike = [one for one, why in zip(evaluated, unlike, strict=True) if not why]
     left_out = [why for why in unlike if why]
-    left_out += [f"{len(alike)} were measured, the first is shown"] if len(alike) > 1 and not _apart(alike) else []
+    left_out += [f"all but the first of {len(alike)}"] if len(alike) > 1 and not _apart(alike) else []
     accuracies = tuple(
         Accuracy(heading, printed.get(key), _percent(alike, metric))
         for key, metric, heading in ACCURACIES[table["kind"]]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from vheatbench.downstream.backbone import Beginning
-    from vheatbench.downstream.dense_answers import Answers
+    from vheatbench.downstream.dense_answers import Answers, Told
     from vheatbench.downstream.dense_training import Step
     from vheatbench.downstream.distributed import Group
     from vheatbench.store.read import Run
@@ -98,8 +98,10 @@ def keeping(kept: Callable[[], str], group: Group) -> Iterator[None]:
     try:
         with naming_lost_peers():
             yield
-    except (UserError, StoreError, PeerError, KeyboardInterrupt):
+    except (UserError, StoreError, PeerError, KeyboardInterrupt) as error:
         words = kept() if group.is_main else ""
+        if group.is_main and not words and isinstance(error, KeyboardInterrupt):
+            words = "nothing is kept yet"
         if words:
             print(f"stopped: {words}", file=sys.stderr)
         raise
@@ -143,13 +145,15 @@ class StepLines:
         print(f"[{step.step}/{step.of}] loss {step.loss:.4g} ({parts}) lr {step.lr:.2g}", file=sys.stderr)
 
 
-def image_lines(quiet: bool) -> Callable[[int, int], None]:
+def image_lines(quiet: bool) -> Told:
     """Tells images that are done on stderr, one line every few seconds."""
     last = time.monotonic()
 
-    def tell(done: int, of: int) -> None:
+    def tell(done: int, of: int, before: bool) -> None:
         nonlocal last
-        if quiet or time.monotonic() - last < EVERY_S:
+        if before and not quiet:
+            print(f"going on after {done} of {of} images", file=sys.stderr)
+        if before or quiet or time.monotonic() - last < EVERY_S:
             return
         last = time.monotonic()
         print(f"[{done}/{of}] images", file=sys.stderr)

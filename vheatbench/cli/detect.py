@@ -173,6 +173,7 @@ def evaluate(
                 resolution=(max(trained.about["sides"]), trained.about["max_side"]),
                 device=group.device.type,
                 data=folder.fingerprint,
+                data_name=data.resolve().name,
                 scores=result.scores,
                 how=f"pycocotools on {result.images} images, {result.detections} detections",
                 images=result.images,

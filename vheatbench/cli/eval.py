@@ -48,7 +48,7 @@ def evaluate(
         None, min=0.01, max=1.0, help="Share of the shorter side that is seen; default the model's own."
     ),
     split: str | None = typer.Option(None, help="Of a saved data set that has several."),
-    limit: int | None = typer.Option(None, min=1, help="Only so many images, evenly spread over the classes."),
+    limit: int | None = typer.Option(None, min=1, help="Only so many images, evenly spread over the sorted list."),
     skip_broken: bool = typer.Option(False, "--skip-broken", help="Leave images that cannot be read out, and say so."),
     trust_pickle: bool = typer.Option(
         False, "--trust-pickle", help="Run the code that the checkpoint may contain: official files need it."

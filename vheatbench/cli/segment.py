@@ -182,6 +182,7 @@ def evaluate(
                 resolution=(side, side * LONGEST // SIDE),
                 device=group.device.type,
                 data=folder.fingerprint,
+                data_name=data.resolve().name,
                 scores={name: result.miou, "pixel_accuracy": result.accuracy},
                 how=f"mean over {present} classes of {result.images} images"
                 + (", scales 0.5 to 1.75 and mirror images" if multi_scale else ", one scale")

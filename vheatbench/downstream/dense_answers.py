@@ -18,6 +18,14 @@ CHUNK = 64
 """Images after which what is answered is on disk."""
 
 
+Told = Callable[[int, int, bool], None]
+"""Images done, of how many, and whether they were done before the command was given."""
+
+
+def silent(done: int, of: int, before: bool) -> None:
+    """Says nothing."""
+
+
 class Answers:
     """A file with one line of JSON for every chunk of images, held by one evaluation at a time."""
 
@@ -85,8 +93,10 @@ class Answers:
             raise StoreError(f"cannot write {self.path}: {error.strerror}; the chunks before are kept") from error
 
     def close(self) -> None:
-        """Let others have the file."""
-        if self._file is not None:
+        """Let others have the file; one without a chunk is of no use."""
+        if self._file is not None and self.path is not None:
+            if os.fstat(self._file.fileno()).st_size == 0:
+                self.path.unlink(missing_ok=True)
             self._file.close()
             self._file = None
 
@@ -102,7 +112,7 @@ def answer_all(
     group: Group,
     answer: Callable[[Sequence[int]], tuple[Any, float]],
     kept: Answers | None = None,
-    told: Callable[[int, int], None] = lambda done, of: None,
+    told: Told = silent,
 ) -> tuple[list[Any], float]:
     """Answer every image once, divided among the processes, going on after the chunks that are kept.
 
@@ -110,7 +120,7 @@ def answer_all(
         images: how many there are.
         answer: of image numbers, what is to be kept, as JSON has it, and the seconds of the model alone.
         kept: where answers are kept; held until it is closed or forgotten.
-        told: how many images are done.
+        told: how many images are done, of how many, and whether they were before.
 
     Returns:
         The answers of every process to every chunk, and the seconds of the slowest process, summed up over chunks.
@@ -123,7 +133,7 @@ def answer_all(
     chunks = group.on_main(lambda: kept.open(images))
     try:
         if chunks:
-            told(min(len(chunks) * CHUNK, images), images)
+            told(min(len(chunks) * CHUNK, images), images, True)
         for start in range(len(chunks) * CHUNK, images, CHUNK):
             own = range(start, min(start + CHUNK, images))[group.rank :: group.size]
             parts = group.gather_or_raise(lambda own=own: answer(own))  # type: ignore[misc]
@@ -131,7 +141,7 @@ def answer_all(
             chunk = {"start": start, "of": images, "answers": [part for part, _ in parts], "model_s": seconds}
             chunks.append(chunk)
             group.on_main(lambda chunk=chunk: kept.add(chunk))  # type: ignore[misc]
-            told(min(start + CHUNK, images), images)
+            told(min(start + CHUNK, images), images, False)
     except BaseException:
         kept.close()
         raise

@@ -46,6 +46,15 @@ def write_trained(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     write_weights(path, model.state_dict(), {KEY: json.dumps(about, sort_keys=True)})
 
 
+def _parsed(text: str) -> dict[str, Any]:
+    """What a file says of its model; other files have other words under the same key."""
+    try:
+        about = json.loads(text)
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
 def read_trained(path: Path, task: str) -> TrainedFile:
     """Read what :func:`write_trained` wrote.
 
@@ -56,7 +65,7 @@ def read_trained(path: Path, task: str) -> TrainedFile:
 
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            about = _parsed((file.metadata() or {}).get(KEY, "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, SafetensorError, ValueError) as error:

@@ -26,6 +26,8 @@ class Evaluation:
     device: str
     data: str
     """Fingerprint of the data."""
+    data_name: str
+    """Of the folder."""
     scores: dict[str, float]
     """Shares by metric."""
     how: str
@@ -74,6 +76,7 @@ def write_evaluation(done: Evaluation, results: Path, suite: str, command: str, 
         case_id=case.id,
         status="ok",
         metrics=metrics,
+        conditions={"data": {"name": done.data_name, "fingerprint": done.data, "images": done.images}},
         subject={"name": done.subject, "weights": weights, "form": "training form", **done.trained.about},
         started=started,
     )

@@ -154,7 +154,7 @@ def _warnings(answers: Answers, plan: Plan, ready: Ready) -> list[str]:
     if plan.weights.startswith("random"):
         warnings.append("random weights: the accuracy is chance's; give --weights FILE")
     if plan.settings.limit is not None and len(plan.images) == plan.settings.limit:
-        warnings.append(f"--limit: {len(plan.images)} images, evenly spread over the folder, stand for all")
+        warnings.append(f"--limit: {len(plan.images)} images, evenly spread over the sorted list, stand for all")
     else:
         empty = plan.images.empty_classes
         if empty:

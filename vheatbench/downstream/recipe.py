@@ -189,7 +189,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     content.setdefault("name", path.stem)
     if changed and "description" not in dict(changed) and content.get("description"):
         # what the file says of itself is not all true any more
-        content["description"] = f"{content['description']} Changed: {', '.join(one.strip() for one in overrides)}."
+        content["description"] = f"{content['description']}, but {', '.join(one.strip() for one in overrides)}"
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

@@ -86,7 +86,9 @@ def _accuracies(table: PaperTable, id_: str) -> Table:
         for one in row.accuracies:
             cells += [NONE if one.published is None else f"{one.published:.1f}", _point(one.measured, 1.0)]
         state = [] if row.status in ("ok", "not measured") else [row.status]
-        rows.append((*cells, "; then ".join([*state, *row.commands]) or "complete"))
+        state += [f"left out: {why}" for why in row.left_out]
+        filling = "; then ".join(row.commands)
+        rows.append((*cells, "; ".join([*state, *([filling] if filling else [])]) or "complete"))
     caption = f"Percent; schedule {table.schedule}. Words in capitals stand for your files."
     return Table(id_, f"{table.title}: accuracy", caption, header, rows, words=True)
 
@@ -133,9 +135,6 @@ def _notes(tables: Sequence[PaperTable], run: Run) -> list[str]:
     rows = [row for table in tables for row in table.rows]
     missing = sum(one.published is not None and one.measured is None for row in rows for one in row.accuracies)
     notes = [str(run.header.reference["source"])]
-    for table in tables:
-        for row in table.rows:
-            notes += [f"{table.title}, {row.subject}: an accuracy is left out: {why}." for why in row.left_out]
     if missing:
         notes.append(
             f"{missing} accuracies need data sets and weights, and are left empty, not guessed. The published "

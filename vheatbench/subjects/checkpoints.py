@@ -140,7 +140,7 @@ def fit_frequencies(state: dict[str, Tensor], model: VHeat, how: FrequencyResize
 
 def _read(path: Path, trust_pickle: bool) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

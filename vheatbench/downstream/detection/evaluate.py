@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from vheatbench.downstream.dense_answers import Answers, answer_all
+from vheatbench.downstream.dense_answers import Answers, Told, answer_all, silent
 from vheatbench.downstream.detection.coco import CocoFolder
 from vheatbench.downstream.distributed import Group
 
@@ -39,7 +39,7 @@ def evaluate_detector(
     model: nn.Module,
     folder: CocoFolder,
     group: Group,
-    told: Callable[[int, int], None] = lambda done, of: None,
+    told: Told = silent,
     kept: Answers | None = None,
 ) -> DetectionResult:
     """Run a detector on every image once, divided among the processes, and score it as COCO does.
@@ -47,7 +47,7 @@ def evaluate_detector(
     Args:
         model: Mask R-CNN in evaluation mode, on the group's device.
         folder: from :func:`vheatbench.downstream.detection.coco.read_coco`.
-        told: how many images are done.
+        told: how many images are done, see :data:`vheatbench.downstream.dense_answers.Told`.
         kept: where answers are kept, to go on with if it is stopped.
 
     Raises:

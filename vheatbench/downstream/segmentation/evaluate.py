@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vheatbench.downstream.dense_answers import Answers, answer_all
+from vheatbench.downstream.dense_answers import Answers, Told, answer_all, silent
 from vheatbench.downstream.distributed import Group
 from vheatbench.downstream.segmentation.ade import IGNORED, AdeFolder, normed
 from vheatbench.errors import UserError
@@ -57,7 +57,7 @@ def evaluate_segmenter(
     side: int = SIDE,
     scales: Sequence[float] = (1.0,),
     mirror: bool = False,
-    told: Callable[[int, int], None] = lambda done, of: None,
+    told: Told = silent,
     window: int | None = None,
     kept: Answers | None = None,
 ) -> SegmentationResult:
@@ -68,7 +68,7 @@ def evaluate_segmenter(
         side: of the resized image's shorter side; the longer is at most four times that.
         scales: the mean of the probabilities over these multiples of that size is taken.
         mirror: and over the mirrored image at each.
-        told: how many images are done.
+        told: how many images are done, see :data:`vheatbench.downstream.dense_answers.Told`.
         window: see :func:`predict`.
         kept: where answers are kept, to go on with if it is stopped.
 
