@@ -697,7 +697,7 @@ def test_resuming_says_what_differs_and_trains_what_failed(trained: Path, images
     mend(trained)
     code, _ = line_of(["--resume", "auto", *data, "--out", "out", "--override", "workers=0"])
     assert code == 0
-    newest = max((trained / "results").iterdir())
+    newest = max((trained / "results").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert [(record.status, len(record.samples["train_loss"].values)) for record in read_run(newest).records] == [
         ("ok", 2), ("ok", 2),
     ]  # fmt: skip
