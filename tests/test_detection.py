@@ -355,6 +355,7 @@ def test_numbers_from_zero_and_missing_fields_change_no_score(root: Path) -> Non
     path = root / "annotations" / "instances_val2017.json"
     content = json.loads(path.read_text())
     whole = evaluate_detector(Oracle(read_coco(root, "val2017"), 0), read_coco(root, "val2017"), ALONE).scores
+    assert (whole["box_map"], whole["mask_map"]) == pytest.approx((1, 1)), "of an oracle"
     for number, one in enumerate(content["annotations"]):
         one["id"] = number  # 0 is none to pycocotools
         del one["area"], one["iscrowd"]

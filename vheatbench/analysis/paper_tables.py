@@ -18,7 +18,6 @@ ACCURACIES = {
 """By kind of table: the key in the published row, the metric of a record in mode ``eval``, the heading."""
 
 
-MAIN = {metric for columns in ACCURACIES.values() for _, metric, _ in columns}
 TESTED_ON = {
     "classification": ("ImageNet-1K's validation part", 50_000),
     "detection": ("COCO's val2017", 5_000),
@@ -137,7 +136,8 @@ def _row(
     unlike = [_unlike(one, table["kind"]) if one.status == "ok" else one.status for one in evaluated]
     alike = [one for one, why in zip(evaluated, unlike, strict=True) if not why]
     left_out = [why for why in unlike if why]
-    left_out += [f"all but the first of {len(alike)}"] if len(alike) > 1 and not _apart(alike) else []
+    several = max(sum(metric in one.points for one in alike) for _, metric, _ in ACCURACIES[table["kind"]])
+    left_out += [f"all but the first of {several}"] if several > 1 else []
     accuracies = tuple(
         Accuracy(heading, printed.get(key), _percent(alike, metric))
         for key, metric, heading in ACCURACIES[table["kind"]]
@@ -168,12 +168,6 @@ def _row(
         commands=tuple(commands),
         left_out=tuple(dict.fromkeys(left_out)),
     )
-
-
-def _apart(alike: Sequence[Outcome]) -> bool:
-    """Whether no two have the same metric: one and several scales are two columns."""
-    names = [name for one in alike for name in one.points if name in MAIN]
-    return len(set(names)) == len(names)
 
 
 def _status(outcome: Outcome | None) -> str:
