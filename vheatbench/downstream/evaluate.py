@@ -167,7 +167,7 @@ def evaluate_case(
             asking = _Asking(case, plan, ready, device, skip_broken)
             _ask_all(asking, answers, run_path, group, progress, workers)
         group.together(lambda: fill(record, answers, plan, ready, run_path, group.size) if group.is_main else None)
-    except (UserError, StoreError, LostPeerError):
+    except (UserError, StoreError):
         raise
     except Exception as error:  # whatever a model raises is its result
         if group.size > 1 and is_lost_peer(error):
