@@ -49,10 +49,15 @@ def test_a_file_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
 def test_whatever_ends_the_writing_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes(OLD)
-    with pytest.raises(error), files.whole_file(path) as file:
-        file.write(b"half of the new")
-        file.flush()
-        raise error
+
+    def fail() -> None:
+        with files.whole_file(path) as file:
+            file.write(b"half of the new")
+            file.flush()
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert path.read_bytes() == OLD
     assert os.listdir(tmp_path) == ["x.txt"]
 
@@ -60,7 +65,7 @@ def test_whatever_ends_the_writing_leaves_the_old_file(tmp_path: Path, error: ty
 def test_a_full_disk_leaves_the_old_file_and_ends_in_6(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes(OLD)
-    with small_disk(), pytest.raises(StoreError, match="File too large.*free space"):
+    with small_disk(), pytest.raises(StoreError, match=r"File too large.*free space"):
         files.write_file(path, bytes(1000))
     assert path.read_bytes() == OLD
     assert os.listdir(tmp_path) == ["x.txt"]
@@ -108,7 +113,8 @@ def test_a_link_is_followed(tmp_path: Path, there: bool) -> None:
         target.write_bytes(OLD)
     link.symlink_to(target)
     files.write_file(link, b"new")
-    assert link.is_symlink() and target.read_bytes() == b"new"
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
     assert os.listdir(target.parent) == ["x.txt"]
 
 
@@ -121,7 +127,8 @@ def test_what_is_no_regular_file_is_written_directly(tmp_path: Path) -> None:
     files.check_target(fifo)
     files.write_file(fifo, b"through")
     reader.join()
-    assert found == [b"through"] and stat.S_ISFIFO(fifo.stat().st_mode)
+    assert found == [b"through"]
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
     files.write_file("/dev/null", b"gone")
     code = "from vheatbench.files import write_file; print(1); write_file('/dev/stdout', 'two\\n'); print(3)"
     out = tmp_path / "out.txt"  # the standard output is this file, which is not to be replaced under the shell
@@ -135,7 +142,7 @@ def test_a_path_that_takes_no_file_ends_in_2(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "file" / "below", tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="cannot be written"):
             files.write_file(path, b"x")
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match=r"directory|too long"):
             files.check_target(path)
     files.write_file(tmp_path / ("ü" * 127), b"the longest name there is")
     with pytest.raises(FileExistsError), files.whole_file(tmp_path / "file", replace=False):
@@ -146,10 +153,16 @@ def test_a_path_that_takes_no_file_ends_in_2(tmp_path: Path) -> None:
 
 def test_a_file_made_in_the_meantime_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
-    with pytest.raises(FileExistsError), files.whole_file(path, replace=False) as file:
-        file.write(b"late")
-        path.write_bytes(OLD)
-    assert path.read_bytes() == OLD and os.listdir(tmp_path) == ["x.txt"]
+
+    def late() -> None:
+        with files.whole_file(path, replace=False) as file:
+            file.write(b"late")
+            path.write_bytes(OLD)
+
+    with pytest.raises(FileExistsError):
+        late()
+    assert path.read_bytes() == OLD
+    assert os.listdir(tmp_path) == ["x.txt"]
 
 
 def test_only_regular_files_of_a_sane_size_are_read(tmp_path: Path) -> None:
@@ -161,9 +174,8 @@ def test_only_regular_files_of_a_sane_size_are_read(tmp_path: Path) -> None:
     (tmp_path / "zero").symlink_to("/dev/zero")
     for name in ("fifo", "zero"):
         for read in (files.check_regular, files.sha256_of, lambda path: files.read_bytes(path, files.MIB)):
-            with pytest.raises(OSError) as caught:
+            with pytest.raises(OSError, match="not a regular file"):
                 read(tmp_path / name)
-            assert files.reason_of(caught.value) == "not a regular file"
     with pytest.raises(OSError, match="a folder"):
         files.check_regular(tmp_path)
     with (tmp_path / "huge").open("wb") as file:
