@@ -228,7 +228,7 @@ def test_markdown_is_cut_below_the_limit_and_says_so():
 
 def test_bad_input(run, tmp_path):
     assert "none of gab-smaller" in str(export("xml").exception)
-    assert "cannot write" in str(export("bmf", "-o", tmp_path / "no" / "where").exception)
+    assert "cannot be written" in str(export("bmf", "-o", run.path / "below").exception)
     write_run(tmp_path / "results", [record("vheat-t", 224, 0.1)], "bbbb", "2026-02-02T03:04:05+00:00", finish=False)
     assert "unfinished" in str(export("bmf").exception)
 

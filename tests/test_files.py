@@ -142,7 +142,7 @@ def test_a_path_that_takes_no_file_ends_in_2(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "file" / "below", tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="cannot be written"):
             files.write_file(path, b"x")
-        with pytest.raises(OSError, match=r"directory|too long"):
+        with pytest.raises(OSError, match=r"directory|too long|File exists"):
             files.check_target(path)
     files.write_file(tmp_path / ("ü" * 127), b"the longest name there is")
     with pytest.raises(FileExistsError), files.whole_file(tmp_path / "file", replace=False):
@@ -176,7 +176,7 @@ def test_only_regular_files_of_a_sane_size_are_read(tmp_path: Path) -> None:
         for read in (files.check_regular, files.sha256_of, lambda path: files.read_bytes(path, files.MIB)):
             with pytest.raises(OSError, match="not a regular file"):
                 read(tmp_path / name)
-    with pytest.raises(OSError, match="a folder"):
+    with pytest.raises(OSError, match="is a folder"):
         files.check_regular(tmp_path)
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(3 * files.GIB)

@@ -1,7 +1,7 @@
 """Files: written whole or not at all, read only where they are regular and not endless, held by one process at a time.
 
 What cannot be read or written is an OSError whose ``strerror`` says why in words that fit into a message:
-``not a regular file``, ``larger than 16 MiB``, ``No space left on device``.
+``is not a regular file``, ``is larger than 16 MiB``, ``No space left on device``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import IO
 from vheatbench.errors import StoreError, UserError
 
 MIB, GIB = 2**20, 2**30
+MOST_IMAGE_BYTES = GIB
+"""Of a file with a picture."""
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """A full disk, a full quota, and a limit on the size of files."""
@@ -169,13 +171,37 @@ def read_text(path: str | Path, limit: int) -> str:
     return read_bytes(path, limit).decode()
 
 
-def sha256_of(path: str | Path, limit: int | None = None) -> str:
+def blocks_of(path: str | Path) -> Iterator[bytes]:
+    """The content of a regular file of any size, piece by piece. Raises OSError, as :func:`open_regular`."""
+    with open_regular(path) as file:
+        while block := file.read(MIB):
+            yield block
+
+
+def sha256_of(path: str | Path) -> str:
     """SHA-256 of a regular file as 64 hexadecimal digits. Raises OSError, as :func:`open_regular`."""
     digest = hashlib.sha256()
-    with open_regular(path, limit) as file:
-        while block := file.read(MIB):
-            digest.update(block)
+    for block in blocks_of(path):
+        digest.update(block)
     return digest.hexdigest()
+
+
+def append(fd: int, data: bytes) -> None:
+    """Write behind the end of a file that is open for appending; when this returns, it is on disk.
+
+    Raises:
+        OSError: it cannot be written; the file is as it was before.
+    """
+    size = os.fstat(fd).st_size
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+    except BaseException:
+        with suppress(OSError):
+            os.ftruncate(fd, size)
+        raise
 
 
 def lock(file: int | IO[bytes], wait: bool = False) -> bool:
@@ -205,16 +231,16 @@ def reason_of(error: OSError) -> str:
 
 def _check(status: os.stat_result, path: str | Path, limit: int | None) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "a folder, not a file", str(path))
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     if limit is not None and status.st_size > limit:
         raise _too_large(path, limit)
 
 
 def _too_large(path: str | Path, limit: int) -> OSError:
-    unit, name = (GIB, "GiB") if limit >= GIB else (MIB, "MiB")
-    return OSError(errno.EFBIG, f"larger than {limit / unit:g} {name}, which no such file should be", str(path))
+    unit, name = (GIB, "GiB") if limit >= GIB else (MIB, "MiB") if limit >= MIB else (1, "bytes")
+    return OSError(errno.EFBIG, f"is larger than {limit // unit:,} {name}", str(path))
 
 
 def _stream_at(status: os.stat_result | None) -> int | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vheatbench.errors import StoreError, UserError
+from vheatbench.errors import UserError
+from vheatbench.files import MIB, read_bytes, reason_of, write_file
 from vheatbench.store.write import utc_now
 
 
@@ -53,15 +53,9 @@ def floor_path(results: str | Path, fingerprint: str) -> Path:
 
 
 def write_floor(results: str | Path, floor: NoiseFloor) -> Path:
-    """Keep a floor, in place of an older one of the same machine. Raises StoreError if it cannot be written."""
+    """Keep a floor, in place of an older one of the same machine. Raises UserError or StoreError if that fails."""
     path = floor_path(results, floor.fingerprint)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(floor.model_dump(), indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    write_file(path, json.dumps(floor.model_dump(), indent=2) + "\n")
     return path
 
 
@@ -73,11 +67,11 @@ def read_floor(results: str | Path, fingerprint: str) -> NoiseFloor | None:
     """
     path = floor_path(results, fingerprint)
     try:
-        floor = NoiseFloor.model_validate_json(path.read_bytes())
+        floor = NoiseFloor.model_validate_json(read_bytes(path, MIB))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {reason_of(error)}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -24,7 +24,8 @@ from vheatbench.cli import exits
 from vheatbench.cli.compare import EXITS, present
 from vheatbench.cli.output import print_json
 from vheatbench.cli.run import terminated_as_interrupted
-from vheatbench.errors import UserError
+from vheatbench.errors import StoreError, UserError
+from vheatbench.files import write_file
 from vheatbench.run.ab import Request, arms_of, begin
 from vheatbench.run.arm import SIDES, Arm, ArmError, Side
 from vheatbench.run.rounds import Answer, Pair, Rounds
@@ -266,10 +267,10 @@ class Session:
         verdict = "incomparable" if outcome == "incomparable" else "inconclusive"
         document = {"verdict": verdict, "outcome": outcome, "reasons": [reason], "exit_code": code}
         words = f"### {outcome}\n\n- {reason}\n"
-        with contextlib.suppress(OSError):  # the exit code says it too
-            self.output.verdict.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        with contextlib.suppress(UserError, StoreError):  # the exit code says it too
+            write_file(self.output.verdict, json.dumps(document, indent=2) + "\n")
             if self.output.markdown not in (None, "-"):
-                Path(str(self.output.markdown)).write_text(words, encoding="utf-8")
+                write_file(str(self.output.markdown), words)
         if self.output.json_:
             print_json(document)
         elif self.output.markdown == "-":

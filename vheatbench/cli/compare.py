@@ -90,18 +90,20 @@ def present(
 
     Raises:
         UserError: a file cannot be written.
+        StoreError: the disk is full; files that were there before stay.
     """
     import json
 
     from vheatbench.analysis.compare_text import as_dict
     from vheatbench.analysis.compare_text import markdown as as_markdown
     from vheatbench.cli.output import print_json
+    from vheatbench.files import write_file
 
     document = {**as_dict(comparison), "exit_code": code}
     if verdict is not None:
-        _write(verdict, json.dumps(document, indent=2, allow_nan=False) + "\n")
+        write_file(verdict, json.dumps(document, indent=2, allow_nan=False) + "\n")
     if markdown is not None and markdown != "-":
-        _write(Path(markdown), as_markdown(comparison))
+        write_file(markdown, as_markdown(comparison))
     if json_:
         print_json(document)
     elif markdown == "-":
@@ -191,11 +193,3 @@ def _print(comparison: Comparison, everything: bool) -> None:
     console.print(headline(comparison), markup=False, style="bold", soft_wrap=True)
     for reason in comparison.reasons:
         console.print(f"- {reason}", markup=False, soft_wrap=True)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ import typer
 from vheatbench.cli import exits
 from vheatbench.cli.folders import REPORTS, check_writable
 from vheatbench.cli.parse import comma_list, device_kind
-from vheatbench.errors import UserError
+from vheatbench.errors import StoreError, UserError
 
 if TYPE_CHECKING:
     from vheatbench.pictures.erf_plan import ErfSettings
@@ -70,7 +70,7 @@ def erf(
         from vheatbench.store.read import read_run
 
         run = read_run(path)
-        figures = _figures(run, out)
+        figures, full = _figures(run, out)
     if json_:
         from vheatbench.cli.output import print_json
 
@@ -84,7 +84,7 @@ def erf(
         raise typer.Exit(exits.INTERRUPTED)
     from vheatbench.cli.run import exit_code
 
-    raise typer.Exit(exit_code(run.records))
+    raise typer.Exit(exit_code(run.records) or (exits.FAILED if full else exits.OK))
 
 
 def _prepare_libraries() -> None:
@@ -172,8 +172,11 @@ def _measure(settings: ErfSettings, results: Path, figures: Path, quiet: bool) -
         raise typer.Exit(exits.INTERRUPTED) from None
 
 
-def _figures(run: Run, out: Path | None) -> list[Path]:
-    """The figures of what was measured; they can be drawn again, so no failure here loses a number."""
+def _figures(run: Run, out: Path | None) -> tuple[list[Path], bool]:
+    """The figures of what was measured, and whether the disk was full.
+
+    They can be drawn again, so no failure here loses a number.
+    """
     from vheatbench.pictures.erf_figures import save_erf_figures
     from vheatbench.pictures.erf_result import results_of
 
@@ -181,13 +184,13 @@ def _figures(run: Run, out: Path | None) -> list[Path]:
     for problem in problems:
         print(f"! {problem}", file=sys.stderr)
     if not found:
-        return []
+        return [], False
     folder = out if out is not None else REPORTS / f"erf-{run.header.run_id}"
     try:
-        return save_erf_figures(found, folder)
-    except (UserError, OSError) as error:
+        return save_erf_figures(found, folder), False
+    except (UserError, StoreError) as error:
         print(f"! --out {folder}: no figures: {error}; the numbers are kept", file=sys.stderr)
-        return []
+        return [], isinstance(error, StoreError)
 
 
 COLUMNS = (

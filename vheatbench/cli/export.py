@@ -43,19 +43,16 @@ def export(
 def deliver(export: Export, output: Path | None) -> None:
     """Write an export to a file or stdout, and say on stderr what is not in it.
 
-    Raises UserError if the file cannot be written.
+    Raises UserError or StoreError if the file cannot be written.
     """
-    from vheatbench.errors import UserError
+    from vheatbench.files import write_file
 
     for text in export.left_out:
         print(f"! left out: {text}", file=sys.stderr)
     if output is None:
         sys.stdout.write(export.text)
         return
-    try:
-        output.write_text(export.text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from None
+    write_file(output, export.text)
     print(output)
 
 

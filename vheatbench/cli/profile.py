@@ -16,6 +16,7 @@ import typer
 from vheatbench.cli import exits
 from vheatbench.cli.parse import device_kind
 from vheatbench.errors import UserError
+from vheatbench.files import check_target, reason_of, write_file
 
 if TYPE_CHECKING:
     from vheatbench.case import Case
@@ -105,14 +106,9 @@ def _file_name(case: Case) -> str:
 def _check_writable(path: Path) -> None:
     """Minutes of profiling are not to end in a folder that takes no file."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        existed = path.exists()
-        with path.open("ab"):
-            pass
-        if not existed:
-            path.unlink()
+        check_target(path)
     except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None
+        raise UserError(f"--out {path}: cannot be written ({reason_of(error)})") from None
 
 
 def _profile(case: Case, steps: int, depth: int) -> Profile:
@@ -134,7 +130,7 @@ def _profile(case: Case, steps: int, depth: int) -> Profile:
 def _write_trace(trace: dict[str, Any], path: Path) -> None:
     text = json.dumps(trace).encode()
     # the same trace gives the same file
-    path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+    write_file(path, gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
 def _shares(values: list[float | None]) -> list[float | None]:

@@ -29,6 +29,7 @@ def report(
 ) -> None:
     """Write a self-contained HTML page: what it says in short, charts, tables, warnings, environment."""
     from vheatbench.errors import UserError
+    from vheatbench.files import write_file
     from vheatbench.store.read import find_measured, read_run
 
     if format_ not in FORMATS:
@@ -47,11 +48,7 @@ def report(
     if output is None:
         sys.stdout.write(text)
         return
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
+    write_file(output, text)
     print(output)
 
 

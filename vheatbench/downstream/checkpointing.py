@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -15,9 +13,12 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from vheatbench.errors import StoreError, UserError, one_line
+from vheatbench.files import GIB, check_regular, whole_file
 
 CHECKPOINT_VERSION = 1
 CHECKPOINT = "checkpoint.pt"
+MOST_BYTES = 64 * GIB
+"""Of a checkpoint, with the optimizer's state in it."""
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -41,6 +42,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
         UserError: not a checkpoint, damaged, or of a newer version.
     """
     try:
+        check_regular(path, MOST_BYTES)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
@@ -61,25 +63,16 @@ def write_weights(path: Path, weights: dict[str, Tensor], about: dict[str, str])
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object], kept: str) -> None:
-    """Write a file under another name, then give it its own.
+    """Write a file of a training, whole or not at all.
 
     Raises:
         StoreError: it cannot be written; ``kept`` says what is safe.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while it wrote
-            left.unlink(missing_ok=True)
-        with unfinished.open("wb") as file:
+        with whole_file(path) as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or one_line(str(error))
         raise StoreError(f"cannot write {path}: {reason}; {kept}: free space and continue with --resume") from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()

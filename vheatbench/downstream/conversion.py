@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +11,9 @@ from vheatbench import __version__
 from vheatbench.case import Case
 from vheatbench.downstream.weights import Loaded, load_weights
 from vheatbench.errors import UserError
-from vheatbench.store.write import _rename
+from vheatbench.files import sha256_of, whole_file, write_error
 from vheatbench.subjects.catalog import build, find_subject
-from vheatbench.subjects.checkpoints import WeightSet, _sha256
+from vheatbench.subjects.checkpoints import WeightSet
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.vheat import VHeat
 
@@ -61,6 +58,7 @@ def convert(
     Raises:
         UserError: not a checkpoint of this model, not a vHeat, a size that it cannot take, or a target that exists
             or cannot be written. The target then is as it was before.
+        StoreError: the disk is full; as before.
     """
     subject = find_subject(model)
     options = {} if num_classes is None else {"num_classes": num_classes}
@@ -84,7 +82,7 @@ def convert(
     }
     state = {name: value.detach().contiguous() for name, value in built.state_dict().items()}
     _write(path, save(state, metadata), force)
-    return Converted(path, _sha256(path), metadata, loaded, sum(value.numel() for value in state.values()))
+    return Converted(path, sha256_of(path), metadata, loaded, sum(value.numel() for value in state.values()))
 
 
 def _beside(checkpoint: Path, size: tuple[int, int] | None, rule: str) -> Path:
@@ -105,22 +103,8 @@ def _check_target(path: Path, checkpoint: Path, force: bool) -> None:
 
 def _write(path: Path, data: bytes, force: bool) -> None:
     """All of it under the final name, or nothing."""
-    unfinished = ""
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            unfinished = file.name
+        with whole_file(path, replace=force) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(unfinished, 0o666 & ~umask)  # a temporary file is its owner's alone
-        if force:
-            os.replace(unfinished, path)
-        else:
-            _rename(Path(unfinished), path)  # never replaces a file made in the meantime
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from None
-    finally:
-        with suppress(OSError):
-            os.unlink(unfinished)
+        raise write_error(path, error) from error

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from vheatbench import __version__
 from vheatbench.downstream.distributed import Group
 from vheatbench.errors import StoreError, UserError
+from vheatbench.files import append, check_regular, lock, open_regular, reason_of
 
 CHUNK = 64
 """Images after which what is answered is on disk."""
@@ -44,7 +45,10 @@ class Answers:
     def some(self) -> bool:
         """Whether a chunk is on disk."""
         try:
-            return self.path is not None and b"\n" in self.path.read_bytes()
+            if self.path is None:
+                return False
+            with open_regular(self.path) as file:
+                return file.readline().endswith(b"\n")
         except OSError:
             return False
 
@@ -58,16 +62,14 @@ class Answers:
         if self.path is None:
             return []
         try:
+            with suppress(FileNotFoundError):
+                check_regular(self.path)
             file = self.path.open("ab+")
         except OSError as error:
-            raise StoreError(f"cannot write {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            raise StoreError(f"cannot write {self.path}: {reason_of(error)}") from error
+        if not lock(file):
             file.close()
-            raise UserError(f"{self.path}: the same evaluation is running already: wait for it, or stop it") from None
-        except OSError:
-            pass  # a file system without locks
+            raise UserError(f"{self.path}: the same evaluation is running already: wait for it, or stop it")
         self._file = file
         file.seek(0)
         found: list[dict[str, Any]] = []
@@ -86,11 +88,9 @@ class Answers:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(chunk).encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            append(self._file.fileno(), json.dumps(chunk).encode() + b"\n")
         except OSError as error:
-            raise StoreError(f"cannot write {self.path}: {error.strerror}; the chunks before are kept") from error
+            raise StoreError(f"cannot write {self.path}: {reason_of(error)}; the chunks before are kept") from error
 
     def close(self) -> None:
         """Let others have the file; one without a chunk is of no use."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vheatbench.downstream.checkpointing import write_whole
 from vheatbench.errors import StoreError
+from vheatbench.files import GIB, append, read_bytes, reason_of
 
 HEADER = ("update", "epoch", "learning_rate", "loss")
 
@@ -24,23 +25,27 @@ class LossFile:
         rows: list[list[str]] = []
         try:
             if updates and self.path.exists():
-                with self.path.open(newline="") as file:
-                    rows = [row for row in csv.reader(file) if len(row) == len(HEADER) and row[0].isdigit()]
+                text = read_bytes(self.path, GIB).decode(errors="replace")
+                rows = [row for row in csv.reader(io.StringIO(text)) if len(row) == len(HEADER) and row[0].isdigit()]
         except OSError as error:
             raise self._error(error) from error
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([HEADER, *(row for row in rows if int(row[0]) <= updates)])
-        write_whole(self.path, lambda file: file.write(text.getvalue().encode()), "the checkpoint is kept")
+        content = _csv([HEADER, *(row for row in rows if int(row[0]) <= updates)])
+        write_whole(self.path, lambda file: file.write(content), "the checkpoint is kept")
 
     def add(self, rows: Sequence[tuple[int, int, float, float]]) -> None:
         """Append rows. Raises StoreError."""
         try:
-            with self.path.open("a", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(rows)
+            with self.path.open("ab") as file:
+                append(file.fileno(), _csv(rows))
         except OSError as error:
             raise self._error(error) from error
 
     def _error(self, error: OSError) -> StoreError:
-        return StoreError(
-            f"cannot write {self.path}: {error.strerror}; the checkpoint is kept: free space and continue with --resume"
-        )
+        reason = f"cannot write {self.path}: {reason_of(error)}"
+        return StoreError(f"{reason}; the checkpoint is kept: free space and continue with --resume")
+
+
+def _csv(rows: Iterable[Iterable[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

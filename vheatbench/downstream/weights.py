@@ -11,8 +11,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from vheatbench.errors import UserError
+from vheatbench.files import sha256_of
 from vheatbench.pictures.weights import _check, _converted
-from vheatbench.subjects.checkpoints import CheckpointError, WeightSet, _pick, _read, _sha256, load_checkpoint
+from vheatbench.subjects.checkpoints import CheckpointError, WeightSet, _pick, _read, load_checkpoint
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.vheat import VHeat
 
@@ -74,7 +75,7 @@ def load_weights(
         _check_head(model, state, path)
         _check(model, state, path)
         model.load_state_dict(state)
-        return Loaded(path.name, _sha256(path), key, {})
+        return Loaded(path.name, sha256_of(path), key, {})
 
 
 @contextmanager

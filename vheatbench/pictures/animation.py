@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from vheatbench.files import write_file
 from vheatbench.pictures.heat_labels import Clock, called, seen_in, weights_words
 from vheatbench.pictures.heat_results import Diffusion
 from vheatbench.pictures.temperature import TemperatureScale, colour_table, field_at
@@ -73,6 +74,9 @@ def save_animation(diffusions: Sequence[Diffusion], stem: Path) -> list[Path]:
     Args:
         diffusions: that spread from one source on one grid; they differ in k.
         stem: path without suffix.
+
+    Raises:
+        UserError, StoreError: a file cannot be written.
     """
     clock = Clock(diffusions)
     moments = frame_moments(clock)
@@ -83,7 +87,7 @@ def save_animation(diffusions: Sequence[Diffusion], stem: Path) -> list[Path]:
             if len(data) < MOST_BYTES:
                 break
         path = stem.with_name(stem.name + suffix)
-        path.write_bytes(data)
+        write_file(path, data)
         paths.append(path)
     return paths
 

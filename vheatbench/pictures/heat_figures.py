@@ -261,11 +261,7 @@ def _saved(draw: Callable[[], Figure], stem: Path, what: str = "") -> list[Path]
 
 
 def _animated(diffusions: Sequence[Diffusion], stem: Path) -> list[Path]:
-    film = stem.with_name(f"{stem.name}-film")
-    try:
-        return save_animation(diffusions, film)
-    except OSError as error:
-        raise UserError(f"{film}.gif: cannot be written ({error.strerror or error})") from None
+    return save_animation(diffusions, stem.with_name(f"{stem.name}-film"))
 
 
 def _size(resolution: tuple[int, int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import warnings
@@ -16,7 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from vheatbench.errors import UserError
+from vheatbench.files import write_file
 
 ONE_COLUMN, TWO_COLUMN = 3.3, 6.9
 """Widths in inches of a column and of a page of a two-column paper."""
@@ -132,7 +133,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[P
     """Write a figure once per format: ``stem.png`` at 300 dpi (twice a sharp screen's), ``stem.svg``, ``stem.pdf``.
 
     Raises:
-        UserError: it cannot be written.
+        UserError, StoreError: it cannot be written; a figure that was there before stays.
     """
     paths = []
     with style(), warnings.catch_warnings():
@@ -140,11 +141,9 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[P
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         for suffix in formats:
             path = stem.with_name(f"{stem.name}.{suffix}")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, format=suffix, metadata=_METADATA.get(suffix))
-            except OSError as error:
-                raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+            content = io.BytesIO()
+            figure.savefig(content, format=suffix, metadata=_METADATA.get(suffix))
+            write_file(path, content.getvalue())
             paths.append(path)
     return paths
 

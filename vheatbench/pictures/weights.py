@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import reason_of, sha256_of
 from vheatbench.subjects.checkpoints import CheckpointError, _read, check_finite, load_checkpoint
 from vheatbench.subjects.vheat import VHeat
 
@@ -33,14 +33,10 @@ RANDOM = Weights("random, seed 0", "random")
 
 def identify(path: Path) -> Weights:
     """The file's name and hash, without loading it. Raises UserError where it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        short = sha256_of(path)[:12]
     except OSError as error:
-        raise UserError(f"--weights {path}: cannot be read ({error.strerror})") from None
-    short = digest.hexdigest()[:12]
+        raise UserError(f"--weights {path}: cannot be read ({reason_of(error)})") from None
     return Weights(f"{path.name} ({short})", short)
 
 

@@ -22,6 +22,7 @@ from vheatbench.analysis.outcomes import Outcome, outcomes_of
 from vheatbench.analysis.published import PublishedRow, published_rows
 from vheatbench.case import Case
 from vheatbench.errors import UserError
+from vheatbench.files import write_file
 from vheatbench.report import numbers
 from vheatbench.report.across import across_section, environment_rows, labels_of
 from vheatbench.report.charts import MOST_TARGETS, VIEWS, View
@@ -78,13 +79,9 @@ def write_report(runs: Sequence[Run], path: Path, sections: Sequence[Section] = 
 
     Raises:
         UserError: a run without records, or a path that cannot be written.
+        StoreError: the disk is full; a page that was there before stays.
     """
-    page = render(runs, sections)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    write_file(path, render(runs, sections))
 
 
 def render(runs: Sequence[Run], sections: Sequence[Section] = ()) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from pathlib import Path
 
 from vheatbench.errors import StoreError, UserError
+from vheatbench.files import GIB, read_bytes, reason_of, whole_file
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Attachment
+
+MOST_BYTES = 2 * GIB
+"""Of one attachment."""
 
 
 def folder_of(run_path: str | Path) -> Path:
@@ -35,11 +38,10 @@ def attach(run_path: str | Path, name: str, data: bytes) -> Attachment:
     target = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f".{name}.{os.getpid()}")
-        unfinished.write_bytes(data)
-        unfinished.replace(target)  # a crash leaves no half file under the final name
+        with whole_file(target) as file:
+            file.write(data)
     except OSError as error:
-        raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
+        raise StoreError(f"cannot write {target}: {reason_of(error)}") from error
     return Attachment(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
@@ -51,10 +53,10 @@ def read_attachment(run: Run, attachment: Attachment) -> bytes:
     """
     path = folder_of(run.path) / Path(attachment.name).name
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MOST_BYTES)
     except OSError as error:
         together = f"copy the folder {path.parent.name} together with {run.path.name}"
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {together}") from None
+        raise UserError(f"{path}: cannot be read ({reason_of(error)}); {together}") from None
     if hashlib.sha256(data).hexdigest() != attachment.sha256:
         raise UserError(f"{path}: changed after the run was measured (its SHA-256 is not the record's)")
     return data

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vheatbench.errors import UserError
+from vheatbench.files import write_file
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
 
@@ -37,24 +40,25 @@ def to_frame(run: Run) -> pd.DataFrame:
 
 
 def write_csv(run: Run, path: str | Path) -> None:
-    """Writes ``to_frame(run)`` as CSV in UTF-8. Raises UserError if ``path`` cannot be written."""
-    try:
-        to_frame(run).to_csv(path, index=False)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    """Writes ``to_frame(run)`` as CSV in UTF-8, compressed where the name ends in ``.gz`` or the like.
+
+    Raises UserError or StoreError if ``path`` cannot be written.
+    """
+    from pandas.io.common import infer_compression
+
+    content = io.BytesIO()
+    to_frame(run).to_csv(content, index=False, compression=infer_compression(os.fspath(path), "infer"))
+    write_file(path, content.getvalue())
 
 
 def write_parquet(run: Run, path: str | Path) -> None:
-    """Writes ``to_frame(run)`` as Parquet. Raises UserError if ``path`` cannot be written or there is no
-    pyarrow."""
+    """Writes ``to_frame(run)`` as Parquet. Raises UserError if there is no pyarrow; UserError or StoreError if
+    ``path`` cannot be written."""
     try:
         import pyarrow  # noqa: F401
     except ImportError:
         raise UserError("Parquet needs pyarrow, which is not installed: pip install pyarrow") from None
-    try:
-        to_frame(run).to_parquet(path, engine="pyarrow", index=False)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    write_file(path, to_frame(run).to_parquet(engine="pyarrow", index=False))
 
 
 _COLUMNS = {

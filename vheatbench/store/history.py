@@ -7,7 +7,6 @@ again from them with ``vheatbench track add``.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -20,10 +19,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vheatbench.errors import StoreError, UserError, one_line
+from vheatbench.files import GIB, append, check_regular, lock, read_bytes, reason_of
 from vheatbench.store.schema import Direction, Status
 
 HISTORY_NAME = "history.jsonl"
 HISTORY_VERSION = 1
+MOST_BYTES = GIB
+"""Of a history: tens of thousands of runs."""
 
 Reading = tuple[float, float | None, float | None, int]
 """Value, lower and upper end of its interval (None without one), and the rounds or samples behind it."""
@@ -143,11 +145,11 @@ def read_history(target: str | Path) -> History:
     """
     path = history_path(target)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
         raise UserError(f"there is no history {path}: begin one with `vheatbench track add RUN`") from None
     except OSError as error:
-        raise UserError(f"cannot read the history {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the history {path}: {reason_of(error)}") from error
     entries, problems = _parse(path, data)
     return History(path, sorted(entries, key=lambda entry: entry.when), problems)
 
@@ -166,13 +168,14 @@ def add_to_history(target: str | Path, entries: Iterable[HistoryEntry]) -> Added
     path = history_path(target)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            check_regular(path, MOST_BYTES)
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UserError(f"cannot write the history {path}: {error.strerror}") from error
+        raise UserError(f"cannot write the history {path}: {reason_of(error)}") from error
     try:
-        with suppress(OSError):  # some cluster file systems have no locks
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        data = path.read_bytes()
+        lock(fd, wait=True)
+        data = read_bytes(path, MOST_BYTES)
         present, problems = _parse(path, data)
         keys = {entry.key for entry in present}
         added: list[HistoryEntry] = []
@@ -181,24 +184,13 @@ def add_to_history(target: str | Path, entries: Iterable[HistoryEntry]) -> Added
             (known if entry.key in keys else added).append(entry)
             keys.add(entry.key)
         lines = b"".join(map(_encode, added))
-        _append(fd, path, len(data), lines if data.endswith(b"\n") or not data else b"\n" + lines)
+        if lines:
+            append(fd, lines if data.endswith(b"\n") or not data else b"\n" + lines)
+    except OSError as error:
+        raise StoreError(f"cannot write the history {path}: {reason_of(error)}; it is as it was before") from error
     finally:
         os.close(fd)
     return Added(added, known, problems)
-
-
-def _append(fd: int, path: Path, size: int, data: bytes) -> None:
-    if not data.strip():
-        return
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.fsync(fd)
-    except OSError as error:
-        with suppress(OSError):
-            os.ftruncate(fd, size)
-        raise StoreError(f"cannot write the history {path}: {error.strerror}; it is as it was before") from error
 
 
 def _encode(entry: HistoryEntry) -> bytes:

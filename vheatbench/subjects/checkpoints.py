@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 from dataclasses import dataclass
@@ -13,10 +12,14 @@ import torch
 from torch import Tensor
 
 from vheatbench.errors import UserError
+from vheatbench.files import GIB, check_regular, reason_of, sha256_of
 from vheatbench.subjects.heat_operator import FrequencyResize, resize_frequencies
 
 if TYPE_CHECKING:
     from vheatbench.subjects.vheat import VHeat
+
+MOST_BYTES = 64 * GIB
+"""Of a checkpoint."""
 
 WeightSet = Literal["model", "model_ema"]
 SETS: dict[WeightSet, tuple[str, ...]] = {
@@ -101,7 +104,7 @@ def load_checkpoint(
     }
     _check(state, model, path)
     model.load_state_dict(state)
-    return LoadedCheckpoint(str(path), _sha256(path), name, resized)
+    return LoadedCheckpoint(str(path), sha256_of(path), name, resized)
 
 
 def convert_official(state: dict[str, Any]) -> dict[str, Tensor]:
@@ -139,8 +142,10 @@ def fit_frequencies(state: dict[str, Tensor], model: VHeat, how: FrequencyResize
 
 
 def _read(path: Path, trust_pickle: bool) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+    try:
+        check_regular(path, MOST_BYTES)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {'no such file' if not path.exists() else reason_of(error)}") from None
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -209,11 +214,3 @@ def check_finite(state: dict[str, Tensor], path: Path) -> None:
 def _some(items: list[str], most: int = 3) -> str:
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
