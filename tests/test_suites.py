@@ -244,7 +244,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     with path.open("wb") as file:
         file.truncate(1 << 40)
-    assert refusal(path) == "mine.yaml: larger than 100,000 bytes, no suite needs that"
+    assert refusal(path) == "mine.yaml: cannot be read (is larger than 100,000 bytes)"
 
 
 def test_not_utf_8(tmp_path: Path) -> None:
@@ -256,7 +256,9 @@ def test_not_utf_8(tmp_path: Path) -> None:
 def test_not_a_file(tmp_path: Path) -> None:
     folder = tmp_path / "folder.yaml"
     folder.mkdir()
-    assert refusal(f"{folder}") == f"suite file {str(folder)!r} is a folder".replace(f"{tmp_path}/", "")
+    assert refusal(f"{folder}") == f"suite file {str(folder)!r} cannot be read (is a folder, not a file)".replace(
+        f"{tmp_path}/", ""
+    )
     with pytest.raises(UserError, match=r"^suite file 'no/such.yaml' does not exist$"):
         load_suite("no/such.yaml")
     assert "cannot be read (File name too long)" in refusal("a" * 5000 + ".yaml")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from vheatbench.case import DeviceType
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import check_regular, read_text, reason_of
 from vheatbench.suites import Axes, Reference, ReferenceRow, ReferenceTable, SubjectEntry, Suite, SuitePolicy
 
 MAX_FILE_BYTES = 100_000
@@ -77,11 +78,13 @@ def _find(name: str) -> Path:
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(name)
         try:
-            if path.is_file():
-                return path
-            what = "is a folder" if path.is_dir() else "does not exist"
+            check_regular(path)
+        except FileNotFoundError:
+            what = "does not exist"
         except OSError as error:
-            what = f"cannot be read ({error.strerror})"
+            what = f"cannot be read ({reason_of(error)})"
+        else:
+            return path
         raise UserError(f"suite file {_short(name)} {what}")
     known = list_suites()
     if name not in known:
@@ -96,10 +99,10 @@ _SECTIONS = {"name", "description", "subjects", "axes", "policy", "reference", "
 
 def _parse(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, no suite needs that")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, MAX_FILE_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     try:
         _check_events(text, path)

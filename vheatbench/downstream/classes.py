@@ -8,9 +8,12 @@ from pathlib import Path
 
 from vheatbench.downstream.data import LabelledImages
 from vheatbench.errors import UserError
+from vheatbench.files import MIB, read_text, reason_of
 
 SOME = 3
 """Names shown of a list that may be long."""
+MOST_BYTES = 64 * MIB
+"""Of a class map."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,9 @@ def _nested(images: LabelledImages) -> str:
 
 def _read(path: Path) -> dict[str, int]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except OSError as error:
-        raise UserError(f"--class-map {path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"--class-map {path}: cannot be read ({reason_of(error)})") from None
     except UnicodeDecodeError:
         raise UserError(f"--class-map {path}: not a text file") from None
     if path.suffix != ".json":

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import MOST_IMAGE_BYTES, check_regular
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Of image files, as torchvision's ImageFolder has them."""
@@ -175,6 +176,7 @@ def _refused(error: OSError) -> None:
 
 
 def _opened(path: Path) -> Image.Image:
+    check_regular(path, MOST_IMAGE_BYTES)
     with Image.open(path) as file:
         file.load()
         return file

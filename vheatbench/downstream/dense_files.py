@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vheatbench.downstream.checkpointing import write_weights
+from vheatbench.downstream.checkpointing import MOST_BYTES, write_weights
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import check_regular, sha256_of
 
 KEY = "vheatbench"
 """Of the file's metadata: what the model is, as JSON."""
@@ -64,10 +64,11 @@ def read_trained(path: Path, task: str) -> TrainedFile:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(path, MOST_BYTES)
         with safe_open(path, framework="pt") as file:
             about = _parsed((file.metadata() or {}).get(KEY, "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256_of(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as safetensors ({one_line(str(error))})") from None
     if about.get("task") != task:

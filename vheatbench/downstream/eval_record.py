@@ -13,6 +13,7 @@ from vheatbench.case import Case
 from vheatbench.downstream.accuracy import ClassResult, by_class, mean_interval, paired_difference, wilson
 from vheatbench.downstream.answers import Answers
 from vheatbench.downstream.eval_plan import Plan, Ready
+from vheatbench.files import GIB, read_bytes
 from vheatbench.stats import Interval
 from vheatbench.store.attachments import attach, folder_of
 from vheatbench.store.schema import Direction, Metric, Record, Samples
@@ -112,7 +113,7 @@ def _gain(case: Case, answers: Answers, plan: Plan, run_path: Path) -> Metric | 
     if first.id == case.id:
         return None
     try:
-        stored = (folder_of(run_path) / answers_name(first)).read_bytes()
+        stored = read_bytes(folder_of(run_path) / answers_name(first), GIB)
         before = Answers.from_bytes(stored, len(plan.images))
     except (OSError, ValueError):  # the first resolution failed
         return None

@@ -23,6 +23,7 @@ from vheatbench.downstream.distributed import Group, LostPeerError, is_lost_peer
 from vheatbench.downstream.eval_plan import EvalSettings, Plan, Ready, prepare
 from vheatbench.downstream.eval_record import fill
 from vheatbench.errors import StoreError, UserError, one_line
+from vheatbench.files import GIB, read_bytes
 from vheatbench.measure.environment import environment
 from vheatbench.run.carry_out import _prepare_device, classify
 from vheatbench.run.step import DTYPES
@@ -289,7 +290,7 @@ def _ask_all(
 def _answers_before(run_path: Path, case: Case, n: int) -> Answers:
     """What an interrupted evaluation left, or no answers yet."""
     try:
-        return Answers.from_bytes(progress_file(run_path, case).read_bytes(), n)
+        return Answers.from_bytes(read_bytes(progress_file(run_path, case), GIB), n)
     except (OSError, ValueError):
         return Answers(n)
 

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import read_text, reason_of
 from vheatbench.suite_file import suite_folders
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -205,7 +206,7 @@ def _find(name: str) -> Path:
         # the shipped recipes under the name that the documentation types, from any folder
         if path.parent.parts[-2:] == ("suites", "train") and path.stem in known:
             return known[path.stem]
-        what = "is a folder" if path.is_dir() else "does not exist"
+        what = "is no regular file" if path.exists() else "does not exist"
         raise UserError(f"recipe {name!r} {what}; there are {', '.join(sorted(known))}")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -216,10 +217,10 @@ def _find(name: str) -> Path:
 
 def _parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, no recipe needs that")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, MAX_FILE_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read ({one_line(str(error))})") from None
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):

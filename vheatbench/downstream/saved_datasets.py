@@ -12,6 +12,7 @@ from PIL import Image
 
 from vheatbench.downstream.data import LabelledImages, fingerprint_of
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import MOST_IMAGE_BYTES, check_regular, read_bytes
 
 EVALUATED = ("validation", "val", "test")
 """Names of splits that are taken where none is asked for and one of them is there."""
@@ -69,6 +70,8 @@ def open_saved(root: Path, split: str | None = None) -> LabelledImages:
 def _load(datasets: Any, root: Path) -> Any:
     if (root / "dataset_info.json").is_file() or (root / "dataset_dict.json").is_file():
         return datasets.load_from_disk(os.fspath(root))
+    for path in (*root.glob("*.parquet"), *root.glob("*.arrow")):
+        check_regular(path)
     kind = "parquet" if any(root.glob("*.parquet")) else "arrow"
     if kind == "parquet":
         return datasets.Dataset.from_parquet([os.fspath(path) for path in sorted(root.glob("*.parquet"))])
@@ -101,7 +104,7 @@ def _reader(rows: Any, column: str) -> Callable[[int], Image.Image]:
     # decoded here, not by the library: an image is read as from a file, and a broken one raises here
     def read(index: int) -> Image.Image:
         stored = rows[index][column]
-        content = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+        content = stored["bytes"] if stored["bytes"] is not None else read_bytes(stored["path"], MOST_IMAGE_BYTES)
         with Image.open(io.BytesIO(content)) as file:
             file.load()
             return file

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from vheatbench.downstream.checkpointing import write_whole
 from vheatbench.downstream.recipe import Recipe
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import MIB, read_text
 
 TRAININGS = Path("trainings")
 """Where folders are made that no ``--out`` names."""
@@ -67,7 +68,7 @@ class TrainingFolder:
 def open_folder(path: Path) -> TrainingFolder:
     """The training in a folder. Raises UserError where there is none or it cannot be read."""
     try:
-        content: dict[str, Any] = json.loads((path / FILE).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(read_text(path / FILE, MIB))
         recipe = Recipe.model_validate(content["recipe"])
         return TrainingFolder(path, recipe, content["data"], content["fingerprint"], Path(content["run"]))
     except FileNotFoundError:

@@ -192,7 +192,7 @@ def _weights(settings: ErfSettings) -> dict[str, list[tuple[Weights, Path | None
         if not sign or name not in chosen:
             name, file = settings.models[0], word
         path = Path(file)
-        if not path.is_file():
+        if not path.exists():
             if sign and file == word:
                 models = ", ".join(settings.models)
                 raise UserError(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import MOST_IMAGE_BYTES, check_regular
 
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
 SINGLE = "views of a single photograph: no interval"
@@ -162,6 +163,7 @@ def read_photograph(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            check_regular(path, MOST_IMAGE_BYTES)
             with Image.open(path) as file:
                 # refused by its header, before anything is decoded
                 if min(file.size) < SMALLEST:
@@ -213,6 +215,8 @@ def _files(source: Path, count: int, seed: int) -> tuple[list[Path], int]:
     """At most ``count`` image files below ``source`` in an order drawn by ``seed``, and how many there are."""
     if source.is_file():
         return [source], 1
+    if source.exists() and not source.is_dir():
+        raise UserError(f"--images {source}: neither a folder nor a regular file")
     if not source.is_dir():
         raise UserError(f"--images {source}: no such folder (or 'noise', 'noise:1/f')")
     known = Image.registered_extensions()

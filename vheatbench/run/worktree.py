@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import blocks_of
 
 Name = TypeVar("Name", bound=str)
 
@@ -153,7 +154,8 @@ class Repository:
         for name in new:
             digest.update(b"\0" + os.fsencode(name) + b"\0")
             with contextlib.suppress(OSError):  # gone since, or a nested repository
-                digest.update((self.root / name).read_bytes())
+                for block in blocks_of(self.root / name):
+                    digest.update(block)
         return (digest.hexdigest()[:12], len(changed) + len(new)) if changed or new else ("", 0)
 
     def _remove_leftovers(self) -> None:

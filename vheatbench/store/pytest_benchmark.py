@@ -12,10 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import MIB, read_bytes, reason_of
 from vheatbench.stats import median, median_interval
 from vheatbench.store.history import HistoryEntry, Reading, TrackedCase, TrackedMetric, thinned
 
 LATENCY = "latency_s"
+MOST_BYTES = 512 * MIB
+"""Of a file with all raw data."""
 MACHINE_KEYS = frozenset({"system", "machine", "processor", "python_implementation", "python_version", "cpu"})
 CPU_KEYS = ("brand_raw", "brand", "arch", "count")
 VOLATILE_KEYS = frozenset({"node", "release", "python_compiler", "python_build", "python_implementation_version"})
@@ -77,9 +80,9 @@ def read_pytest_benchmark(path: str | Path, branch: str | None = None, commit: s
 
 def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MOST_BYTES)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        raise UserError(f"cannot read {path}: {reason_of(error)}") from None
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -17,12 +17,15 @@ from pydantic import ValidationError
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError
+from vheatbench.files import GIB, open_regular, read_bytes, reason_of
 from vheatbench.store.history import HISTORY_NAME
 from vheatbench.store.schema import Footer, Header, Record
 from vheatbench.store.upgrade import check_version, upgrade
 
 PARTIAL = ".partial"
 """What the name of a run file ends in until the run is finished."""
+MOST_BYTES = 2 * GIB
+"""Of a run file: hundreds of times the largest that is known."""
 
 
 class MissingRunError(UserError):
@@ -191,7 +194,7 @@ def find_measured(name: str, results_dir: str | Path) -> Path:
 
 def _has_records(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path, MOST_BYTES) as file:
             file.readline()
             return parse_line(file.readline()).get("line") == "record"
     except (OSError, ValueError):
@@ -226,16 +229,14 @@ def _not_finite(text: str) -> NoReturn:
 
 
 def _read_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise UserError(f"{path} is a directory, not a run file: name one of the .jsonl files in it")
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} is not a regular file")
-        data = path.read_bytes()
+        data = read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
         raise UserError(f"there is no run file {path}") from None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise UserError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
+    except IsADirectoryError:
+        raise UserError(f"{path} is a directory, not a run file: name one of the .jsonl files in it") from None
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {reason_of(error)}") from error
     if not data:
         raise UserError(f"{path} is empty: its run ended before it began; delete it")
     return data
@@ -305,7 +306,7 @@ def _one_line(error: ValueError) -> str:
 def _suite(path: Path) -> str | None:
     """The suite in a file's header; None where there is no readable one. Names alone can be ambiguous."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, MOST_BYTES) as file:
             return str(json.loads(file.readline()).get("suite"))
     except (OSError, ValueError, AttributeError):
         return None
@@ -313,7 +314,7 @@ def _suite(path: Path) -> str | None:
 
 def _run_id(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path, MOST_BYTES) as file:
             return str(parse_line(file.readline()).get("run_id", ""))
     except (OSError, ValueError):
         return ""

@@ -21,7 +21,10 @@ from torchvision.transforms.v2 import functional
 
 from vheatbench.downstream.dense_training import Ticket
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import GIB, read_bytes, reason_of
 
+MOST_BYTES = 8 * GIB
+"""Of an annotation file: Objects365, the largest that is public, has 6."""
 NAMED = 3
 """Missing images that an error names."""
 FARTHEST = 16
@@ -101,10 +104,10 @@ def read_coco(root: Path, split: str) -> CocoFolder:
         raise UserError("COCO's format needs pycocotools: pip install 'vheatbench[downstream]'") from None
     annotations, images = root / "annotations" / f"instances_{split}.json", root / split
     try:
-        data = annotations.read_bytes()
+        data = read_bytes(annotations, MOST_BYTES)
         content = json.loads(data)
     except OSError as error:
-        raise UserError(f"{annotations}: cannot be read ({error.strerror}); a COCO folder has it") from None
+        raise UserError(f"{annotations}: cannot be read ({reason_of(error)}); a COCO folder has it") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{annotations}: not JSON ({one_line(str(error))})") from None
     _check(content, annotations)

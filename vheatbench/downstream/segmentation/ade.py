@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional
 
 from vheatbench.downstream.dense_training import Ticket
 from vheatbench.errors import UserError, one_line
+from vheatbench.files import MOST_IMAGE_BYTES, check_regular
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 IGNORED = -1
@@ -70,6 +71,7 @@ class AdeFolder:
 
 def _open(path: Path) -> Image.Image:
     try:
+        check_regular(path, MOST_IMAGE_BYTES)
         with Image.open(path) as file:
             file.load()
             return file.copy()
