@@ -258,12 +258,26 @@ def test_runs_are_found_by_path_name_id_and_latest(tmp_path: Path) -> None:
 
 def test_newest_first_also_where_the_suite_sorts_earlier(tmp_path: Path) -> None:
     stamps = ["20240101T000000Z-z", "20260101T000000Z-a", "20250101T000000Z-m"]
+    header = a_header().model_dump_json()
     for stamp in stamps:
-        (tmp_path / f"{stamp}.jsonl").write_text("x")
-    (tmp_path / "20270101T000000Z-live.jsonl.partial").write_text("x")
+        (tmp_path / f"{stamp}.jsonl").write_text(header)
+    (tmp_path / "20270101T000000Z-live.jsonl.partial").write_text(header)
     (tmp_path / "20260101T000000Z-a.jsonl.partial").write_text("x")  # left by a crash during the rename
     assert [path.name[:4] for path in list_runs(tmp_path)] == ["2027", "2026", "2025", "2024"]
     assert find_run("latest", tmp_path).name == "20270101T000000Z-live.jsonl.partial"
+
+
+def test_latest_passes_over_what_has_no_header(tmp_path: Path) -> None:
+    header = a_header().model_dump_json()
+    for number, content in enumerate(["", header[:40], "rubbish\n", '{"line":"record"}\n', "[" * 100_000]):
+        (tmp_path / f"2030010{number + 1}T000000Z-x.jsonl.partial").write_text(content)
+    os.mkfifo(tmp_path / "20310101T000000Z-x.jsonl")
+    for find in (find_run, find_measured):
+        with pytest.raises(UserError, match="there are no runs in"):
+            find("latest", tmp_path)
+    old = write_run(tmp_path, a_header(created="2024-01-01T00:00:00Z"), a_record())
+    assert find_run("latest", tmp_path) == find_measured("latest", tmp_path) == old
+    assert len(list_runs(tmp_path)) == 6
 
 
 def test_the_latest_with_records_is_reported(tmp_path: Path) -> None:

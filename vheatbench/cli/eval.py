@@ -130,11 +130,11 @@ def _unfinished(name: str, results: Path, device: str, trust_pickle: bool) -> tu
     from dataclasses import replace
 
     from vheatbench.downstream.evaluate import settings_of
-    from vheatbench.store.read import PARTIAL, find_run, list_runs, read_run
+    from vheatbench.store.read import PARTIAL, begun_runs, find_run, suite_of
 
     if name == "latest":
-        unfinished = [path for path in list_runs(results) if path.suffix == PARTIAL]
-        path = next((path for path in unfinished if read_run(path).header.suite == "eval"), None)
+        unfinished = (path for path in begun_runs(results) if path.suffix == PARTIAL)
+        path = next((path for path in unfinished if suite_of(path) == "eval"), None)
         if path is None:
             raise UserError(f"--resume latest: there is no unfinished evaluation in {results}")
     else:

@@ -13,7 +13,7 @@ from vheatbench.errors import UserError
 from vheatbench.run.arm import SIDES, Arm, Say, Side, present_arms, version_arms
 from vheatbench.run.rounds import Rounds
 from vheatbench.run.worktree import Repository, Version
-from vheatbench.store.read import PARTIAL, Run, list_runs, read_run
+from vheatbench.store.read import PARTIAL, Run, begun_runs, read_run
 from vheatbench.store.schema import Header
 from vheatbench.store.write import RunWriter
 
@@ -144,7 +144,7 @@ def find_comparison(name: str, out: Path) -> dict[Side, Run]:
         UserError: there is none, more than one, or it is finished.
     """
     found: dict[str, dict[Side, Run]] = {}
-    for path in list_runs(out):
+    for path in begun_runs(out):
         for side in SIDES:
             stem = path.name.removesuffix(PARTIAL)
             id_ = stem.removesuffix(f"-{side}.jsonl").rsplit("-", 1)[-1]

@@ -7,7 +7,9 @@ import hashlib
 import json
 import math
 import re
+import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -138,9 +140,12 @@ def list_runs(results_dir: str | Path) -> list[Path]:
             if path.suffix == PARTIAL and path.with_suffix("").exists():
                 continue
             try:
-                changed = path.stat().st_mtime
+                facts = path.stat()
             except FileNotFoundError:  # finished, thus renamed, since the directory was listed
                 continue
+            if not stat.S_ISREG(facts.st_mode):
+                continue
+            changed = facts.st_mtime
             stamp = re.match(r"\d{8}T\d{6}Z", path.name)
             when = stamp.group() if stamp else time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(changed))
             ages.append((when, changed, path))
@@ -151,18 +156,27 @@ def list_runs(results_dir: str | Path) -> list[Path]:
     return [path for _, _, path in sorted(ages, reverse=True)]
 
 
+def begun_runs(results_dir: str | Path) -> Iterator[Path]:
+    """As :func:`list_runs`, but only files with a header: what ``latest`` chooses from.
+
+    Without one there is no run to speak of: its process was killed before it began, or the file is of another program.
+    """
+    return filter(_has_header, list_runs(results_dir))
+
+
 def find_run(name: str, results_dir: str | Path) -> Path:
-    """The run file that ``name`` means: a path; ``latest``; a suite's name, for its newest run; or a file
-    name or run id in ``results_dir`` or the unique beginning of one.
+    """The run file that ``name`` means: a path; ``latest``, the newest with a header; a suite's name, for its
+    newest run; or a file name or run id in ``results_dir`` or the unique beginning of one.
 
     Raises UserError where nothing or more than one file matches, naming the nearest.
     """
-    runs = list_runs(results_dir)
-    if name == "latest" and runs:
-        return runs[0]
+    newest = next(begun_runs(results_dir), None) if name == "latest" else None
+    if newest is not None:
+        return newest
     if name and Path(name).is_file():
         return Path(name)
-    if not runs:
+    runs = list_runs(results_dir)
+    if not runs or name == "latest":
         raise MissingRunError(f"no run named {name!r}: there are no runs in {results_dir} yet")
     names = {path: (path.name, path.name.split(".jsonl")[0], _run_id(path)) for path in runs}
     matches = [path for path in runs if name in names[path]]
@@ -170,7 +184,7 @@ def find_run(name: str, results_dir: str | Path) -> Path:
         matches = [path for path in runs if any(known.startswith(name) for known in names[path])]
     if len(matches) == 1:
         return matches[0]
-    of_suite = next((path for path in runs if name and _suite(path) == name), None)
+    of_suite = next((path for path in runs if name and suite_of(path) == name), None)
     if of_suite is not None:
         return of_suite
     if matches:
@@ -190,6 +204,14 @@ def find_measured(name: str, results_dir: str | Path) -> Path:
     if name != "latest" or _has_records(path):
         return path
     return next(filter(_has_records, list_runs(results_dir)), path)
+
+
+def _has_header(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return parse_line(file.readline()).get("line") == "header"
+    except (OSError, ValueError):
+        return False
 
 
 def _has_records(path: Path) -> bool:
@@ -303,7 +325,7 @@ def _one_line(error: ValueError) -> str:
     return "".join(c if c.isprintable() else " " for c in text)[:300]
 
 
-def _suite(path: Path) -> str | None:
+def suite_of(path: Path) -> str | None:
     """The suite in a file's header; None where there is no readable one. Names alone can be ambiguous."""
     try:
         with open_regular(path, MOST_BYTES) as file:
