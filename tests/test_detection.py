@@ -52,7 +52,7 @@ from vheatbench.downstream.detection.train import (
     detection_schedule,
 )
 from vheatbench.downstream.distributed import Group
-from vheatbench.errors import UserError
+from vheatbench.errors import StoreError, UserError
 from vheatbench.store.read import read_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -435,6 +435,16 @@ def test_a_file_of_another_version_says_which_weights_are_missing(tmp_path: Path
     write_trained(tmp_path / "w.safetensors", model, {"task": "maskrcnn"})
     with pytest.raises(UserError, match=r"the weights are not finite \(weight\)"):
         read_trained(tmp_path / "w.safetensors", "maskrcnn")
+
+
+def test_answers_whose_file_is_removed_are_not_called_kept(tmp_path: Path) -> None:
+    kept = Answers(tmp_path / "x.answers")
+    kept.open(2)
+    kept.add({"start": 0, "of": 2})
+    (tmp_path / "x.answers").unlink()
+    with pytest.raises(StoreError, match="was removed or moved"):
+        kept.add({"start": 1, "of": 2})
+    kept.close()
 
 
 def test_known_answers_have_known_scores(root: Path) -> None:

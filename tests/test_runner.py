@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -398,6 +399,30 @@ def test_a_full_disk_ends_the_run_and_keeps_its_records(command: Command) -> Non
     assert 0 < len(kept.records) < 4
     assert f"the {len(kept.records)} records before are safe" in err
     command.resume()
+
+
+def test_a_run_whose_folder_is_removed_stops_and_says_so(command: Command) -> None:
+    run, _ = command.until_held()
+    done = len(read_run(command.partial).done)
+    shutil.rmtree(command.folder / "results")
+    (command.folder / "hold").unlink()
+    code, out, err = command.end(run)
+    assert (code, out) == (6, "")
+    assert err.splitlines()[-1].startswith("vheatbench: results/")
+    assert f"was removed while the run was written: its {done} records are lost" in err
+    assert "safe" not in err
+    assert len([entry for entry in measured(command.folder) if entry[0] == "start"]) == done + 1, "it stops at once"
+
+
+def test_ctrl_c_calls_no_record_safe_that_was_removed(command: Command) -> None:
+    run, _ = command.until_held()
+    command.partial.unlink()
+    os.killpg(run.pid, signal.SIGINT)
+    code, out, err = command.end(run)
+    assert (code, out) == (6, "")
+    assert "was removed while the run was written" in err
+    assert "safe" not in err
+    assert "Traceback" not in err
 
 
 def test_resume_refuses_another_environment_and_other_options(command: Command) -> None:

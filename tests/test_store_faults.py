@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_store import CASES, a_header, a_record, write_run
 
 from vheatbench.errors import UserError
-from vheatbench.store import Header, RunWriter, StoreError, read_run
+from vheatbench.store import Header, RunWriter, StoreError, list_runs, read_run
 
 TESTS = Path(__file__).parent
 
@@ -250,6 +250,78 @@ def test_a_killed_writer_loses_nothing_it_said_was_written(tmp_path: Path) -> No
         run = read_run(writer.finish())
     assert run.problems == []
     assert len(run.records) == len(rounds) + 1
+
+
+KILLED = (
+    "import os, signal\n"
+    "call, real = sys.argv[2], getattr(os, sys.argv[2])\n"
+    "def last(*arguments):\n"
+    "    if call == 'write':\n"
+    "        real(arguments[0], arguments[1][:50])\n"
+    "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    "setattr(os, call, last)\n"
+    "RunWriter.create(sys.argv[1], a_header())\n"
+)
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "write", "fsync", "link"])
+def test_killed_before_its_header_is_whole_a_run_has_no_name(tmp_path: Path, call: str) -> None:
+    old = write_run(tmp_path, a_header(created="2020-01-01T00:00:00Z"), a_record())
+    assert python(KILLED, tmp_path, call).wait() == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    assert list_runs(tmp_path) == [old]
+    RunWriter.create(tmp_path, a_header()).close()  # nor is the name taken
+
+
+# Files that others take away, in the middle of the run
+
+
+def replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+INTERFERENCES: dict[str, tuple[Any, str]] = {
+    "remove": (Path.unlink, r"was removed while .*its 2 records are lost"),
+    "remove the folder": (lambda path: shutil.rmtree(path.parent), "was removed while"),
+    "replace": (replace, r"was replaced while .*its 2 records are lost"),
+    "move": (lambda path: path.rename(path.with_name("elsewhere")), "was moved or removed while .*put the file back"),
+    "move the folder": (lambda path: path.parent.rename(path.parent.with_name("elsewhere")), "was moved or removed"),
+    "cut": (lambda path: os.truncate(path, path.stat().st_size - 9), r"was cut while .*resume it"),
+    "empty": (lambda path: path.write_bytes(b""), r"was cut while .*: 0 bytes of"),
+}
+
+
+@pytest.mark.parametrize("act", ["append", "finish", "check"])
+@pytest.mark.parametrize("name", INTERFERENCES)
+def test_a_file_that_is_taken_away_is_said_at_the_next_record(tmp_path: Path, name: str, act: str) -> None:
+    interfere, message = INTERFERENCES[name]
+    with RunWriter.create(tmp_path / "results", a_header()) as writer:
+        for case in CASES[:2]:
+            writer.append(a_record(case))
+        writer.check()
+        interfere(writer.path)
+        left = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(StoreError, match=message) as raised:
+            writer.append(a_record(CASES[2])) if act == "append" else getattr(writer, act)()
+        assert "safe" not in str(raised.value)
+        assert str(raised.value).isprintable()
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == left
+
+
+def test_a_file_that_is_put_back_is_written_on(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, a_header()) as writer:
+        aside = writer.path.rename(tmp_path / "aside")
+        with pytest.raises(StoreError, match="was moved"):
+            writer.append(a_record())
+        aside.rename(writer.path)
+        writer.append(a_record())
+    writer.check()
+    assert len(read_run(writer.path).records) == 1
+    writer.path.unlink()
+    with pytest.raises(StoreError, match="moved or removed"):
+        writer.check()
 
 
 FILL = (

@@ -290,6 +290,8 @@ class Session:
         if not self.writers:
             print("interrupted before anything was measured", file=sys.stderr)
             return
+        for writer in self.writers.values():
+            writer.check()
         count = sum(writer.count for writer in self.writers.values())
         print(
             f"interrupted: {count} measurements are safe in {self.output.out}\n"

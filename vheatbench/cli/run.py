@@ -252,11 +252,13 @@ def _carry_out(writer: RunWriter, served: list[str], quiet: bool) -> Path:
                 runner.run(timetable)
             return writer.finish()
         except KeyboardInterrupt:
+            writer.check()
             _say_interrupted(writer)
             raise typer.Exit(exits.INTERRUPTED) from None
         except BrokenPipeError:
             raise
         except OSError as error:  # no room for temporary files, no more processes
+            writer.check()
             resume = f"vheatbench run --resume {shlex.quote(str(writer.path))}"
             raise StoreError(
                 f"{error}; the {writer.count} records so far are safe: continue with `{resume}`"

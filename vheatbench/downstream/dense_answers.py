@@ -14,6 +14,7 @@ from vheatbench import __version__
 from vheatbench.downstream.distributed import Group
 from vheatbench.errors import StoreError, UserError
 from vheatbench.files import append, check_regular, lock, open_regular, reason_of
+from vheatbench.store.write import still_at
 
 CHUNK = 64
 """Images after which what is answered is on disk."""
@@ -85,8 +86,10 @@ class Answers:
 
     def add(self, chunk: dict[str, Any]) -> None:
         """Write a chunk behind the others. Raises StoreError."""
-        if self._file is None:
+        if self._file is None or self.path is None:
             return
+        if not still_at(self.path, self._file.fileno()):
+            raise StoreError(f"{self.path} was removed or moved while it was written: its answers are lost; begin anew")
         try:
             append(self._file.fileno(), json.dumps(chunk).encode() + b"\n")
         except OSError as error:

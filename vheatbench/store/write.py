@@ -52,6 +52,7 @@ class RunWriter:
         self.count = 0
         """Records in the file."""
         self._fd: int | None = fd
+        self._file = os.fstat(fd)
         self._size = 0
         self._hash = hashlib.sha256()
 
@@ -59,27 +60,34 @@ class RunWriter:
     def create(cls, out_dir: str | Path, header: Header) -> RunWriter:
         """Begins a run in ``out_dir``, which is made if need be: a ``.partial`` file with the header.
 
+        The file gets its name once the header is on disk: what is killed before leaves no run behind.
         Raises UserError if the file cannot be made or exists already, ValueError for a header that has
         no JSON form (NaN, infinity, a value of a strange type).
         """
         line = _encode(header)
         final = Path(out_dir) / run_file_name(header)
         path = final.with_name(final.name + PARTIAL)
+        unnamed = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
+            fd = os.open(unnamed, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError as error:
             raise UserError(f"cannot write a run to {path}: {error.strerror}") from error
-        writer = cls(path, fd, header)
+        writer = cls(unnamed, fd, header)
         try:
-            _lock(fd, path)
+            _lock(fd, unnamed)
             writer._append(line)
-        except StoreError as error:
+            _rename(unnamed, path)
+        except BaseException as error:
             writer.close()
-            path.unlink()  # there is nothing in it to continue
-            raise UserError(f"cannot write a run to {path}: {error.__cause__}") from error
+            unnamed.unlink(missing_ok=True)
+            if isinstance(error, StoreError | OSError):
+                cause = error.__cause__ if isinstance(error, StoreError) else error.strerror
+                raise UserError(f"cannot write a run to {path}: {cause}") from error
+            raise
+        writer.path = path
         _sync_directory(path.parent)
         return writer
 
@@ -112,7 +120,8 @@ class RunWriter:
         """Writes one record; when this returns, it is on disk.
 
         Raises StoreError if it cannot be written: the file then ends with the record before, and
-        ``append`` may be tried again. Raises ValueError, before anything is written, for a record with
+        ``append`` may be tried again; also if ``lost`` says something, which is checked before every write.
+        Raises ValueError, before anything is written, for a record with
         a foreign ``case_id`` or without a JSON form (NaN, infinity, a value of a strange type).
         """
         if record.case_id != record.case.id:
@@ -137,6 +146,35 @@ class RunWriter:
         self.path = final
         self.close()
         return final
+
+    @property
+    def lost(self) -> str | None:
+        """What others have done to the file so that its records are not what ``path`` holds; None while they are."""
+        try:
+            there = os.stat(self.path)
+        except OSError:
+            there = None
+        if there is not None and os.path.samestat(there, self._file):
+            if there.st_size >= self._size:
+                return None
+            return (
+                f"{self.path} was cut while the run was written: {there.st_size} bytes of {self._size} are left; "
+                "resume it to go on from the whole records among them"
+            )
+        if self._fd is not None and os.fstat(self._fd).st_nlink == 0:
+            return (
+                f"{self.path} was {'removed' if there is None else 'replaced'} while the run was written: "
+                f"its {self.count} records are lost; begin a new run"
+            )
+        return (
+            f"{self.path} was moved or removed while the run was written, and its {self.count} records with it: "
+            "put the file back and resume it, or begin a new run"
+        )
+
+    def check(self) -> None:
+        """Raises StoreError where ``lost`` says something: before anyone is told that the records are safe."""
+        if (lost := self.lost) is not None:
+            raise StoreError(lost)
 
     def close(self) -> None:
         """Closes the file and gives up its lock; without ``finish`` before, the run can be resumed."""
@@ -179,6 +217,7 @@ class RunWriter:
     def _put(self, data: bytes) -> None:
         if self._fd is None:
             raise ValueError(f"{self.path} is closed")
+        self.check()  # without it, cutting below would fill a file that was shortened with zeros
         try:
             # Whatever an interrupted or failed write left behind the last whole line goes first.
             os.ftruncate(self._fd, self._size)
@@ -192,6 +231,8 @@ class RunWriter:
             raise self._error(error, self.path) from error
 
     def _error(self, error: OSError, target: Path) -> StoreError:
+        if (lost := self.lost) is not None:
+            return StoreError(lost)
         remedy = "free space" if error.errno in _NO_SPACE else "put that right"
         return StoreError(
             f"cannot write {target}: {error.strerror}; the {self.count} records before are safe in "
@@ -202,6 +243,14 @@ class RunWriter:
 def utc_now() -> str:
     """The time as run files hold it: UTC, ISO 8601, in seconds."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def still_at(path: str | Path, fd: int) -> bool:
+    """Whether ``path`` still names the open file ``fd``: it was not removed, replaced or moved."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except OSError:
+        return False
 
 
 def _encode(line: BaseModel) -> bytes:
@@ -226,11 +275,7 @@ def _lock(fd: int, path: Path) -> None:
         raise UserError(f"{path} is being written by another process: wait until it has ended") from None
     except OSError:
         pass  # Some cluster file systems have no locks; refusing to measure there would be worse.
-    try:
-        same = os.path.samestat(os.stat(path), os.fstat(fd))
-    except FileNotFoundError:
-        same = False
-    if not same:
+    if not still_at(path, fd):
         raise UserError(f"{path} was finished or replaced by another process in this moment")
 
 
