@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from records import record, run_of
 
 from vheatbench.errors import StoreError, UserError
 from vheatbench.store.attachments import attach, copy_attachments, folder_of, read_attachment
-from vheatbench.store.read import Run, read_run
+from vheatbench.store.merge import write_merged
+from vheatbench.store.read import Run, list_runs, read_run
 from vheatbench.store.write import RunWriter
 
 
@@ -57,7 +61,73 @@ def test_what_cannot_be_written_is_one_error(tmp_path: Path) -> None:
 
 
 def test_copies(tmp_path: Path) -> None:
+    run, other = finished(tmp_path / "a"), finished(tmp_path / "b", b"another map")
+    target = tmp_path / "elsewhere" / "y.jsonl"
+    first, second, again = (copy_attachments(one, one.records[0], target)["map"] for one in (run, other, run))
+    assert first == again == run.records[0].files["map"]
+    assert second.name != first.name
+    contents = {path.name: path.read_bytes() for path in folder_of(target).iterdir()}
+    assert contents == {first.name: b"map", second.name: b"another map"}
+
+
+# Merging
+
+
+def a_part(folder: Path, size: int, content: bytes) -> Run:
+    """One of two runs of a suite whose records have files of the same name."""
+    kept = record("vheat-t", size, 0.1)
+    with RunWriter.create(folder, run_of([kept]).header.model_copy(update={"run_id": f"part{size}"})) as writer:
+        kept.files["image"] = attach(writer.path, "image.png", content)
+        writer.append(kept)
+        return read_run(writer.finish())
+
+
+def test_a_merged_run_has_the_files_of_its_records(tmp_path: Path) -> None:
+    parts = [a_part(tmp_path / "parts", 224, b"one"), a_part(tmp_path / "parts", 448, b"two")]
+    run = read_run(write_merged(parts, tmp_path / "merged"))
+    assert not run.problems
+    found = {one.case.resolution[0]: read_attachment(run, one.files["image"]) for one in run.records}
+    assert found == {224: b"one", 448: b"two"}
+    assert len(list(folder_of(run.path).iterdir())) == 2
+    once_more = read_run(write_merged([run], tmp_path / "again"))
+    assert [one.files for one in once_more.records] == [one.files for one in run.records]
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"eno")])
+def test_runs_whose_files_are_missing_or_changed_are_not_merged(tmp_path: Path, spoil: Callable[[Path], Any]) -> None:
+    parts = [a_part(tmp_path / "parts", 224, b"one"), a_part(tmp_path / "parts", 448, b"two")]
+    spoil(folder_of(parts[1].path) / "image.png")
+    with pytest.raises(UserError, match=r"image\.png"):
+        write_merged(parts, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_merge_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [a_part(tmp_path / "parts", 224, b"one"), a_part(tmp_path / "parts", 448, b"two")]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunWriter, "finish", lambda writer: os.link("nothing", "nowhere"))
+    with pytest.raises(FileNotFoundError):
+        write_merged(parts, tmp_path / "merged")
+    assert list((tmp_path / "merged").iterdir()) == []
+    monkeypatch.undo()
+    real = os.write
+
+    def rare(fd: int, data: bytes) -> int:
+        return full() or 0 if b"448" in bytes(data) and b'"record"' in bytes(data) else real(fd, data)
+
+    monkeypatch.setattr(os, "write", rare)
+    with pytest.raises(StoreError, match=r"cannot write the merged run .*No space left on device; merge again$"):
+        write_merged(parts, tmp_path / "merged")
+    assert list((tmp_path / "merged").iterdir()) == []
+
+
+def test_an_empty_merge_does_not_become_the_latest(tmp_path: Path) -> None:
     run = finished(tmp_path)
-    other = tmp_path / "elsewhere" / "y.jsonl"
-    copy_attachments(run, other)
-    assert (folder_of(other) / run.records[0].files["map"].name).read_bytes() == b"map"
+    with RunWriter.create(tmp_path, run.header.model_copy(update={"run_id": "empty"})) as writer:
+        empty = read_run(writer.finish())
+    with pytest.raises(UserError, match="nothing to merge"):
+        write_merged([empty, empty], tmp_path)
+    assert len(list_runs(tmp_path)) == 2

@@ -364,7 +364,7 @@ def test_rounds_are_not_duplicates() -> None:
 
 
 def test_problems_of_the_parts_are_kept() -> None:
-    run = Run(Path("a"), a_header(plan=[]), [], problems=["a:3: not JSON"])
+    run = Run(Path("a"), a_header(plan=CASES[:1]), [a_record(CASES[0])], problems=["a:3: not JSON"])
     assert merge_runs([run]).warnings == ["a:3: not JSON"]
 
 
@@ -403,8 +403,9 @@ def test_mixed_environments_are_marked_where_allowed() -> None:
 
 
 def test_nothing_to_merge() -> None:
-    with pytest.raises(UserError, match="nothing to merge"):
-        merge_runs([])
+    for runs in ([], [a_run(a_header())]):
+        with pytest.raises(UserError, match="nothing to merge"):
+            merge_runs(runs)
 
 
 # Exporting

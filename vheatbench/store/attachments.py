@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from pathlib import Path
 
 from vheatbench.errors import StoreError, UserError
 from vheatbench.files import GIB, read_bytes, reason_of, whole_file
 from vheatbench.store.read import Run
-from vheatbench.store.schema import Attachment
+from vheatbench.store.schema import Attachment, Record
 
 MOST_BYTES = 2 * GIB
 """Of one attachment."""
@@ -34,7 +33,7 @@ def attach(run_path: str | Path, name: str, data: bytes) -> Attachment:
         StoreError: it cannot be written.
     """
     folder = folder_of(run_path)
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".") or "file"
+    name = _plain(name)
     target = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,11 +61,33 @@ def read_attachment(run: Run, attachment: Attachment) -> bytes:
     return data
 
 
-def copy_attachments(run: Run, target: str | Path) -> None:
-    """Copy the run's folder, if it has one, to that of the run file ``target``. Raises StoreError."""
-    source = folder_of(run.path)
-    try:
-        if source.is_dir():
-            shutil.copytree(source, folder_of(target), dirs_exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot copy {source}: {error.strerror or error}") from error
+def check_attachments(run: Run, record: Record) -> None:
+    """Raises UserError where a file of a record of ``run`` is missing or has changed."""
+    for attachment in record.files.values():
+        read_attachment(run, attachment)
+
+
+def copy_attachments(run: Run, record: Record, target: str | Path) -> dict[str, Attachment]:
+    """Copy the files of a record of ``run`` to the folder of the run file ``target``.
+
+    Returns:
+        What the record keeps of them there: the same, but where another file has the name already, a name with the
+        first 12 digits of its content's SHA-256 in front.
+
+    Raises:
+        UserError: a file is missing or has changed.
+        StoreError: it cannot be written.
+    """
+    copied = {}
+    for what, attachment in record.files.items():
+        data = read_attachment(run, attachment)
+        name = Path(attachment.name).name
+        there = folder_of(target) / _plain(name)
+        if there.exists() and there.read_bytes() != data:
+            name = f"{attachment.sha256[:12]}-{name}"
+        copied[what] = attach(target, name, data)
+    return copied
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".") or "file"

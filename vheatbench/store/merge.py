@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
+import shutil
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vheatbench.case import Case
-from vheatbench.errors import UserError
+from vheatbench.errors import StoreError, UserError
+from vheatbench.store.attachments import check_attachments, copy_attachments, folder_of
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter, utc_now
@@ -34,8 +36,13 @@ def merge_runs(runs: list[Run], *, allow_mixed: bool = False) -> Merged:
 
     Of two records of the same case and round an ``ok`` one wins, else the first. Where environments
     differ, ``allow_mixed`` marks the header and every record concerned, else it is a UserError; so are
-    different suites, policies, rounds, schemas or numbers of shards.
+    different suites, policies, rounds, schemas or numbers of shards, and runs without any record.
     """
+    return _merge(runs, allow_mixed)[0]
+
+
+def _merge(runs: list[Run], allow_mixed: bool) -> tuple[Merged, list[Run]]:
+    """The runs as one, and for each of its records the run that it comes from."""
     if not runs:
         raise UserError("nothing to merge: name at least one run file")
     first = runs[0].header
@@ -53,7 +60,10 @@ def merge_runs(runs: list[Run], *, allow_mixed: bool = False) -> Merged:
     if absent:
         warnings.append(f"missing shards: {_some(absent)}")
     plan = _union([run.header.plan for run in sorted(runs, key=_shard_order)])
-    records, repeated = _records(runs, plan)
+    kept, repeated = _records(runs, plan)
+    records = [record for record, _ in kept]
+    if not records:
+        raise UserError(f"nothing to merge: {_some([str(run.path) for run in runs])} hold no record")
     if repeated:
         warnings.append(
             f"{len(repeated)} records of cases that have another were left out: "
@@ -73,21 +83,38 @@ def merge_runs(runs: list[Run], *, allow_mixed: bool = False) -> Merged:
     if missing:
         labels = [f"{case.label} (round {number})" for case, number in missing]
         warnings.append(f"{len(missing)} planned measurements are missing: {_some(labels)}")
-    return Merged(header, records, warnings)
+    return Merged(header, records, warnings), [run for _, run in kept]
 
 
 def write_merged(runs: list[Run], out_dir: str | Path, *, allow_mixed: bool = False) -> Path:
     """Merges ``runs`` into a new finished run file in ``out_dir`` and returns its path.
 
-    The warnings of ``merge_runs`` stand in its header, ``environment["volatile"]["merge"]["warnings"]``.
-    Raises what ``merge_runs`` and ``RunWriter`` raise.
+    The files of its records are copied along. The warnings of ``merge_runs`` stand in its header,
+    ``environment["volatile"]["merge"]["warnings"]``.
+
+    Raises:
+        UserError: as ``merge_runs``; a file of a record is missing or has changed; nothing can be written there.
+        StoreError: the merged run could not be written to its end. Nothing is left of it.
     """
-    header, records, warnings = merge_runs(runs, allow_mixed=allow_mixed)
+    (header, records, warnings), sources = _merge(runs, allow_mixed)
     header.environment["volatile"]["merge"]["warnings"] = warnings
+    for record, run in zip(records, sources, strict=True):
+        check_attachments(run, record)
     with RunWriter.create(out_dir, header) as writer:
-        for record in records:
-            writer.append(record)
-        return writer.finish()
+        try:
+            for record, run in zip(records, sources, strict=True):
+                files = copy_attachments(run, record, writer.path)
+                writer.append(record.model_copy(update={"files": files}))
+            return writer.finish()
+        except BaseException as error:
+            # half of a merged run would pass for the latest, and resuming it would measure the other half here
+            if writer.lost is None:
+                writer.path.unlink()
+            shutil.rmtree(folder_of(writer.path), ignore_errors=True)
+            if isinstance(error, StoreError):
+                reason = getattr(error.__cause__, "strerror", None) or error
+                raise StoreError(f"cannot write the merged run to {out_dir}: {reason}; merge again") from error
+            raise
 
 
 def differing_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -141,10 +168,10 @@ def _union(plans: list[list[Case]]) -> list[Case]:
     return list({case.id: case for case in cases}.values())
 
 
-def _records(runs: list[Run], plan: list[Case]) -> tuple[list[Record], list[Record]]:
-    """The records to keep, in planned order, and those left out for another of the same case and round."""
+def _records(runs: list[Run], plan: list[Case]) -> tuple[list[tuple[Record, Run]], list[Record]]:
+    """The records to keep, in planned order, each with its run; those left out for another of its case and round."""
     first = runs[0].header.environment
-    kept: dict[tuple[str, int], Record] = {}
+    kept: dict[tuple[str, int], tuple[Record, Run]] = {}
     repeated = []
     for run in runs:
         differing = differing_keys(first, run.header.environment)
@@ -153,14 +180,14 @@ def _records(runs: list[Run], plan: list[Case]) -> tuple[list[Record], list[Reco
             marked = _marked(record, run, differing) if differing else record
             other = kept.get(key)
             if other is None:
-                kept[key] = marked
-            elif record.status == "ok" and other.status != "ok":
-                kept[key] = marked
-                repeated.append(other)
+                kept[key] = marked, run
+            elif record.status == "ok" and other[0].status != "ok":
+                kept[key] = marked, run
+                repeated.append(other[0])
             else:
                 repeated.append(record)
     order = {case.id: place for place, case in enumerate(plan)}
-    records = sorted(kept.values(), key=lambda record: (record.round, order.get(record.case_id, len(order))))
+    records = sorted(kept.values(), key=lambda one: (one[0].round, order.get(one[0].case_id, len(order))))
     return records, repeated
 
 
