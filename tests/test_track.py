@@ -528,7 +528,7 @@ def a_benchmark(name="test_a[1]", data=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), **changes
 
 
 def test_pytest_benchmark_as_an_entry(tmp_path):
-    made = read_pytest_benchmark(benchmark_file(tmp_path / "a.json"))
+    made = read_pytest_benchmark(benchmark_file(tmp_path / "a.json")).entry
     assert (made.branch, made.commit, made.dirty, made.device) == ("main", "c" * 40, True, "cpu")
     assert (made.when, made.machine) == ("2026-01-02T03:04:05+00:00", "A processor (2 cores)")
     name = "pytest:benchmarks/test_x.py::test_a[1]"
@@ -540,7 +540,7 @@ def test_pytest_benchmark_as_an_entry(tmp_path):
 
 def test_pytest_benchmark_without_raw_data_and_with_extras(tmp_path):
     extra = {"ratio": {"wall": 1.5, "wall_low": 1.4, "wall_high": 1.6, "name": "x"}, "size": 224, "ok": True, "m": "t"}
-    made = read_pytest_benchmark(benchmark_file(tmp_path / "a.json", [a_benchmark(data=None, extra_info=extra)]))
+    made = read_pytest_benchmark(benchmark_file(tmp_path / "a.json", [a_benchmark(data=None, extra_info=extra)])).entry
     (case,) = made.cases.values()
     assert case.readings == {
         "latency_s": (0.35, None, None, 6),
@@ -557,7 +557,7 @@ def test_pytest_benchmark_fingerprint(tmp_path):
     def fingerprint(**machine):
         return read_pytest_benchmark(
             benchmark_file(tmp_path / "b.json", machine_info={**one["machine_info"], **machine})
-        ).fingerprint
+        ).entry.fingerprint
 
     same = fingerprint()
     assert same == fingerprint(node="other", release="7", python_version="3.11.9")
@@ -568,9 +568,9 @@ def test_pytest_benchmark_fingerprint(tmp_path):
 
 def test_pytest_benchmark_detached_or_unversioned(tmp_path):
     info = {"id": "unversioned", "time": None, "dirty": False, "branch": "(unknown)"}
-    made = read_pytest_benchmark(benchmark_file(tmp_path / "a.json", commit_info=info))
+    made = read_pytest_benchmark(benchmark_file(tmp_path / "a.json", commit_info=info)).entry
     assert (made.branch, made.commit) == ("", "")
-    made = read_pytest_benchmark(tmp_path / "a.json", branch="main", commit="abc")
+    made = read_pytest_benchmark(tmp_path / "a.json", branch="main", commit="abc").entry
     assert (made.branch, made.commit) == ("main", "abc")
 
 
@@ -581,7 +581,8 @@ def test_pytest_benchmark_detached_or_unversioned(tmp_path):
         ('{"benchmarks": []}', "no benchmark"), ('{"benchmarks": [1]}', "benchmark 0 cannot be read"),
         ('{"benchmarks": [{"fullname": "a", "stats": {"median": 0, "rounds": 1}}]}', "a time of 0"),
         ('{"benchmarks": [{"fullname": "a", "stats": {"median": NaN, "rounds": 1}}]}', "a time of nan"),
-        ('{"benchmarks": [{"fullname": "a", "stats": {"data": [1, NaN, 2]}}]}', "benchmark 0 cannot be read"),
+        ('{"benchmarks": [{"fullname": "a", "stats": {"data": [1, NaN, 2]}}]}', "a cannot be read"),
+        ('{"benchmarks": [{"fullname": "a", "stats": {"data": [1' + "0" * 400 + "]}}]}", "a cannot be read"),
         ('{"benchmarks": [{"fullname": "a", "stats": {"median": 1, "rounds": 1}}]}', "isoformat"),
     ],
 )  # fmt: skip
@@ -591,6 +592,30 @@ def test_bad_pytest_benchmark_files(tmp_path, text, words):
     with pytest.raises(UserError, match=words) as raised:
         read_pytest_benchmark(path)
     assert "\n" not in str(raised.value)
+
+
+def test_what_cannot_be_read_is_left_out_by_name(tmp_path, call):
+    bad = [
+        a_benchmark("test_zero", data=[0.0], extra_info={"only_here": 1}), {"name": "x"}, 7,
+        a_benchmark("test_huge", extra_info={"n": 10**400}),
+    ]  # fmt: skip
+    path = benchmark_file(tmp_path / "a.json", [bad[0], a_benchmark("test_b"), *bad[1:], a_benchmark("test_c")])
+    made, problems = read_pytest_benchmark(path)
+    assert [label.split("::")[1] for label in made.cases] == ["test_b", "test_c"]
+    assert list(made.metrics) == ["latency_s"]
+    assert len(problems) == 4
+    assert "benchmarks/test_x.py::test_zero cannot be read and is left out: a time of 0.0 s" in problems[0]
+    assert "benchmark 2 cannot be read" in problems[1]
+    added = call("track", "add", "--pytest-benchmark", path)
+    assert added.exit_code == 0
+    assert added.stderr.count("is left out") == 4
+    assert "2 cases" in added.stderr
+
+
+@pytest.mark.parametrize(("id_", "commit"), [("c" * 40, "c" * 40), ("unversioned", ""), ("unknown", "")])
+def test_the_commit_of_pytest_benchmark_needs_no_time(tmp_path, id_, commit):
+    path = benchmark_file(tmp_path / "a.json", commit_info={"id": id_, "time": None, "branch": "main"})
+    assert read_pytest_benchmark(path).entry.commit == commit
 
 
 def test_two_benchmarks_of_one_name(tmp_path):

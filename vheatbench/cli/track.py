@@ -51,7 +51,11 @@ def add(
         for problem in run.problems:
             _say(problem)
         entries += entries_of(run, branch, commit)
-    entries += [read_pytest_benchmark(file, branch, commit) for file in pytest_benchmark or []]
+    for file in pytest_benchmark or []:
+        entry, problems = read_pytest_benchmark(file, branch, commit)
+        for problem in problems:
+            _say(problem)
+        entries.append(entry)
     entries = [entry if entry.branch or branch is not None else _with_branch(entry) for entry in entries]
     done = add_to_history(path, entries)
     for problem in done.problems:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -19,13 +19,23 @@ from vheatbench.store.history import HistoryEntry, Reading, TrackedCase, Tracked
 LATENCY = "latency_s"
 MOST_BYTES = 512 * MIB
 """Of a file with all raw data."""
+NO_COMMIT = frozenset({"unversioned", "unknown"})
+"""What pytest-benchmark gives for a commit's id outside a checkout, and where git failed."""
 MACHINE_KEYS = frozenset({"system", "machine", "processor", "python_implementation", "python_version", "cpu"})
 CPU_KEYS = ("brand_raw", "brand", "arch", "count")
 VOLATILE_KEYS = frozenset({"node", "release", "python_compiler", "python_build", "python_implementation_version"})
 """Of ``machine_info``: what differs between machines that are alike."""
 
 
-def read_pytest_benchmark(path: str | Path, branch: str | None = None, commit: str | None = None) -> HistoryEntry:
+class Benchmarks(NamedTuple):
+    """What a file of pytest-benchmark holds."""
+
+    entry: HistoryEntry
+    problems: list[str]
+    """Benchmarks that cannot be read and were left out, by name, one line each."""
+
+
+def read_pytest_benchmark(path: str | Path, branch: str | None = None, commit: str | None = None) -> Benchmarks:
     """The benchmarks of a file as cases named ``pytest:<fullname>``.
 
     ``latency_s`` is the median of the rounds; with raw data (``--benchmark-save-data`` or
@@ -37,7 +47,8 @@ def read_pytest_benchmark(path: str | Path, branch: str | None = None, commit: s
     The fingerprint is made of ``machine_info``: system, processor, Python's major and minor version, and
     whatever a ``pytest_benchmark_update_machine_info`` hook added (torch, threads, GPU).
 
-    Raises UserError for a file that is none of pytest-benchmark's, or has no benchmark in it.
+    A benchmark that cannot be read is left out and named in ``problems``. Raises UserError for a file that is none of
+    pytest-benchmark's, or has no benchmark in it that can be read.
     """
     path = Path(path)
     data, content = _read(path)
@@ -48,18 +59,27 @@ def read_pytest_benchmark(path: str | Path, branch: str | None = None, commit: s
     code = _mapping(content.get("commit_info"))
     metrics: dict[str, TrackedMetric] = {}
     cases: dict[str, TrackedCase] = {}
+    problems: list[str] = []
     for number, benchmark in enumerate(benchmarks):
         try:
-            case = _case(benchmark, metrics)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}: benchmark {number} cannot be read: {one_line(repr(error))}") from None
+            case, measured = _case(benchmark)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            name = one_line(str(_mapping(benchmark).get("fullname") or f"benchmark {number}"))
+            problems.append(f"{path}: {name} cannot be read and is left out: {_reason(error)}")
+            continue
         if case.label in cases:
             raise UserError(f"{path}: two benchmarks are named {case.label}: give files that were not joined by hand")
         cases[case.label] = case
+        metrics |= measured
+    if not cases:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{problems[0]}{more}: nothing is left of the file")
     known_branch = str(code.get("branch") or "")
     known_commit = str(code.get("id") or "")
+    if known_commit in NO_COMMIT:
+        known_commit = ""
     try:
-        return HistoryEntry(
+        entry = HistoryEntry(
             run_id=hashlib.sha256(data).hexdigest()[:12],
             device="cpu",
             file=path.name,
@@ -67,7 +87,7 @@ def read_pytest_benchmark(path: str | Path, branch: str | None = None, commit: s
             when=str(content.get("datetime")),
             # a detached head is "(detached head)", what is no checkout "(unknown)" and "unversioned"
             branch=branch if branch is not None else "" if known_branch.startswith("(") else known_branch,
-            commit=commit if commit is not None else known_commit if code.get("time") else "",
+            commit=commit if commit is not None else known_commit,
             dirty=bool(code.get("dirty")) and commit in (None, known_commit),
             fingerprint=_fingerprint(machine),
             machine=_words(machine),
@@ -75,7 +95,15 @@ def read_pytest_benchmark(path: str | Path, branch: str | None = None, commit: s
             cases=cases,
         )
     except ValidationError as error:
-        raise UserError(f"{path}: {one_line(error.errors(include_url=False)[0]['msg'])}") from None
+        raise UserError(f"{path}: {_reason(error)}") from None
+    return Benchmarks(entry, problems)
+
+
+def _reason(error: Exception) -> str:
+    """Why something could not be read, in one line."""
+    if isinstance(error, ValidationError):
+        return one_line(error.errors(include_url=False)[0]["msg"])
+    return one_line(str(error) if type(error) is ValueError else repr(error))
 
 
 def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
@@ -96,11 +124,12 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _case(benchmark: Mapping[str, Any], metrics: dict[str, TrackedMetric]) -> TrackedCase:
+def _case(benchmark: Mapping[str, Any]) -> tuple[TrackedCase, dict[str, TrackedMetric]]:
+    """A benchmark as a case, and what its metrics are."""
     stats = benchmark["stats"]
     case = TrackedCase(label=f"pytest:{benchmark['fullname']}")
     values = [float(value) for value in stats.get("data") or ()]
-    metrics.setdefault(LATENCY, TrackedMetric(unit="s", direction="lower"))
+    metrics = {LATENCY: TrackedMetric(unit="s", direction="lower")}
     if values:
         case.samples[LATENCY] = thinned(values)
         interval = median_interval(values)
@@ -111,8 +140,8 @@ def _case(benchmark: Mapping[str, Any], metrics: dict[str, TrackedMetric]) -> Tr
         case.readings[LATENCY] = (_positive(stats["median"]), None, None, int(stats["rounds"]))
     for name, reading in _extras(_mapping(benchmark.get("extra_info"))).items():
         case.readings[f"extra:{name}"] = reading
-        metrics.setdefault(f"extra:{name}", TrackedMetric(unit=""))
-    return case
+        metrics[f"extra:{name}"] = TrackedMetric(unit="")
+    return case, metrics
 
 
 def _positive(value: Any) -> float:
