@@ -17,6 +17,7 @@ import pytest
 from git_folder import commit, git, worktrees
 
 from vheatbench import cli
+from vheatbench.analysis.history import entries_of
 from vheatbench.analysis.judge import MEASURED
 from vheatbench.case import Case
 from vheatbench.run import process, worktree
@@ -209,7 +210,10 @@ def test_identical_code_ends_0(project: Path, ab: Ab) -> None:
         assert run.complete
         assert run.header.suite == "suite"
         assert run.header.pairing["side"] == side
-        assert run.header.pairing["code"]["commit"] == git(project, "rev-parse", {"base": "v1", "head": "v2"}[side])
+        commit_ = git(project, "rev-parse", {"base": "v1", "head": "v2"}[side])
+        assert run.header.pairing["code"]["commit"] == commit_
+        assert run.header.environment["project"] == {"commit": commit_, "dirty": False}
+        assert [entry.commit for entry in entries_of(run)] == [commit_]
         assert sorted(record.round for record in run.records) == list(range(8))
     assert runs["base"].header.pairing["id"] == runs["head"].header.pairing["id"]
     assert Counter(side for side, _, _ in log(project)) == {"base": 8, "head": 8}
@@ -339,7 +343,9 @@ def test_the_working_tree_as_it_is(project: Path, ab: Ab) -> None:
     answer = ab("--base", "HEAD", "--metric", "macs", rounds=None)
     assert answer.code == 3
     assert "uncommitted changes" in answer.err
-    code = read_run(next((project / "results").glob("*-head.jsonl"))).header.pairing["code"]
+    header = read_run(next((project / "results").glob("*-head.jsonl"))).header
+    code = header.pairing["code"]
+    assert header.environment["project"] == {"commit": code["commit"], "dirty": True}
     assert (code["ref"], code["changed_files"], len(code["changes"])) == (".", 1, 12)
 
 

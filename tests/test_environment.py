@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 from fake_pynvml import FakeGpu, FakePynvml
+from git_folder import commit, git
 
 from vheatbench.analysis.fingerprint import facts
 from vheatbench.measure import environment as module
+from vheatbench.measure.checkout import checkout, checkout_at
 from vheatbench.measure.environment import environment
+from vheatbench.run.runner import inspect_machine
 
 
 @pytest.fixture
@@ -111,21 +114,45 @@ def test_an_older_fingerprint_has_a_key_too() -> None:
 
 
 def test_the_checkouts_commit(tmp_path: Path) -> None:
-    assert module._code(tmp_path) is None
-    run = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run([*run, "init", "-q"], check=True)
-    assert module._code(tmp_path) is None  # nothing committed yet
+    assert checkout_at(tmp_path) is None
+    git(tmp_path, "init", "--quiet")
+    assert checkout_at(tmp_path) is None  # nothing committed yet
     (tmp_path / "a").write_text("1")
-    subprocess.run([*run, "add", "a"], check=True)
-    subprocess.run([*run, "commit", "-q", "-m", "a"], check=True)
-    clean = module._code(tmp_path)
-    assert clean is not None
-    assert len(clean["commit"]) == 40
-    assert clean["dirty"] is False
-    (tmp_path / "untracked").write_text("1")
-    assert module._code(tmp_path) == clean
+    clean = {"commit": commit(tmp_path, "a"), "dirty": False}
+    assert checkout_at(tmp_path) == clean
+    (tmp_path / "untracked").mkdir()
+    (tmp_path / "untracked" / "b").write_text("1")
+    assert checkout_at(tmp_path) == clean
+    assert checkout_at(tmp_path / "untracked") is None, "what is installed in a project is not the project"
+    assert checkout(tmp_path / "untracked") == clean
     (tmp_path / "a").write_text("2")
-    assert module._code(tmp_path) == {**clean, "dirty": True}
+    assert checkout_at(tmp_path) == {**clean, "dirty": True}
+
+
+def test_the_measured_project_and_vheatbench_have_a_name_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = {}
+    for name in ("project", "tool"):
+        (tmp_path / name / "package").mkdir(parents=True)
+        (tmp_path / name / "package" / "__init__.py").write_text(name)
+        commits[name] = {"commit": commit(tmp_path / name, name), "dirty": False}
+    monkeypatch.setattr(module.vheatbench, "__file__", str(tmp_path / "tool" / "package" / "__init__.py"))
+
+    def found(folder: str) -> list[Any]:
+        monkeypatch.chdir(tmp_path / folder)
+        there = environment()
+        return [there["project"], there["vheatbench"]]
+
+    assert found("project/package") == [commits["project"], commits["tool"]]
+    assert found(".") == [None, commits["tool"]]
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "project" / ".git"))  # as in a hook
+    assert found("tool") == [commits["tool"], commits["tool"]]
+
+
+def test_workers_name_the_project_that_they_are_started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models.py").write_text("")
+    expected = {"commit": commit(tmp_path, "models"), "dirty": False}
+    monkeypatch.chdir(tmp_path)
+    assert inspect_machine([]).environment["project"] == expected
 
 
 def test_git_that_is_missing_or_slow_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,4 +163,4 @@ def test_git_that_is_missing_or_slow_is_silent(tmp_path: Path, monkeypatch: pyte
             raise error
 
         monkeypatch.setattr("subprocess.run", fail)
-        assert module._code(tmp_path) is None
+        assert checkout_at(tmp_path) is None

@@ -121,6 +121,21 @@ def test_branch_and_commit_of_options_win(tmp_path):
     assert (made.branch, made.commit, made.dirty) == ("main", "def", False)
 
 
+@pytest.mark.parametrize(
+    ("project", "expected"),
+    [({"commit": "abc", "dirty": True}, ("abc", True)), ({"commit": "abc", "dirty": False}, ("abc", False)),
+     (None, ("", False))],
+)  # fmt: skip
+def test_the_measured_projects_commit_counts_and_not_vheatbenchs(tmp_path, project, expected):
+    for name in ("vheatbench", "code"):  # whatever else the environment says
+        environment = {**ENVIRONMENT, "project": project, name: {"commit": "its own", "dirty": True}}
+        run = read_run(write_run(tmp_path / name, [record("vheat-t", 224, 0.1)], environment=environment))
+        (made,) = entries_of(run)
+        assert (made.commit, made.dirty) == expected
+    (old,) = entries_of(read_run(write_run(tmp_path / "old", [record("vheat-t", 224, 0.1)])))
+    assert old.commit == ENVIRONMENT["code"]["commit"], "runs from before it was recorded read as they did"
+
+
 def test_other_machine_other_fingerprint(tmp_path):
     other = {**ENVIRONMENT, "cpu": {"name": "Another", "affinity_cores": 2}}
     runs = [
@@ -479,7 +494,7 @@ def test_branch_of_the_checkout_if_it_is_the_commit(call, tmp_path):
     subprocess.run(["git", "init", "-q", "-b", "topic", str(tmp_path)], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "one"], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    here = {**ENVIRONMENT, "code": {"commit": commit, "dirty": False}}
+    here = {**ENVIRONMENT, "project": {"commit": commit, "dirty": False}}
     write_run(tmp_path / "results", [record("vheat-t", 224, 0.1)], "here", environment=here)
     write_run(tmp_path / "results", [record("vheat-t", 224, 0.1)], "elsewhere")
     done = call("track", "add", "here", "elsewhere")

@@ -109,7 +109,7 @@ def entries_of(run: Run, branch: str | None = None, commit: str | None = None) -
 
 def _entry(run: Run, device: str, branch: str | None, commit: str | None) -> HistoryEntry:
     environment = run.header.environment
-    code = environment.get("code") or {}
+    code = measured_code(environment)
     metrics: dict[str, TrackedMetric] = {}
     cases: dict[str, TrackedCase] = {}
     try:
@@ -133,6 +133,14 @@ def _entry(run: Run, device: str, branch: str | None, commit: str | None) -> His
         metrics=metrics,
         cases=cases,
     )
+
+
+def measured_code(environment: dict[str, Any]) -> dict[str, Any]:
+    """The version of what was measured: the project's checkout; empty where it was in none.
+
+    In runs from before that was recorded: the checkout of vheatbench itself.
+    """
+    return environment.get("project" if "project" in environment else "code") or {}
 
 
 def _case(run: Run, outcome: Outcome, metrics: dict[str, TrackedMetric]) -> TrackedCase:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,16 +159,11 @@ def _contents(history: History) -> str:
 
 def _with_branch(entry: HistoryEntry) -> HistoryEntry:
     """With the branch checked out here, if its commit is the entry's."""
+    from vheatbench.measure.checkout import git
 
-    def git(*arguments: str) -> str:
-        command = ["git", "--no-optional-locks", "rev-parse", *arguments]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return ""
-
-    name = git("--abbrev-ref", "HEAD") if entry.commit and git("HEAD") == entry.commit else ""
-    return entry.model_copy(update={"branch": name}) if name not in ("", "HEAD") else entry
+    here = entry.commit and git("rev-parse", "HEAD") == entry.commit
+    name = git("rev-parse", "--abbrev-ref", "HEAD") if here else None
+    return entry.model_copy(update={"branch": name}) if name not in (None, "", "HEAD") else entry
 
 
 def _as_json(trend: Trend) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import socket
-import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ import psutil
 
 import vheatbench
 from vheatbench.measure import host
+from vheatbench.measure.checkout import checkout, checkout_at
 from vheatbench.measure.device import describe_gpu
 from vheatbench.measure.nvml import Gpu, Nvml, Unavailable, open_nvml
 
@@ -31,7 +31,6 @@ PACKAGES = (
 VARIABLES = ("OMP_", "MKL_", "KMP_", "GOMP_", "CUDA_", "TORCH_", "PYTORCH_", "TIMM_", "MALLOC_")
 """Beginnings of the names of environment variables that can change results."""
 SINGLE_VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LD_PRELOAD")
-GIT_TIMEOUT_S = 2
 
 
 def environment() -> dict[str, Any]:
@@ -41,9 +40,10 @@ def environment() -> dict[str, Any]:
     ``packages`` (name -> version or ``None``), ``torch`` (facts of the build), ``cpu``
     (:func:`vheatbench.measure.host.describe_cpu`), ``gpus`` (those CUDA may use, see
     :func:`vheatbench.measure.device.describe_gpu`) with ``gpus_note`` where there is something to say,
-    ``variables``, ``container`` and ``virtual_machine`` (hints), ``code`` (``commit``, ``dirty``; ``None``
-    outside a checkout), ``volatile`` (what differs between two runs on the same machine). It holds no path
-    of the machine: in variables, folders are cut off file names.
+    ``variables``, ``container`` and ``virtual_machine`` (hints), ``project`` (``commit`` and ``dirty`` of the git
+    checkout around the working directory, whose models are measured; ``None`` outside one), ``vheatbench`` (the same
+    of the checkout that vheatbench itself runs from), ``volatile`` (what differs between two runs on the same
+    machine). It holds no path of the machine: in variables, folders are cut off file names.
     """
     gpus, note = _gpus()
     return {
@@ -60,7 +60,8 @@ def environment() -> dict[str, Any]:
         "variables": _variables(),
         "container": _container(),
         "virtual_machine": _virtual_machine(),
-        "code": _code(Path(vheatbench.__file__).resolve().parents[1]),
+        "project": checkout(),
+        "vheatbench": checkout_at(Path(vheatbench.__file__).resolve().parents[1]),
         "volatile": {
             "load_average": host.load_average(),
             "uptime_s": time.time() - psutil.boot_time(),
@@ -160,24 +161,3 @@ def _virtual_machine() -> bool | None:
     except OSError:
         return None
     return "hypervisor" in flags[1].split() if flags else None
-
-
-def _code(root: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that the package runs from, and whether tracked files differ from it."""
-    if not (root / ".git").exists():
-        return None
-    commit = _git(root, "rev-parse", "HEAD")
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
-    if commit is None or changes is None:
-        return None
-    return {"commit": commit, "dirty": bool(changes)}
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    # Optional locks off: a benchmark must not hold the index of somebody's checkout
-    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

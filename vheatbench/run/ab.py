@@ -125,7 +125,7 @@ def begin(
     for side in SIDES:
         changes = {
             "run_id": f"{header.run_id}-{side}",
-            "environment": environments[side],
+            "environment": environments[side] | _project(arms[side]),
             "plan": plans[side],
             "rounds": rounds.looks[0],
             "pairing": {**common, "side": side, "name": arms[side].name, "code": arms[side].facts},
@@ -135,6 +135,15 @@ def begin(
         except ValueError as error:  # an infinite time limit, say
             raise UserError(f"suite {header.suite!r} cannot be kept: {error}") from None
     return writers
+
+
+def _project(arm: Arm) -> dict[str, Any]:
+    """The version of a side in its run's environment; nothing where the sides are not versions.
+
+    The worker of an older vheatbench does not know of it, and that of the working tree not what to ignore in it.
+    """
+    facts = arm.facts
+    return {"project": {"commit": facts["commit"], "dirty": bool(facts["changes"])}} if facts else {}
 
 
 def find_comparison(name: str, out: Path) -> dict[Side, Run]:

@@ -19,13 +19,12 @@ from typing import TypeVar
 
 from vheatbench.errors import UserError, one_line
 from vheatbench.files import blocks_of
+from vheatbench.measure.checkout import HOOK_VARIABLES
 
 Name = TypeVar("Name", bound=str)
 
 PREFIX = "vheatbench-ab"
 """Of the temporary folder that holds the worktrees; the id of the process follows."""
-HOOK_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")
-"""What a git hook sets; it would send every command to the hook's own repository and index."""
 
 
 @dataclass(frozen=True)
