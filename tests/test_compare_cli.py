@@ -297,3 +297,61 @@ def test_what_the_command_prints_is_what_the_analysis_found():
     _, out, _ = compare(*written(runs))
     for reason in comparison.reasons:
         assert reason in out
+
+
+def asked_of_ab(**request):
+    """A pair of `ab` whose head takes 10 % longer, with what it was asked for in both headers."""
+    kept = {"id": "p1", "request": {"margins": {"": 0.05}, "metrics": None, "location": "p25", **request}}
+    return two_runs({"vheat-t": 1.1}, noise=0.002, pairing={**kept, "looks": [10, 15, 20], "alpha": 0.01})
+
+
+@pytest.mark.parametrize(
+    ("request_", "options", "outcome"),
+    [
+        ({}, [], "regressed"),
+        ({"margins": {"": 0.25}}, [], "pass"),
+        ({"margins": {"": 0.05, "latency_s": 0.25}}, [], "pass"),
+        ({"metrics": ["macs"]}, [], "pass"),
+        ({"margins": {"": 0.25}}, ["--margin", "5%"], "regressed"),
+    ],
+)
+def test_runs_of_ab_are_compared_and_shown_by_what_it_was_asked_for(request_, options, outcome):
+    paths = written(asked_of_ab(**request_))
+    code, out, _ = compare(*paths, "--json", *options)
+    found = json.loads(out)
+    assert (found["outcome"], code) == (outcome, OUTCOMES[outcome])
+    assert found["settings"]["confidence"] == pytest.approx(1 - 0.01 / 3)
+    result = CliRunner().invoke(app, ["report", "--compare", *paths, *options, "-o", "page.html"])
+    assert result.exit_code == 0, result.output
+    assert f"Verdict: {found['verdict']}" in Path("page.html").read_text("utf-8")
+
+
+def test_the_location_that_was_asked_for_stands_for_a_round():
+    _, out, _ = compare(*written(asked_of_ab(location="min")), "--json")
+    assert json.loads(out)["settings"]["location"] == "min"
+    _, out, _ = compare(*written(asked_of_ab(location="min"), "again"), "--json", "--location", "median")
+    assert json.loads(out)["settings"]["location"] == "median"
+
+
+def test_the_page_heeds_the_noise_floor_as_the_command_does():
+    base, head = on(two_runs(), environment=MACHINE)
+    print_ = fingerprint(MACHINE, "cpu")
+    write_floor("results", NoiseFloor(fingerprint=print_, metrics={"latency_s": Floor(margin=0.08)}, rounds=10))
+    paths = written([base, head])
+    page = ["report", "--compare", *paths, "-o", "page.html"]
+    for result in (CliRunner().invoke(app, ["compare", *paths]), CliRunner().invoke(app, page)):
+        assert isinstance(result.exception, UserError)
+        assert "ask for --margin 8% or more" in str(result.exception)
+    assert CliRunner().invoke(app, [*page, "--margin", "10%"]).exit_code == 0
+    assert "a margin of 10 %" in Path("page.html").read_text("utf-8")
+
+
+def test_a_header_that_does_not_say_what_was_asked_for_is_one_line():
+    code, _, err = compare(*written(asked_of_ab(margins={"": "much"})))
+    assert code == 2
+    assert "run p1 does not say what it was asked for" in err
+
+
+def test_a_margin_without_a_verdict_is_refused():
+    result = CliRunner().invoke(app, ["report", *written(two_runs()), "--margin", "5%"])
+    assert isinstance(result.exception, UserError)

@@ -10,7 +10,6 @@ from vheatbench.analysis.comparison import Comparison, Failure, Outcome, conclud
 from vheatbench.analysis.derived import SeriesVerdict, series_verdicts
 from vheatbench.analysis.fingerprint import differences, fingerprint
 from vheatbench.analysis.judge import PORTABLE, CaseVerdict, judge_case, unusable
-from vheatbench.analysis.noise_floor import check_margin
 from vheatbench.analysis.paired import Protocol, RoundKey, Rounds, Side, protocol_of, rounds_of, side_of
 from vheatbench.analysis.renamed import renamed
 from vheatbench.analysis.settings import Settings
@@ -167,9 +166,7 @@ def _heed_floor(settings: Settings, head: Sequence[Run], matched: _Matched) -> I
     if any(fingerprint(run.header.environment, floor.device) != floor.fingerprint for run in head):
         yield f"the noise floor of {floor.created} was measured on another machine: not heeded"
         return
-    for metric in floor.metrics:
-        if settings.wants(metric):
-            check_margin(floor, metric, settings.margin_of(metric))
+    settings.check_floor(floor)
 
 
 def _judged(

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vheatbench.analysis.fingerprint import fingerprint
 from vheatbench.errors import UserError
 from vheatbench.files import MIB, read_bytes, reason_of, write_file
+from vheatbench.store.read import Run
 from vheatbench.store.write import utc_now
 
 
@@ -79,6 +82,15 @@ def read_floor(results: str | Path, fingerprint: str) -> NoiseFloor | None:
     if floor.fingerprint != fingerprint:
         raise UserError(f"{path} is the floor of another machine ({floor.fingerprint}): delete it")
     return floor
+
+
+def floor_of_runs(runs: Sequence[Run], results: str | Path) -> NoiseFloor | None:
+    """The floor of the machine that the first run was made on, if it was measured. Raises UserError as above."""
+    if not runs:
+        return None
+    devices = dict.fromkeys(record.case.device for record in runs[0].records)
+    floors = (read_floor(results, fingerprint(runs[0].header.environment, device)) for device in devices)
+    return next((floor for floor in floors if floor is not None), None)
 
 
 def check_margin(floor: NoiseFloor, metric: str, margin: float) -> None:

@@ -15,11 +15,11 @@ import typer
 from vheatbench.analysis.compare import compare_runs
 from vheatbench.analysis.fingerprint import differences, fingerprint
 from vheatbench.analysis.judge import GATED, judge_case
-from vheatbench.analysis.noise_floor import NoiseFloor, check_margin, read_floor, write_floor
+from vheatbench.analysis.noise_floor import NoiseFloor, read_floor, write_floor
 from vheatbench.analysis.paired import Rounds as PairedRounds
 from vheatbench.analysis.regroup import floor_of, log_ratios
 from vheatbench.analysis.sequential import Looks
-from vheatbench.analysis.settings import Settings
+from vheatbench.analysis.settings import Settings, asked, settings_for
 from vheatbench.cli import exits
 from vheatbench.cli.compare import EXITS, present
 from vheatbench.cli.output import print_json
@@ -56,14 +56,8 @@ class Output:
 
 def settings_of(request: Request, looks: Looks) -> Settings:
     """How the two runs are compared. Raises UserError where that makes no sense."""
-    margins = {**Settings().margins, **{name: value for name, value in request.margins.items() if name}}
-    return Settings(
-        margin=request.margins.get("", Settings().margin),
-        margins=margins,
-        confidence=looks.confidence,
-        location=request.location,  # type: ignore[arg-type]
-        metrics=request.metrics,
-    )
+    kept = {"request": request.model_dump(mode="json"), "looks": list(looks.rounds), "alpha": looks.alpha}
+    return asked(kept)  # as everybody will who reads the runs
 
 
 def rounds_for(request: Request, pairs: Sequence[Pair], looks: Looks, seed: int) -> Rounds:
@@ -199,14 +193,13 @@ class Session:
                     f"the comparison was begun in another environment ({'; '.join(unlike[:3])}): begin anew"
                 )
         floor = read_floor(self.output.out, fingerprint(environments["head"], kind))
-        settings = settings_of(self.request, self.looks)
         if floor is not None and not self.request.aa:
-            for metric in filter(settings.wants, floor.metrics):
-                check_margin(floor, metric, settings.margin_of(metric))
+            settings_of(self.request, self.looks).check_floor(floor)
 
     def _judge(self, runs: Mapping[Side, Run]) -> None:
         pairs = {pair.base.id: pair.head.id for pair in self.rounds.pairs}
-        comparison = compare_runs([runs["base"]], [runs["head"]], settings_of(self.request, self.looks), pairs)
+        base, head = [runs["base"]], [runs["head"]]
+        comparison = compare_runs(base, head, settings_for(base, head, self.output.out), pairs)
         code = EXITS[comparison.outcome]
         present(
             comparison,

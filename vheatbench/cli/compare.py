@@ -14,7 +14,6 @@ from vheatbench.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from vheatbench.analysis.comparison import Comparison, Outcome
-    from vheatbench.analysis.noise_floor import NoiseFloor
     from vheatbench.store.read import Run
 
 EXITS: dict[Outcome, int] = {
@@ -30,11 +29,13 @@ def compare(
     base: str = typer.Argument(help="The baseline: a run file, id, or suite; or several, as a comma list or a glob."),
     head: str = typer.Argument(help="What is compared with it, named alike."),
     margin: list[str] = typer.Option(
-        ["5%"], help="Worsening that is tolerated; of one metric: --margin peak_memory_bytes=20%. Repeatable."
+        None, help="Worsening that is tolerated (5%); of one metric: --margin peak_memory_bytes=20%. Repeatable."
     ),
     metric: str | None = typer.Option(None, help="Compare only these metrics, separated by commas."),
-    confidence: float = typer.Option(0.99, help="Of the intervals."),
-    location: str = typer.Option("p25", help="What stands for a round: p25, min, p10 or median of its samples."),
+    confidence: float | None = typer.Option(None, help="Of the intervals (0.99)."),
+    location: str | None = typer.Option(
+        None, help="What stands for a round: p25 (the default), min, p10 or median of its samples."
+    ),
     everything: bool = typer.Option(False, "--all", help="Also show what did not change."),
     json_: bool = typer.Option(False, "--json", help="Print the verdict as JSON."),
     markdown: str | None = typer.Option(None, help="Also write it as markdown to this file; - for stdout."),
@@ -45,25 +46,27 @@ def compare(
 ) -> None:
     """Compare two runs, or two sets of runs, and say what got worse.
 
+    Runs of `vheatbench ab` are compared by what it was asked for, where nothing else is given here.
+
     Ends 0: nothing worse; 3: regressed; 4: inconclusive or no baseline; 5: not comparable; 6: the head failed.
     """
     from vheatbench.analysis.compare import compare_runs
-    from vheatbench.analysis.settings import Settings
+    from vheatbench.analysis.settings import settings_for
     from vheatbench.cli.parse import comma_list
 
-    margins = parse_margins(margin)
-    metrics = comma_list(metric)
+    margins = parse_margins(margin or [])
     if json_ and markdown == "-":
         raise UserError("--json and --markdown - both want stdout: name a file for one of them")
     heads = _runs(head, results)
     bases, absent = _baseline(base, results)
-    settings = Settings(
-        margin=margins.pop("", 0.05),
-        margins={**Settings().margins, **margins},
+    settings = settings_for(
+        bases,
+        heads,
+        results,
+        margins=margins,
+        metrics=comma_list(metric),
         confidence=confidence,
-        location=location,  # type: ignore[arg-type]
-        metrics=tuple(metrics) if metrics is not None else None,
-        floor=known_floor(heads, results),
+        location=location,
         allow_missing=allow_missing_cases,
     )
     if absent:
@@ -127,17 +130,6 @@ def parse_margins(texts: list[str]) -> dict[str, float]:
             raise UserError(f"--margin {text!r}: give a share such as 5% or 0.05 (5 alone would be 500 %)")
         found[name.strip()] = value
     return found
-
-
-def known_floor(runs: list[Run], results: Path) -> NoiseFloor | None:
-    """The noise floor of the machine that the first run was made on, if it was measured. Raises UserError."""
-    from vheatbench.analysis.fingerprint import fingerprint
-    from vheatbench.analysis.noise_floor import read_floor
-
-    header = runs[0].header
-    devices = dict.fromkeys(record.case.device for record in runs[0].records)
-    floors = (read_floor(results, fingerprint(header.environment, device)) for device in devices)
-    return next((floor for floor in floors if floor is not None), None)
 
 
 def _baseline(text: str, results: Path) -> tuple[list[Run], str]:

@@ -24,8 +24,11 @@ def report(
     compare: tuple[str, str] | None = typer.Option(
         None, metavar="BASE HEAD", help="Show the verdict of HEAD against BASE; they are the runs if none is named."
     ),
+    margin: list[str] = typer.Option(
+        None, help="With --compare: worsening that is tolerated, as in `vheatbench compare`. Repeatable."
+    ),
     history: Path | None = typer.Option(None, help="Show the trends of this history, a file or a folder of runs."),
-    results: Path = typer.Option(Path("results"), help="Folder of run files."),
+    results: Path = typer.Option(Path("results"), help="Folder of run files and of the measured noise floor."),
 ) -> None:
     """Write a self-contained HTML page: what it says in short, charts, tables, warnings, environment."""
     from vheatbench.errors import UserError
@@ -36,10 +39,13 @@ def report(
         raise UserError(f"--format {format_!r} is not known: {', '.join(FORMATS)}")
     if format_ != "html" and (compare or history):
         raise UserError("--compare and --history are for the page: leave out --format, or use `vheatbench compare`")
+    if margin and not compare:
+        raise UserError("--margin is of a verdict: name what is compared with --compare BASE HEAD")
     sides = [read_run(find_measured(name, results)) for name in compare or ()]
     found = [read_run(find_measured(name, results)) for name in runs or ([] if sides else ["latest"])] or sides
     if format_ == "html":
-        _write_page(found, sides, history, output)
+        verdict = [_verdict(sides[0], sides[1], margin or [], results)] if sides else []
+        _write_page(found, verdict, history, output)
         return
     from vheatbench.report.latex import latex_of
     from vheatbench.report.markdown import markdown_of
@@ -52,15 +58,20 @@ def report(
     print(output)
 
 
-def _write_page(runs: list[Run], sides: list[Run], history: Path | None, output: Path | None) -> None:
+def _verdict(base: Run, head: Run, margin: list[str], results: Path) -> Section:
+    """By the same settings as `vheatbench ab` and `vheatbench compare`: see settings_for."""
+    from vheatbench.analysis.compare import compare_runs
+    from vheatbench.analysis.settings import settings_for
+    from vheatbench.cli.compare import parse_margins
+    from vheatbench.report.verdict_section import verdict_section
+
+    settings = settings_for([base], [head], results, margins=parse_margins(margin))
+    return verdict_section(compare_runs([base], [head], settings), "verdict")
+
+
+def _write_page(runs: list[Run], sections: list[Section], history: Path | None, output: Path | None) -> None:
     from vheatbench.report.page import write_report
 
-    sections: list[Section] = []
-    if sides:
-        from vheatbench.analysis.compare import compare_runs
-        from vheatbench.report.verdict_section import verdict_section
-
-        sections.append(verdict_section(compare_runs([sides[0]], [sides[1]]), "verdict"))
     if history is not None:
         from vheatbench.report.history_section import history_sections
         from vheatbench.store.history import read_history

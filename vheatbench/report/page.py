@@ -117,7 +117,8 @@ def render(runs: Sequence[Run], sections: Sequence[Section] = ()) -> str:
         .render(
             parts=parts,
             several=len(parts) > 1,
-            sections=[section for section in shared if not section.empty],
+            # a verdict of which nothing is to be drawn is one all the same
+            sections=[section for section in shared if section.findings or not section.empty],
             title=_title(runs, labels),
             reading=_terms(cases),
             scripts=scripts,
