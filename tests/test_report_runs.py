@@ -166,6 +166,25 @@ def test_runs_on_different_kinds_of_device_are_not_compared():
     assert all(table.id != "across-ratios" for table in section.tables)
 
 
+def analysed(mode, run_id, environment):
+    """A run of one receptive field, or of heat, on a machine of its own."""
+    one = record("vheat-t", 224, 0.1, case={"mode": mode, "analysis": {"layer": "stages.3"}})
+    return run_of([one], run_id=run_id, environment=environment)
+
+
+def test_only_runs_that_hold_the_same_cases_are_set_side_by_side():
+    subjects = ["swin-t", "vheat-t", "vit-s"]
+    field, heat = analysed("erf", "field", H100), analysed("heat", "heat", SAME)
+    assert across_section([field, heat], subjects, ("log",)).empty
+    others = run_of([record("resnet50", size, 0.1) for size in SIZES], run_id="others", environment=H100)
+    assert across_section([a_run(), others, field], subjects, ("log",)).empty
+    section = across_section([field, a_run(), heat, a_run(run_id="b", environment=H100)], subjects, ("log",))
+    (alert,) = section.alerts
+    assert "run abcd1234" in alert or "A processor" in alert
+    environments = next(table for table in section.tables if table.id == "across-environment")
+    assert len(environments.header) == 4  # the two of the same cases
+
+
 def test_labels_differ_even_of_the_same_run_twice():
     assert labels_of([a_run(), a_run()]) == ["run abcd1234 (1)", "run abcd1234 (2)"]
     elsewhere = a_run(environment={"cpu": {"name": "B", "affinity_cores": 4}})

@@ -1,4 +1,7 @@
-"""Several runs side by side: what differs in their environments, curves on shared axes, ratios where they mean it."""
+"""Several runs side by side: what differs in their environments, curves on shared axes, ratios where they mean it.
+
+Side by side stand runs that hold the same cases: a run of receptive fields and one of heat have nothing to compare.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,17 @@ MOST_VARIANTS = 3
 
 
 def across_section(runs: Sequence[Run], subjects: Sequence[str], views: Sequence[View]) -> Section:
-    """What several runs have in common and what not.
+    """What several runs have in common and what not; empty where no two of them measured the same case.
 
-    Runs whose environments differ in what must match get no ratio, and the section says why.
+    Runs of the same cases whose environments differ in what must match get no ratio, and the section says why.
     """
     labels = labels_of(runs)
     section = Section("across", "Runs side by side")
+    places: set[int] = set()
     for (i, one), (j, other) in combinations(enumerate(runs), 2):
+        if not _cases(one) & _cases(other):
+            continue
+        places |= {i, j}
         found = keeping_apart(one, other)
         if found:
             section.alerts.append(
@@ -51,10 +58,16 @@ def across_section(runs: Sequence[Run], subjects: Sequence[str], views: Sequence
                 section.charts.append(chart)
     if len(shared) > MOST_VARIANTS:
         section.notes.append(f"{MOST_VARIANTS} of {len(shared)} variants that several runs measured are drawn here.")
-    section.tables += [
-        table for table in (_ratios(runs, labels, shared), _environments(runs, labels)) if table is not None
-    ]
+    beside = [runs[i] for i in sorted(places)], [labels[i] for i in sorted(places)]
+    tables = (_ratios(runs, labels, shared), _environments(*beside) if places else None)
+    section.tables += [table for table in tables if table is not None]
     return section
+
+
+def _cases(run: Run) -> set[str]:
+    """Ids of what a run measured of speed and memory, alike on every kind of device."""
+    timed = {record.case_id: record.case for record in run.records if record.case.timed}
+    return {case.model_copy(update={"device": "cpu"}).id for case in timed.values() if case.kind != "ceiling"}
 
 
 def labels_of(runs: Sequence[Run]) -> list[str]:
@@ -79,13 +92,27 @@ def keeping_apart(one: Run, other: Run) -> list[str]:
 
 
 def _shared(runs: Sequence[Run]) -> list[list[tuple[int, Group]]]:
-    """Groups of one variant that at least two runs have, each with its run's place; most curves first."""
+    """Groups of one variant in which at least two runs share cases, each with its run's place; most curves first."""
     found: dict[tuple[str, str], list[tuple[int, Group]]] = {}
     for place, run in enumerate(runs):
         for group in groups_of(run.records):
             found.setdefault((group.kind, group.variant), []).append((place, group))
-    several = [members for members in found.values() if len({place for place, _ in members}) > 1]
+    several = [alike for members in found.values() if (alike := _holding_the_same(members))]
     return sorted(several, key=lambda members: -sum(len(group.series("latency_s")) for _, group in members))
+
+
+def _holding_the_same(members: list[tuple[int, Group]]) -> list[tuple[int, Group]]:
+    """Those members of a variant that have a case in common with one of another run."""
+    places: dict[tuple[str, tuple[int, int]], set[int]] = {}
+    for place, group in members:
+        for record in group.records:
+            places.setdefault((record.case.subject, record.case.resolution), set()).add(place)
+    common = {case for case, found in places.items() if len(found) > 1}
+    return [
+        (place, group)
+        for place, group in members
+        if any((record.case.subject, record.case.resolution) in common for record in group.records)
+    ]
 
 
 def _overlay(
