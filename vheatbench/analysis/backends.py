@@ -17,7 +17,7 @@ class Fastest:
     resolution: tuple[int, int]
     backend: str
     latency: Point
-    """Seconds per step."""
+    """Seconds per step; per image where the batch is the largest that fits."""
     over_official: Ratio | None
     """How many times as fast as ``op/heat-official``; None where that was not measured."""
     rivals: tuple[str, ...]

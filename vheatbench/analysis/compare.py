@@ -16,6 +16,7 @@ from vheatbench.analysis.settings import Settings
 from vheatbench.analysis.verdict import MIN_ROUNDS, holm
 from vheatbench.case import Case
 from vheatbench.errors import UserError
+from vheatbench.store.per_image import compared, compared_name
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
 
@@ -33,8 +34,9 @@ def compare_runs(
     Cases are matched by id; ``pairs`` maps ids of the base to other ids of the head instead, by default as the headers
     of paired runs say. Timings are compared
     where both sides were measured in turns (``Header.pairing``), by :func:`vheatbench.analysis.verdict.gate`; of
-    separate sessions they are ``suspect`` at most. Exact metrics are compared exactly. ``ok`` before and ``oom`` now
-    is a regression, any other failure of the head a failed measurement. Where fingerprints differ, only what was
+    separate sessions they are ``suspect`` at most. Exact metrics are compared exactly. Of cases with the largest batch
+    that fits, time and memory per image are compared, and a smaller batch is a regression. ``ok`` before and ``oom``
+    now is a regression, any other failure of the head a failed measurement. Where fingerprints differ, only what was
     counted from the models is compared, and the whole is ``incomparable``.
 
     Raises:
@@ -111,7 +113,7 @@ def _once(runs: Sequence[Run]) -> list[Run]:
 
 
 def _check_metrics(settings: Settings, runs: Sequence[Run]) -> None:
-    known = {name for run in runs for record in run.records for name in record.metrics}
+    known = {n for run in runs for record in run.records for n in (*record.metrics, *compared(record).metrics)}
     for name in settings.metrics or ():
         if name not in known:
             raise UserError(f"no record has a metric {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
@@ -187,17 +189,20 @@ def _judged(
         rounds = rounds_of(base, head, protocol)
         if not rounds.count:
             continue
-        spoilt = case.timed and settings.wants("latency_s") and _spoilt(case, rounds)
+        latency = compared_name(case, "latency_s")
+        spoilt = case.timed and settings.wants(latency) and _spoilt(case, rounds)
         if spoilt:
             failed.append(spoilt)
             why = f"{spoilt.side}: {spoilt.reason}"
-            verdicts.append(CaseVerdict(case, "latency_s", "incomparable", "s", reason=why, base_case=base_case))
+            verdicts.append(CaseVerdict(case, latency, "incomparable", "s", reason=why, base_case=base_case))
             continue
         verdicts += judge_case(case, base_case, rounds, settings, confidence, comparable)
-        if case.timed and rounds.count >= MIN_ROUNDS:  # of fewer, nobody knows the spread between processes
+        if (
+            case.timed and settings.wants(latency) and rounds.count >= MIN_ROUNDS
+        ):  # of fewer, nobody knows the spread between processes
             fitted.append(rounds)
             capped = capped or rounds.capped
-    if not comparable or not settings.wants("latency_s"):
+    if not comparable:
         return verdicts, failed, []
     before = [record for rounds in fitted for record in rounds.base]
     after = [record for rounds in fitted for record in rounds.head]

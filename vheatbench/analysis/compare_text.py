@@ -17,7 +17,9 @@ HEADINGS = ("case", "metric", "base", "head", "change", "verdict", "notes")
 
 _SCALES = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
+    "s/image": ((1.0, "s/image"), (1e-3, "ms/image"), (1e-6, "µs/image")),
     "bytes": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")),
+    "bytes/image": ((2.0**30, "GiB/image"), (2.0**20, "MiB/image"), (2.0**10, "KiB/image")),
     "images/s": ((1.0, "images/s"),),
 }
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from vheatbench.analysis.derived import SeriesVerdict
-from vheatbench.analysis.judge import GATED, CaseVerdict
+from vheatbench.analysis.judge import CaseVerdict, is_gated
 from vheatbench.analysis.settings import Settings
 from vheatbench.analysis.verdict import Verdict
 from vheatbench.case import Case
+from vheatbench.store.per_image import step_name
 
 Outcome = Literal["pass", "regressed", "inconclusive", "incomparable", "failed"]
 """What the comparison ends with; each has an exit code (``vheatbench.cli.exits``)."""
@@ -69,7 +70,10 @@ class Comparison:
         found = [
             math.expm1(v.gate.detectable)
             for v in self.cases
-            if v.gate is not None and v.judged and v.metric == "latency_s" and math.isfinite(v.gate.detectable)
+            if v.gate is not None
+            and v.judged
+            and step_name(v.metric) == "latency_s"
+            and math.isfinite(v.gate.detectable)
         ]
         return (min(found), max(found)) if found else None
 
@@ -78,7 +82,7 @@ ORDER = ("regressed", "incomparable", "suspect", "inconclusive", "improved", "ch
 
 
 def worst_first(verdict: CaseVerdict) -> tuple[int, bool, float, str]:
-    return ORDER.index(verdict.verdict), verdict.metric not in GATED, -verdict.worsening, verdict.label
+    return ORDER.index(verdict.verdict), not is_gated(verdict.metric), -verdict.worsening, verdict.label
 
 
 def concluded(c: Comparison, common: int) -> Comparison:

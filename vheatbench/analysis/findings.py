@@ -50,7 +50,7 @@ def pair_findings(group: Group, pair: Pair) -> list[Finding]:
         text += ", no clear difference"
     own, other = memory.get(pair.focus), memory.get(pair.baseline)
     if own is not None and other is not None and size in common_sizes(own, other):
-        text += f", with {ratio_at(own, other, size).value:.2f}× its peak memory"
+        text += f", with {ratio_at(own, other, size).value:.2f}× its {own.called}"
     findings.append(Finding(text + ".", "throughput_images_per_s", important=True))
     if len(common) > 1:
         findings.append(Finding(standing(a, b, crossover(a, b)), "throughput_images_per_s"))
@@ -122,19 +122,19 @@ def exponent_finding(group: Group) -> Finding | None:
     """Exponents of latency and multiply-adds of all subjects, if a fit was possible."""
     words = []
     macs = {series.subject: scaling.power for series, scaling in scaling_of(group, "macs")}
-    span, patches = (0.0, 0.0), ""
+    span, patches, cost = (0.0, 0.0), "", ""
     for series, scaling in scaling_of(group, "latency_s"):
         fit = scaling.power
         if not isinstance(fit, PowerFit) or fit.low is None:
             continue
-        span, patches = fit.range, series.axis.tokens_words
+        span, patches, cost = fit.range, series.axis.tokens_words, series.called.capitalize()
         counted = macs.get(series.subject)
         also = f", multiply-adds as N^{counted.exponent:.2f}" if isinstance(counted, PowerFit) else ""
         words.append(f"{series.subject} N^{fit.exponent:.2f} ({fit.low:.2f} to {fit.high:.2f}{also})")
     if not words:
         return None
     return Finding(
-        f"Latency grows with the number of tokens N ({span[0]:.0f} to {span[1]:.0f} {patches}) as "
+        f"{cost} grows with the number of tokens N ({span[0]:.0f} to {span[1]:.0f} {patches}) as "
         f"{'; '.join(words)}. A whole model mixes layers linear in N with its token mixer, so its exponent lies "
         "between 1 and the mixer's own, and below that where a fixed overhead still counts.",
         "latency_s",
@@ -150,7 +150,7 @@ def failure_findings(outcomes: Sequence[Outcome]) -> list[Finding]:
         hit = [outcome.case.label for outcome in outcomes if outcome.status == status]
         if hit:
             findings.append(Finding(f"{len(hit)} {'case' if len(hit) == 1 else 'cases'} {word}: {_some(hit)}.", ""))
-    noisy = [outcome.case.label for outcome in outcomes if _noisy(outcome.points.get("latency_s"))]
+    noisy = [outcome.case.label for outcome in outcomes if _noisy(outcome.latency)]
     if noisy:
         verb = "case is" if len(outcomes) == 1 else "cases is" if len(noisy) == 1 else "cases are"
         worse = f"median known to worse than ±{100 * NOISY:.0f} %"

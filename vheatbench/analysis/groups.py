@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from vheatbench.analysis.operators import HEAT, OFFICIAL, is_heat, rank
 from vheatbench.analysis.series import Series, series_from
 from vheatbench.case import Mode
+from vheatbench.store.per_image import compared, compared_name
 from vheatbench.store.schema import Record
 
 LIKE_FOR_LIKE = 0.35
@@ -36,8 +37,21 @@ class Group:
 
     _series: dict[str, list[Series]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def named(self, metric: str) -> str:
+        """The metric that stands for one of a step in this group: the same per image where batches may differ."""
+        return compared_name(self.records[0].case, metric)
+
+    @property
+    def per_image(self) -> bool:
+        """Whether what a step costs is compared per image: the batch is the largest that fits."""
+        return self.records[0].case.batch == "largest"
+
     def series(self, metric: str) -> list[Series]:
-        """Series of a metric, by subject. Worked out once: every pair of subjects asks for it."""
+        """Series of a metric as it is compared (:meth:`named`), by subject.
+
+        Worked out once: every pair of subjects asks for it.
+        """
+        metric = self.named(metric)
         if metric not in self._series:
             self._series[metric] = series_from(self.records, metric)
         return self._series[metric]
@@ -63,7 +77,7 @@ def groups_of(records: Sequence[Record]) -> list[Group]:
     """
     found: dict[tuple[str, Literal["model", "operator"], str], list[Record]] = {}
     ceilings: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
+    for record in map(compared, records):
         case = record.case
         if not case.timed:
             continue

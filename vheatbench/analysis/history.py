@@ -15,6 +15,7 @@ from vheatbench.analysis.outcomes import Outcome, outcomes_of
 from vheatbench.errors import UserError
 from vheatbench.stats import median
 from vheatbench.store.history import HistoryEntry, Reading, TrackedCase, TrackedMetric
+from vheatbench.store.per_image import PER_IMAGE, step_name
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Direction
 
@@ -184,7 +185,7 @@ def trends_of(
         entries: of one history.
         branch: only this branch.
         machine: only fingerprints that begin so, and machines whose words contain it (any case).
-        metrics: only these; patterns such as ``peak_*`` are meant as in a shell.
+        metrics: only these, each with the same per image; patterns such as ``peak_*`` are meant as in a shell.
         case: only cases whose id is this or whose label matches: contains it, or the pattern with ``*``.
 
     A case that failed in every run is a trend of ``latency_s`` without points: a failure is a result.
@@ -203,7 +204,8 @@ def trends_of(
                 readings["latency_s"] = None
             for name, reading in readings.items():
                 if name not in wanted:
-                    wanted[name] = metrics is None or any(fnmatchcase(name, pattern) for pattern in metrics)
+                    names = (name, step_name(name))
+                    wanted[name] = metrics is None or any(fnmatchcase(n, pattern) for n in names for pattern in metrics)
                 if not wanted[name]:
                     continue
                 metric = entry.metrics.get(name, UNMEASURED)
@@ -234,7 +236,7 @@ def select(
 ) -> list[HistoryEntry]:
     """The entries that match, cut down to the cases that do; arguments as those of :func:`trends_of`."""
     found = []
-    for entry in entries:
+    for entry in map(_per_image, entries):
         if branch is not None and entry.branch != branch:
             continue
         if machine is not None and not _machine_matches(machine, entry):
@@ -246,6 +248,28 @@ def select(
             entry = entry.model_copy(update={"cases": cases})
         found.append(entry)
     return found
+
+
+def _per_image(entry: HistoryEntry) -> HistoryEntry:
+    """The entry with what a step of the largest batch cost per image, in lines of before these were kept so."""
+    if "largest_batch" not in entry.metrics:
+        return entry
+    metrics, cases = dict(entry.metrics), dict(entry.cases)
+    for case_id, case in entry.cases.items():
+        images = case.readings["largest_batch"][0] if "largest_batch" in case.readings else 0.0
+        if not images or not PER_IMAGE.keys() & case.readings.keys():
+            continue
+        readings: dict[str, Reading] = {}
+        for name, reading in case.readings.items():
+            if name not in PER_IMAGE:
+                readings[name] = reading
+                continue
+            value, low, high = (end / images if end is not None else None for end in reading[:3])
+            readings[PER_IMAGE[name]] = (value or 0.0, low, high, reading[3])
+            changes = {"unit": f"{metrics[name].unit}/image", "deterministic": False}
+            metrics[PER_IMAGE[name]] = metrics[name].model_copy(update=changes)
+        cases[case_id] = case.model_copy(update={"readings": readings})
+    return entry.model_copy(update={"metrics": metrics, "cases": cases})
 
 
 def _machine_matches(words: str, entry: HistoryEntry) -> bool:

@@ -12,23 +12,29 @@ from vheatbench.analysis.settings import QUANTILES, Location, Settings
 from vheatbench.analysis.verdict import MIN_ROUNDS, Gate, Verdict, gate, gate_unpaired
 from vheatbench.case import Case
 from vheatbench.stats import median, quantile
+from vheatbench.store.per_image import PER_IMAGE, compared_name, step_name
 from vheatbench.store.schema import Metric, Record
 
 Judgement = Verdict | Literal["changed", "unchanged"]
 """A verdict, or what became of a metric of which neither more nor less is better."""
 GATED = ("latency_s", "peak_memory_bytes")
-"""Noisy metrics that are judged unless others are asked for. Throughput is latency again."""
+"""Noisy metrics that are judged unless others are asked for, each also per image. Throughput is latency again."""
+LARGEST_BATCH = "largest_batch"
+"""Judged too: what fitted on the base and does not on the head got worse, whatever the times say."""
 PORTABLE = frozenset({"macs", "flops", "params", "flops_per_step", "min_bytes", "weights_bytes", "input_bytes"})
 """Counted from the model alone, so that they may be compared across machines."""
 MEASURED = frozenset(
     {
-        *GATED, *PORTABLE, "throughput_images_per_s", "host_latency_s", "compile_time_s", "largest_batch",
+        *GATED, *PORTABLE, *PER_IMAGE.values(), "throughput_images_per_s", "host_latency_s", "compile_time_s",
+        LARGEST_BATCH,
         "peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_growth_bytes", "activation_peak_bytes",
         "nvml_process_bytes", "nvml_device_bytes", "energy_per_image_j", "mean_power_w", "bandwidth_bytes_per_s",
         "rate_flop_per_s",
     }
 )  # fmt: skip
 """Every metric that a timed case can have in a comparison (which takes no cross-check by fvcore)."""
+BATCH_STEPS = 8
+"""The search for the largest batch leaves at most this part of what it found open."""
 RSS_GRAIN = float(2**20)
 """Bytes added to both sides of a resident set's growth: what it varies by however small it is, and it may be 0."""
 
@@ -106,11 +112,17 @@ def judge_case(
     return found
 
 
+def is_gated(metric: str) -> bool:
+    """Whether a noisy metric is judged unless others are asked for."""
+    return step_name(metric) in GATED
+
+
 def unusable(records: Sequence[Record]) -> str | None:
     """Why timings of these records cannot be used; None if they can."""
     for record in records:
-        samples = record.samples.get("latency_s")
-        metric = record.metrics.get("latency_s")
+        name = compared_name(record.case, "latency_s")
+        samples = record.samples.get(name)
+        metric = record.metrics.get(name)
         values = list(samples.values) if samples is not None else []
         values += [metric.value] if metric is not None and metric.value is not None else []
         for value in values:
@@ -127,21 +139,23 @@ def _judge(case: Case, name: str, rounds: Rounds, settings: Settings, confidence
     exact = all(metric.deterministic for metric in (*base, *head))
     asked = settings.metrics is not None
     if not head:
-        if not (exact or name in GATED or asked) or example.direction == "neutral":
+        if not (exact or is_gated(name) or asked) or example.direction == "neutral":
             return None
         reason = next((m.unavailable for r in rounds.head if (m := r.metrics.get(name)) and m.unavailable), None)
         why = f"the head has no {name}" + (f": {reason}" if reason else "")
         # a resident set that did not grow visibly has no value
-        lost = exact or name != "peak_memory_bytes"
+        lost = exact or step_name(name) != "peak_memory_bytes"
         return CaseVerdict(case, name, "inconclusive", example.unit, reason=why, judged=lost)
     units = sorted({metric.unit for metric in (*base, *head)})
     if len(units) > 1:
         return CaseVerdict(case, name, "incomparable", reason=f"{name} comes in different units: {', '.join(units)}")
     if exact:
         return _exact(case, name, base, head)
+    if name == LARGEST_BATCH:
+        return _largest_batch(case, rounds, settings.margin_of(name))
     if not case.timed:
         return _by_intervals(case, name, base, head)
-    if name in GATED or asked:
+    if is_gated(name) or asked:
         return _gated(case, name, rounds, example, settings, confidence)
     return None
 
@@ -176,6 +190,43 @@ def _exact(case: Case, name: str, base: list[Metric], head: list[Metric]) -> Cas
     )
 
 
+def _largest_batch(case: Case, rounds: Rounds, margin: float) -> CaseVerdict:
+    """The largest batch that fits, smaller or larger in every round, by the least that the searches allow.
+
+    A search ends within an eighth: where 2048 is found, 2304 does not fit, and 2303 might.
+    """
+    fresh = rounds.fresh
+    sides = [
+        sorted(float(metric.value or 0.0) for metric in _metrics(records, LARGEST_BATCH))
+        for records in (
+            (*rounds.base, *(fresh.base if fresh is not None else ())),
+            (*rounds.head, *(fresh.head if fresh is not None else ())),
+        )
+    ]
+    base, head = sides
+
+    def least(larger: list[float], smaller: list[float]) -> float:
+        """How many times the batch of one side is at least that of the other."""
+        return larger[0] / max(smaller[-1] + max(smaller[-1] // BATCH_STEPS, 1.0) - 1, 1.0)
+
+    verdict: Judgement = "same"
+    if least(base, head) > 1:
+        verdict = "regressed" if least(base, head) > 1 + margin else "suspect"
+    elif least(head, base) > 1 + margin:
+        verdict = "improved"
+    reason = f"found to an eighth: at least {least(base, head) - 1:.0%} smaller" if verdict == "regressed" else ""
+    return CaseVerdict(
+        case,
+        LARGEST_BATCH,
+        verdict,
+        "images",
+        median(base),
+        median(head),
+        reason=reason,
+        higher_is_better=True,
+    )
+
+
 def _by_intervals(case: Case, name: str, base: list[Metric], head: list[Metric]) -> CaseVerdict:
     """An analysis is not better or worse, it changed where the intervals have nothing in common."""
 
@@ -197,6 +248,7 @@ def _gated(
 ) -> CaseVerdict:
     higher = example.direction == "higher"
     grain = RSS_GRAIN if example.unit == "bytes" else 0.0
+    memory = example.unit.startswith("bytes")
     there = _having(rounds, name)
     base, head = ([round_value(r, name, settings.location, higher) for r in side] for side in (there.base, there.head))
     verdict = CaseVerdict(
@@ -214,7 +266,7 @@ def _gated(
     lost = rounds.count - there.count
     if lost and there.count < MIN_ROUNDS:
         why = f"{name} is missing in {lost} of {rounds.count} rounds"
-        return replace(verdict, verdict="inconclusive", reason=why, judged=grain == 0)
+        return replace(verdict, verdict="inconclusive", reason=why, judged=not memory)
     rounds = there
     margin = settings.margin_of(name)
     found = _gate(rounds, name, settings, confidence, margin, higher, grain)

@@ -93,11 +93,12 @@ def _exponents(group: Group) -> Finding | None:
     part = group.records[0].case.part
     told = _told(group)
     macs = {series.subject: scaling.power for series, scaling in scaling_of(group, "macs")}
-    words, spans = [], set()
+    words, spans, cost = [], set(), ""
     for series, scaling in scaling_of(group, "latency_s"):
         fit = scaling.power
         if series.subject not in told or not isinstance(fit, PowerFit) or fit.low is None or fit.high is None:
             continue
+        cost = series.called.capitalize()
         beside = [f"{fit.low:.2f} to {fit.high:.2f}"]
         if scaling.local_exponents is not None and len(series.points) > 3:
             beside.append(f"at the large end {scaling.local_exponents[1]:.2f}")
@@ -111,7 +112,7 @@ def _exponents(group: Group) -> Finding | None:
     if not words:
         return None
     grids = f"grids {spans.pop()}" if len(spans) == 1 else "each over the grids it was measured at"
-    text = f"Latency grows with the number of tokens N ({grids}) as {', '.join(words)}."
+    text = f"{cost} grows with the number of tokens N ({grids}) as {', '.join(words)}."
     if part == "layer":
         text += " A layer adds projections that are linear in N to its core."
     text += " Theory is for large grids: a fixed overhead, or memory instead of arithmetic as the limit, lowers it."

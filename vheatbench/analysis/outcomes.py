@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from vheatbench.analysis.operators import rank
 from vheatbench.analysis.series import Point, series_from
 from vheatbench.case import Case
+from vheatbench.store.per_image import PER_IMAGE, compared, compared_name
 from vheatbench.store.schema import Metric, Record, Status
 
 
@@ -24,6 +25,7 @@ class Outcome:
     rounds: int
     """Rounds that were ``ok``."""
     records: tuple[Record, ...]
+    """As they are compared: see :func:`vheatbench.store.per_image.compared`."""
     points: dict[str, Point]
     """Metric name to value and interval; unavailable metrics are left out. An operator has also what it achieved,
     under the names that ceilings are measured in: see :func:`achieved`."""
@@ -33,6 +35,11 @@ class Outcome:
         """Warnings of all rounds, each once."""
         return list(dict.fromkeys(text for record in self.records for text in record.warnings))
 
+    @property
+    def latency(self) -> Point | None:
+        """Time of a step, or of an image where the batch is the largest that fits."""
+        return self.points.get(compared_name(self.case, "latency_s"))
+
     def metric(self, name: str) -> Metric | None:
         """The metric as the first round with it has it, for unit and provenance."""
         return next((record.metrics[name] for record in self.records if name in record.metrics), None)
@@ -41,7 +48,7 @@ class Outcome:
 def outcomes_of(records: Iterable[Record]) -> list[Outcome]:
     """Outcomes by variant, resolution and subject: operators in their order, others as they came; ceilings last."""
     by_case: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
+    for record in map(compared, records):
         by_case[record.case_id].append(record)
     subjects: dict[str, int] = {}
     variants: dict[str, int] = {}
@@ -74,9 +81,11 @@ def achieved(points: dict[str, Point]) -> dict[str, Point]:
 
     Empty for a case whose metrics do not give both.
     """
-    latency = points.get("latency_s")
+    per_image = PER_IMAGE["latency_s"] in points
+    latency = points.get(PER_IMAGE["latency_s"] if per_image else "latency_s")
     found = {}
     for work, rate in (("flops_per_step", "rate_flop_per_s"), ("min_bytes", "bandwidth_bytes_per_s")):
+        work = PER_IMAGE[work] if per_image else work
         if latency is None or latency.value <= 0 or work not in points:
             continue
         amount = points[work].value

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from typing import NamedTuple
 
+from vheatbench.store.per_image import compared
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
 
@@ -41,7 +42,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Rounds:
-    """The rounds of one case that were ``ok``."""
+    """The rounds of one case that were ``ok``, their records as they are compared (per image where batches differ)."""
 
     base: tuple[Record, ...]
     head: tuple[Record, ...]
@@ -51,6 +52,10 @@ class Rounds:
     """Why timings of these rounds can neither fail nor clear anybody, or None."""
     fresh: Rounds | None = None
     """Rounds that were taken to confirm the others."""
+
+    def __post_init__(self) -> None:
+        for side in ("base", "head"):
+            object.__setattr__(self, side, tuple(map(compared, getattr(self, side))))
 
     @property
     def count(self) -> int:

@@ -15,6 +15,7 @@ from vheatbench.analysis.judge import RSS_GRAIN, round_value
 from vheatbench.analysis.noise_floor import Floor
 from vheatbench.analysis.settings import Location
 from vheatbench.analysis.verdict import Floats, gate, hodges_lehmann
+from vheatbench.store.per_image import compared, compared_name
 from vheatbench.store.schema import Record
 
 ALARMS = 0.01
@@ -22,12 +23,16 @@ ALARMS = 0.01
 
 
 def log_ratios(base: Sequence[Record], head: Sequence[Record], metric: str, location: Location = "p25") -> list[float]:
-    """Log(head / base) of a metric, round by round, of the rounds of one case that both sides have; may be empty."""
-    sides = [{r.round: r for r in records if _has(r, metric)} for records in (base, head)]
+    """Log(head / base) of a metric, as it is compared, in the rounds of one case that both sides have; may be empty."""
+    sides = [
+        {r.round: r for r in map(compared, records) if _has(r, compared_name(r.case, metric))}
+        for records in (base, head)
+    ]
     found = []
     for number in sorted(sides[0].keys() & sides[1].keys()):
-        grain = RSS_GRAIN if sides[0][number].metrics[metric].unit == "bytes" else 0.0
-        values = [round_value(side[number], metric, location, False) + grain for side in sides]
+        name = compared_name(sides[0][number].case, metric)
+        grain = RSS_GRAIN if sides[0][number].metrics[name].unit == "bytes" else 0.0
+        values = [round_value(side[number], name, location, False) + grain for side in sides]
         if all(math.isfinite(value) and value > 0 for value in values):
             found.append(math.log(values[1] / values[0]))
     return found

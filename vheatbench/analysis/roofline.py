@@ -42,9 +42,9 @@ class Placed:
     subject: str
     resolution: tuple[int, int]
     flop: float
-    """Per step, by closed form."""
+    """Per step, by closed form; per image where the batch is the largest that fits, and the bytes with it."""
     bytes: float
-    """Per step: the least traffic, by closed form."""
+    """The least traffic of the same, by closed form."""
     rate: float
     """Achieved FLOP/s."""
     bandwidth: float

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 from vheatbench.analysis.axis import PIXELS, Axis, axis_of
 from vheatbench.stats import median, median_interval
+from vheatbench.store.per_image import compared
 from vheatbench.store.schema import Direction, Metric, Record
+
+CALLED = {
+    "latency_s": "latency",
+    "latency_per_image_s": "time per image",
+    "peak_memory_bytes": "peak memory",
+    "peak_memory_per_image_bytes": "peak memory per image",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,11 @@ class Series:
     """What the resolutions of the points are."""
 
     @property
+    def called(self) -> str:
+        """What a cost is called in a sentence: ``latency``, ``time per image``; other metrics by their name."""
+        return CALLED.get(self.metric, self.metric)
+
+    @property
     def tokens(self) -> list[float]:
         return [point.tokens for point in self.points]
 
@@ -66,7 +79,8 @@ class Series:
 def series_from(records: Iterable[Record], metric: str) -> list[Series]:
     """One series of ``metric`` per subject, variant and device, in the order of first appearance.
 
-    Records that are not ``ok`` and metrics that are unavailable give no point. A case measured in several
+    Records are taken as they are compared (:func:`vheatbench.store.per_image.compared`). Those that are not ``ok`` and
+    metrics that are unavailable give no point. A case measured in several
     rounds gives one point, its median over rounds, with this interval:
 
     - one round: the metric's own interval (which knows nothing of the spread between processes);
@@ -81,7 +95,7 @@ def series_from(records: Iterable[Record], metric: str) -> list[Series]:
         ValueError: the records give ``metric`` in different units.
     """
     curves: dict[tuple[str, str, str], dict[tuple[int, int], list[Record]]] = defaultdict(dict)
-    for record in records:
+    for record in map(compared, records):
         found = record.metrics.get(metric)
         if record.status == "ok" and found is not None and found.value is not None:
             case = record.case

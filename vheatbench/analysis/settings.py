@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from vheatbench.analysis.noise_floor import NoiseFloor, check_margin, floor_of_runs
 from vheatbench.errors import UserError
+from vheatbench.store.per_image import PER_IMAGE, step_name
 from vheatbench.store.read import Run
 
 Location = Literal["p25", "min", "p10", "median"]
@@ -20,15 +21,16 @@ class Settings:
     """How two sides are compared. Raises UserError where a value makes no sense."""
 
     margin: float = 0.05
-    """Relative worsening that is tolerated in a timing."""
+    """Relative worsening that is tolerated in a timing, and in the largest batch that fits."""
     margins: Mapping[str, float] = field(default_factory=lambda: {"peak_memory_bytes": 0.10})
-    """Of single metrics, instead of ``margin``."""
+    """Of single metrics, instead of ``margin``. That of a step's metric holds for the same per image too."""
     confidence: float = 0.99
     """Of the two-sided intervals."""
     location: Location = "p25"
     """Which quantile of its samples stands for a round. Contention only ever adds time: low ones vary least."""
     metrics: tuple[str, ...] | None = None
-    """Names of the only metrics to be compared; None for all exact ones and ``GATED``."""
+    """Names of the only metrics to be compared; None for all exact ones, ``GATED`` and the largest batch. That of a
+    step's metric means the same per image too."""
     floor: NoiseFloor | None = None
     """What this machine's noise was measured to be; margins below it are refused."""
     allow_missing: bool = False
@@ -45,16 +47,18 @@ class Settings:
 
     def margin_of(self, metric: str) -> float:
         """The margin of a metric."""
-        return self.margins.get(metric, self.margin)
+        return self.margins.get(metric, self.margins.get(step_name(metric), self.margin))
 
     def wants(self, metric: str) -> bool:
         """Whether a metric was asked for, as far as its name tells."""
-        return self.metrics is None or metric in self.metrics
+        return self.metrics is None or metric in self.metrics or step_name(metric) in self.metrics
 
     def check_floor(self, floor: NoiseFloor) -> None:
         """Raises UserError for a margin of a wanted metric that identical code does not stay within."""
-        for metric in filter(self.wants, floor.metrics):
-            check_margin(floor, metric, self.margin_of(metric))
+        for known in floor.metrics:
+            for metric in (known, PER_IMAGE.get(known, known)):
+                if self.wants(metric):
+                    check_margin(floor, known, self.margin_of(metric))
 
 
 def settings_for(

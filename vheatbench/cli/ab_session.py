@@ -31,6 +31,7 @@ from vheatbench.run.arm import SIDES, Arm, ArmError, Side
 from vheatbench.run.rounds import Answer, Pair, Rounds
 from vheatbench.run.task import Inspection
 from vheatbench.run.turns import TurnProgress, take_turns
+from vheatbench.store.per_image import step_name
 from vheatbench.store.read import PARTIAL, Run, read_run
 from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter
@@ -75,7 +76,9 @@ def rounds_for(request: Request, pairs: Sequence[Pair], looks: Looks, seed: int)
             return "flagged"
         # how much the head is better is worth more rounds in time, not in memory
         open_ = [
-            v.verdict not in ("same", "improved") if v.metric == "latency_s" else v.open or v.verdict == "suspect"
+            v.verdict not in ("same", "improved")
+            if step_name(v.metric) == "latency_s"
+            else v.open or v.verdict == "suspect"
             for v in gated
         ]
         return "open" if any(open_) else "settled"

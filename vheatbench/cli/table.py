@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     ("latency_s", "latency ms", 1e3),
+    ("latency_per_image_s", "ms/image", 1e3),
     ("throughput_images_per_s", "images/s", 1.0),
     ("macs", "GMAC/image", 1e-9),
     ("flops", "GFLOP/image", 1e-9),
     ("params", "params M", 1e-6),
     ("peak_memory_bytes", "peak MiB", 2.0**-20),
+    ("peak_memory_per_image_bytes", "peak MiB/image", 2.0**-20),
     ("peak_allocated_bytes", "allocated MiB", 2.0**-20),
+    ("peak_allocated_per_image_bytes", "allocated MiB/image", 2.0**-20),
     ("rate_flop_per_s", "GFLOP/s", 1e-9),
     ("bandwidth_bytes_per_s", "GB/s", 1e-9),
     ("energy_per_image_j", "J/image", 1.0),
@@ -28,15 +31,20 @@ COLUMNS = (
 
 OPERATOR_COLUMNS = (
     ("latency_s", "latency ms", 1e3),
+    ("latency_per_image_s", "ms/image", 1e3),
     ("flops_per_step", "GFLOP", 1e-9),
+    ("flops_per_image", "GFLOP/image", 1e-9),
     ("min_bytes", "min MiB", 2.0**-20),
+    ("min_per_image_bytes", "min MiB/image", 2.0**-20),
     ("rate_flop_per_s", "GFLOP/s", 1e-9),
     ("bandwidth_bytes_per_s", "GB/s", 1e-9),
     ("peak_memory_bytes", "peak MiB", 2.0**-20),
+    ("peak_memory_per_image_bytes", "peak MiB/image", 2.0**-20),
     ("energy_per_image_j", "J/image", 1.0),
+    ("largest_batch", "largest batch", 1.0),
     ("compile_time_s", "compile s", 1.0),
 )
-"""The same of a run of operators; FLOPs and least traffic are those of a step, over the whole batch."""
+"""The same of a run of operators; FLOPs and least traffic are those of a step, over the whole batch, or per image."""
 
 
 def print_run(run: Run) -> None:

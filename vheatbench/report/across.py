@@ -53,7 +53,7 @@ def across_section(runs: Sequence[Run], subjects: Sequence[str], views: Sequence
     shared = _shared(runs)
     for number, members in enumerate(shared[:MOST_VARIANTS]):
         for metric in OVERLAID:
-            chart = _overlay(f"across-{number}-{metric}", metric, members, labels, subjects, views)
+            chart = _overlay(f"across-{number}-{metric}", members[0][1].named(metric), members, labels, subjects, views)
             if chart is not None:
                 section.charts.append(chart)
     if len(shared) > MOST_VARIANTS:

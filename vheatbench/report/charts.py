@@ -44,7 +44,9 @@ class Look:
 LOOKS = {
     "throughput_images_per_s": Look("Throughput", "images/s", 1.0),
     "latency_s": Look("Latency of one step", "ms", 1e3, guides=True),
+    "latency_per_image_s": Look("Time per image", "ms per image", 1e3, guides=True),
     "peak_memory_bytes": Look("Peak memory", "MiB", 2.0**-20),
+    "peak_memory_per_image_bytes": Look("Peak memory per image", "MiB per image", 2.0**-20),
     "macs": Look("Multiply-adds", "GMAC per image", 1e-9, guides=True),
     "energy_per_image_j": Look("Energy", "J per image", 1.0),
     "largest_batch": Look("Largest batch that fits", "images", 1.0),

@@ -19,7 +19,10 @@ from vheatbench.report.theme import FAINT, GRID, INK, SERIES_COLOURS, chart_styl
 from vheatbench.store.exports import UNITS
 from vheatbench.store.history import History
 
-CHARTED = ("latency_s", "peak_memory_bytes", "peak_allocated_bytes")
+CHARTED = (
+    "latency_s", "latency_per_image_s", "peak_memory_bytes", "peak_memory_per_image_bytes", "peak_allocated_bytes",
+    "largest_batch",
+)  # fmt: skip
 """Metrics with charts; of every other one only the cases in which it changed are drawn."""
 PANELS = 6
 """Cases in one chart."""

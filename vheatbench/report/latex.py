@@ -52,13 +52,14 @@ def _table(run: Run, group: Group, number: int) -> str:
     axis = next(iter(series["latency_s"].values())).axis if series.get("latency_s") else None
     if axis is None:
         return f"% {escaped(group.title)}: nothing was measured\n"
-    heads = [axis.subject, axis.heading, *(f"{LOOKS[metric].title} ({LOOKS[metric].axis})" for metric in series)]
+    looks = {metric: LOOKS[group.named(metric)] for metric in series}
+    heads = [axis.subject, axis.heading, *(f"{look.title} ({look.axis})" for look in looks.values())]
     subjects = list(dict.fromkeys(subject for found in series.values() for subject in found))
     rows = []
     for subject in subjects:
         sizes = {p.resolution: None for found in series.values() if subject in found for p in found[subject].points}
         for size in sorted(sizes, key=lambda size: (size[0] * size[1], size)):
-            cells = [_cell(found.get(subject), size, LOOKS[metric].factor) for metric, found in series.items()]
+            cells = [_cell(found.get(subject), size, looks[metric].factor) for metric, found in series.items()]
             name = f"{size[0]}" if size[0] == size[1] else f"{size[0]}×{size[1]}"
             rows.append(f"{' & '.join([escaped(subject), escaped(name), *cells])} \\\\")
         rows.append("\\midrule")

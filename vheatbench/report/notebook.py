@@ -11,6 +11,7 @@ from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.report.parts import Chart
 from vheatbench.report.records_table import records_table
 from vheatbench.report.section import section_of
+from vheatbench.store.per_image import with_per_image
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
 
@@ -38,7 +39,7 @@ def run_html(run: Run) -> str:
 def record_html(record: Record) -> str:
     """The metrics of a record with unit, interval and how they were taken; its warnings below."""
     rows = []
-    for name, metric in record.metrics.items():
+    for name, metric in with_per_image(record).metrics.items():
         interval = f"{metric.low:g} to {metric.high:g}" if metric.low is not None and metric.high is not None else ""
         value = f"{metric.value:g}" if metric.value is not None else f"not available: {metric.unavailable}"
         rows.append((name, value, metric.unit, interval, metric.how))

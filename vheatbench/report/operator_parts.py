@@ -95,7 +95,8 @@ def _fastest_table(id_: str, group: Group) -> Table | None:
         f"noise: intervals of the latency overlap. Last: latency of {HEAT}, whose backend is chosen by rule, over the "
         "fastest's."
     )
-    header = ("grid", "fastest backend", "latency (ms)", "over official", "lead", f"{HEAT} over the fastest")
+    cost = "time per image (ms)" if group.per_image else "latency (ms)"
+    header = ("grid", "fastest backend", cost, "over official", "lead", f"{HEAT} over the fastest")
     return Table(id_, "Which backend of heat conduction is fastest", caption, header, rows)
 
 
@@ -110,8 +111,9 @@ def _roofline_chart(id_: str, roofline: Roofline, group: Group, subjects: Sequen
         f"at {numbers.plain(roof.ridge, 3)} FLOP/byte (dotted). Curves go from the smallest grid to the largest (large "
         "marker, labelled). FLOP and bytes by closed form, each input, constant and output moved once."
     )
+    of = "image" if group.per_image else "step"
     header = (
-        "operator", "grid", "MFLOP per step", "least MiB per step", "FLOP/byte", "achieved (GFLOP/s)",
+        "operator", "grid", f"MFLOP per {of}", f"least MiB per {of}", "FLOP/byte", "achieved (GFLOP/s)",
         "achieved (GB/s)", "attainable (GFLOP/s)", "share of attainable", "bound by",
     )  # fmt: skip
     rows = [_roofline_row(point) for point in roofline.points]

@@ -9,18 +9,23 @@ from typing import Any
 
 from vheatbench.analysis.outcomes import Outcome
 from vheatbench.report import numbers
+from vheatbench.store.per_image import compared_name
 
 COLUMNS = (
     ("latency_s", "latency (ms)", 1e3),
+    ("latency_per_image_s", "time per image (ms)", 1e3),
     ("throughput_images_per_s", "images/s", 1.0),
     ("rate_flop_per_s", "GFLOP/s", 1e-9),
     ("bandwidth_bytes_per_s", "GB/s", 1e-9),
     ("macs", "GMAC per image", 1e-9),
     ("flops", "GFLOP per image", 1e-9),
     ("min_bytes", "least traffic (MiB per step)", 2.0**-20),
+    ("min_per_image_bytes", "least traffic (MiB per image)", 2.0**-20),
     ("params", "parameters (M)", 1e-6),
     ("peak_memory_bytes", "peak memory (MiB)", 2.0**-20),
+    ("peak_memory_per_image_bytes", "peak memory (MiB per image)", 2.0**-20),
     ("peak_allocated_bytes", "torch allocator peak (MiB)", 2.0**-20),
+    ("peak_allocated_per_image_bytes", "torch allocator peak (MiB per image)", 2.0**-20),
     ("peak_reserved_bytes", "reserved (MiB)", 2.0**-20),
     ("nvml_process_bytes", "NVML process (MiB)", 2.0**-20),
     ("energy_per_image_j", "J per image", 1.0),
@@ -139,8 +144,9 @@ def how_taken(outcome: Outcome, metric: str) -> str:
 
 def samples_in_words(outcome: Outcome) -> str:
     """Raw samples of the latency over all rounds, and the rounds where there are several: ``36 in 3``."""
-    good = [record for record in outcome.records if record.status == "ok" and "latency_s" in record.samples]
-    count = sum(len(record.samples["latency_s"].values) for record in good)
+    name = compared_name(outcome.case, "latency_s")
+    good = [record for record in outcome.records if record.status == "ok" and name in record.samples]
+    count = sum(len(record.samples[name].values) for record in good)
     if not count:
         return "—"
     return f"{count} in {len(good)}" if len(good) > 1 else str(count)

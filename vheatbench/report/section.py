@@ -17,12 +17,17 @@ from vheatbench.report.charts import LOOKS, View, scaling_chart
 from vheatbench.report.operator_parts import add_operator_parts
 from vheatbench.report.parts import Chart, Section, Table
 from vheatbench.report.theme import style_of
+from vheatbench.store.per_image import PER_IMAGE, step_name
 
 FITTED = ("latency_s", "peak_memory_bytes", "macs")
 """Metrics whose growth is fitted: costs. Throughput is the inverse of latency at a fixed batch."""
 
+OF_MODELS = (
+    "throughput_images_per_s", "latency_s", "peak_memory_bytes", "macs", "energy_per_image_j", "largest_batch",
+)  # fmt: skip
+"""Metrics that are charted for models: of a step, each as the group compares it (``Group.named``)."""
 OF_OPERATORS = ("latency_s", "peak_memory_bytes", "macs", "energy_per_image_j")
-"""Metrics that are charted for operators."""
+"""The same for operators."""
 
 MOST_CURVES = 24
 """On one chart: as many as can be told apart (:func:`vheatbench.report.theme.style_of`)."""
@@ -48,7 +53,7 @@ def section_of(
     if measured > MOST_CURVES:
         section.notes.append(f"{MOST_CURVES} of {measured} {group.kind}s are compared here; the records have all.")
     exponents: list[tuple[str, ...]] = []
-    for metric in OF_OPERATORS if group.kind == "operator" else LOOKS:
+    for metric in OF_OPERATORS if group.kind == "operator" else OF_MODELS:
         fits: dict[str, Scaling] = {}
         if metric in FITTED:
             fits = {series.subject: scaling for series, scaling in scaling_of(group, metric)}
@@ -61,8 +66,10 @@ def section_of(
             section.fit_warnings += one.warnings
             scaling = fits.get(one.subject)
             if scaling is not None:
-                exponents.append(_exponent_row(metric, one, scaling, group))
-                section.fit_warnings += [f"{one.subject}, {LOOKS[metric].title.lower()}: {w}" for w in scaling.warnings]
+                exponents.append(_exponent_row(one, scaling, group))
+                section.fit_warnings += [
+                    f"{one.subject}, {LOOKS[one.metric].title.lower()}: {w}" for w in scaling.warnings
+                ]
     operators = group.kind == "operator"
     if operators:
         add_operator_parts(section, group, subjects)
@@ -108,7 +115,7 @@ def _chart(
     group: Group,
     views: Sequence[View],
 ) -> Chart:
-    look, axis = LOOKS[metric], series[0].axis
+    look, axis = LOOKS[series[0].metric], series[0].axis
     samples = samples_of(group, metric)
 
     def said(one: Series, point: Point) -> str:
@@ -116,7 +123,7 @@ def _chart(
 
     pairs = [(one, fits.get(one.subject)) for one in series]
     styles = {one.subject: style_of(one.subject, subjects) for one in series}
-    svg = scaling_chart(id_, metric, pairs, styles, said, views)
+    svg = scaling_chart(id_, series[0].metric, pairs, styles, said, views)
     caption = _caption(what, metric, series, bool(fits), group, len(views) > 1)
     rows = [
         (one.subject, f"{p.resolution[0]}×{p.resolution[1]}", f"{p.tokens:.0f}",
@@ -147,13 +154,13 @@ def most_telling(group: Group) -> Group:
 def cost_of(group: Group) -> int:
     """What drawing a group costs: each chart as much as six curves, and its curves."""
     curves = min(MOST_CURVES, len({record.case.subject for record in group.records}))
-    charted = OF_OPERATORS if group.kind == "operator" else LOOKS
+    charted = OF_OPERATORS if group.kind == "operator" else OF_MODELS
     return (6 + curves) * sum(max((len(one.points) for one in group.series(name)), default=0) > 1 for name in charted)
 
 
 def samples_of(group: Group, metric: str) -> dict[tuple[str, tuple[int, int]], int]:
     """How many raw samples stand behind each point, by subject and size; nothing where a metric has none."""
-    source = "latency_s" if metric == "throughput_images_per_s" else metric
+    source = group.named("latency_s" if metric == "throughput_images_per_s" else metric)
     found: dict[tuple[str, tuple[int, int]], int] = {}
     for record in group.records:
         if record.status == "ok" and source in record.samples:
@@ -174,7 +181,7 @@ def point_in_words(series: Series, point: Point, factor: float, unit: str, sampl
 
 
 def _caption(what: str, metric: str, series: list[Series], fitted: bool, group: Group, switched: bool) -> str:
-    look, axis = LOOKS[metric], series[0].axis
+    look, axis = LOOKS[series[0].metric], series[0].axis
     against = "resolution" if group.kind == "model" else "the token grid"
     first = " at first" if switched else ""
     caption = f"{look.title}{what} in {look.axis} against {against}, both logarithmic{first}; {group.title}."
@@ -193,6 +200,8 @@ def _caption(what: str, metric: str, series: list[Series], fitted: bool, group: 
             if group.device == "cpu"
             else " Most bytes alive at once in torch's allocator: weights, input, activations, workspaces."
         )
+    if group.per_image and metric in PER_IMAGE:
+        caption += " Of a step of the largest batch that fits, over its images: each size has a batch of its own."
     return caption
 
 
@@ -210,14 +219,14 @@ def _describe(title: str, series: list[Series], fits: dict[str, Scaling], factor
     return f"{title}: " + "; ".join(words) + "."
 
 
-def _exponent_row(metric: str, series: Series, scaling: Scaling, group: Group) -> tuple[str, ...]:
+def _exponent_row(series: Series, scaling: Scaling, group: Group) -> tuple[str, ...]:
     local = scaling.local_exponents
     theory = [theory_of(series.subject, group.records[0].case.part) or "—"] if group.kind == "operator" else []
-    if metric == "peak_memory_bytes" and theory:
+    if step_name(series.metric) == "peak_memory_bytes" and theory:
         theory = ["—"]
     return (
         series.subject,
-        LOOKS[metric].title,
+        LOOKS[series.metric].title,
         numbers.exponent_of(scaling.power),
         *theory,
         f"{local[0]:.2f} → {local[1]:.2f}" if local is not None else "—",

@@ -64,14 +64,14 @@ def _sides(group: Group, pair: Pair, metric: str) -> tuple[Series, Series] | Non
     return found[pair.focus], found[pair.baseline]
 
 
-def _largest(group: Group, pair: Pair, metric: str, inverse: bool = False) -> tuple[str, Ratio] | None:
-    """The ratio at the largest common size, and the size in words."""
+def _largest(group: Group, pair: Pair, metric: str, inverse: bool = False) -> tuple[str, Ratio, str] | None:
+    """The size in words, the ratio at the largest common size, and what its metric is called."""
     sides = _sides(group, pair, metric)
     common = common_sizes(*sides) if sides is not None else []
     if sides is None or not common:
         return None
     a, b = sides[::-1] if inverse else sides
-    return a.axis.words(common[-1]), ratio_at(a, b, common[-1])
+    return a.axis.words(common[-1]), ratio_at(a, b, common[-1]), a.called
 
 
 def _speed(group: Group, id_: str) -> Told | None:
@@ -85,7 +85,7 @@ def _speed(group: Group, id_: str) -> Told | None:
             continue
         focus, size = pair.focus, speed[0]
         memory = _largest(group, pair, "peak_memory_bytes")
-        beside = f", with {_plainly(memory[1])} its peak memory" if memory is not None and memory[0] == size else ""
+        beside = f", with {_plainly(memory[1])} its {memory[2]}" if memory is not None and memory[0] == size else ""
         at.setdefault(size, []).append(f"{as_fast(speed[1])} as fast as {pair.baseline}{beside}")
     if not at:
         return None
@@ -118,14 +118,16 @@ def _exponents(group: Group, id_: str) -> Told | None:
     named = dict.fromkeys(name for pair in pairs for name in (pair.focus, pair.baseline))
     words: list[str] = []
     spans: dict[str, None] = {}
+    cost = ""
     for series, scaling in scaling_of(group, "latency_s"):
         fit = scaling.power
         if isinstance(fit, PowerFit) and fit.low is not None and fit.high is not None and series.subject in named:
             words.append(f"N^{fit.exponent:.2f} ({fit.low:.2f} to {fit.high:.2f}) for {series.subject}")
+            cost = series.called
             spans[f"{fit.range[0]:.0f} to {fit.range[1]:.0f} tokens N"] = None
     if not words:
         return None
-    return Told(f"From {' or '.join(spans)} latency grows as {_listed(words)}", f"{id_}-latency_s")
+    return Told(f"From {' or '.join(spans)} {cost} grows as {_listed(words)}", f"{id_}-latency_s")
 
 
 def _caveat(outcomes: Sequence[Outcome], focus: str) -> str:

@@ -19,6 +19,7 @@ from vheatbench.report import numbers
 from vheatbench.report.parts import Chart, Section, Table
 from vheatbench.report.svg import Target, with_targets
 from vheatbench.report.theme import FAINT, GRID, INK, SERIES_COLOURS, chart_style, svg_of
+from vheatbench.store.per_image import OF_STEP, step_name
 
 MOST_CASES = 30
 """On one chart, worst first. The table has all."""
@@ -37,7 +38,8 @@ def verdict_section(comparison: Comparison, id_: str) -> Section:
         id_: unique on the page: the section's, and the beginning of its charts' and tables'.
     """
     section = Section(id_, f"Verdict: {comparison.verdict}")
-    drawn = [v for v in comparison.cases if v.metric == "latency_s" and _finite(v.gate) and v.verdict != "incomparable"]
+    times = [v for v in comparison.cases if step_name(v.metric) == "latency_s" and v.verdict != "incomparable"]
+    drawn = [v for v in times if _finite(v.gate)]
     if drawn:
         section.charts.append(_forest(f"{id_}-latency_s", drawn[:MOST_CASES], len(drawn)))
     chart = section.charts[0].id if section.charts else ""
@@ -79,6 +81,8 @@ def _forest(id_: str, verdicts: Sequence[CaseVerdict], of: int) -> Chart:
         f"Change of latency of each case with its {confidence} % interval, worst first; right of 0 is slower. Shaded: "
         "the margin that is tolerated. A case regressed if its whole interval lies beyond the margin."
     )
+    if any(v.metric in OF_STEP for v in verdicts):
+        caption += " Where the batch is the largest that fits, latency is time per image."
     if len(verdicts) < of:
         caption += f" {len(verdicts)} of {of} cases are drawn."
     header = ("case", "verdict", "change", f"{confidence} % interval", "margin", "rounds")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from vheatbench.run.arm import SIDES, Arm, ArmError, Side
-from vheatbench.run.progress import Silent, clock
+from vheatbench.run.progress import Silent, clock, step_time
 from vheatbench.run.rounds import Rounds, Turn
 from vheatbench.run.runner import Runner
 from vheatbench.store.read import read_run
@@ -93,4 +93,4 @@ def _check_measurable(arms: Mapping[Side, Arm], records: Mapping[Side, Sequence[
 def _outcome(record: Record) -> str:
     if record.status != "ok":
         return f"{record.status} ({record.reason})"
-    return f"{(record.metrics['latency_s'].value or 0) * 1e3:.4g} ms"
+    return step_time(record)

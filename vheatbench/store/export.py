@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vheatbench.errors import UserError
 from vheatbench.files import write_file
+from vheatbench.store.per_image import with_per_image
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
 
@@ -20,17 +21,19 @@ if TYPE_CHECKING:
 def to_frame(run: Run) -> pd.DataFrame:
     """One row per record: the case, its status, and for every metric ``name``, ``name_low``, ``name_high``.
 
-    Metrics are in their own units (part of their names), empty where unavailable. ``batch`` is empty
-    where ``batch_policy`` is ``largest``, ``channels`` and ``part`` are empty for models, ``compile`` is
-    true with ``freezing`` and ``cudagraphs`` too. A metric named like a column of the case gets ``metric_`` in front.
+    Metrics are in their own units (part of their names), empty where unavailable. ``batch`` is empty where
+    ``batch_policy`` is ``largest``; what such a step cost stands there per image as well. ``channels`` and ``part``
+    are empty for models, ``compile`` is true with ``freezing`` and ``cudagraphs`` too. A metric named like a column
+    of the case gets ``metric_`` in front.
     """
     import pandas as pd
 
     frame = pd.DataFrame([_case(run, record) for record in run.records], columns=list(_COLUMNS))
     frame = frame.astype(_COLUMNS)
     columns: dict[str, pd.Series] = {}
-    for name in dict.fromkeys(name for record in run.records for name in record.metrics):
-        metrics = [record.metrics.get(name) for record in run.records]
+    measured = [with_per_image(record).metrics for record in run.records]
+    for name in dict.fromkeys(name for found in measured for name in found):
+        metrics = [found.get(name) for found in measured]
         title = f"metric_{name}" if name in _COLUMNS else name
         for suffix, field in (("", "value"), ("_low", "low"), ("_high", "high")):
             values = [getattr(metric, field, None) for metric in metrics]

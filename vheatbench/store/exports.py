@@ -136,13 +136,17 @@ def markdown(entries: Sequence[HistoryEntry], limit: int = MARKDOWN_LIMIT) -> Ex
 
 
 _MARKDOWN_METRICS = (
-    "latency_s", "throughput_images_per_s", "peak_memory_bytes", "peak_allocated_bytes", "largest_batch", "macs",
+    "latency_s", "latency_per_image_s", "throughput_images_per_s", "peak_memory_bytes", "peak_memory_per_image_bytes",
+    "peak_allocated_bytes", "largest_batch", "macs",
     "erf_images", "erf_a50", "erf_a99", "erf_radius_share", "erf_entropy_area",
     "k_mean_cells2", "k_zero_share", "diffusion_length_px", "diffusion_length_share", "source_kept", "peak",
     "neumann_error", "finite_difference_error", "mass_error", "undershoot", "overshoot",
 )  # fmt: skip
 
-UNITS = {"s": ("ms", 1e3), "bytes": ("MiB", 2.0**-20), "MAC/image": ("GMAC/image", 1e-9)}
+UNITS = {
+    "s": ("ms", 1e3), "s/image": ("ms/image", 1e3), "bytes": ("MiB", 2.0**-20), "bytes/image": ("MiB/image", 2.0**-20),
+    "MAC/image": ("GMAC/image", 1e-9),
+}  # fmt: skip
 """Unit of a metric to the unit people read it in, and the factor between them."""
 
 
