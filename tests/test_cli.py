@@ -543,8 +543,9 @@ def test_a_reader_that_goes_away_early(tmp_path: Path) -> None:
     finished(tmp_path / "results", *(f"subject-{i}" for i in range(2000)))
     base = f"PYTHONUNBUFFERED= PYTHONPATH='{PYTHONPATH}' {sys.executable} -m stub_worker"
     for arguments in ("show", "show --json", "suites"):
-        command = f"{base} {arguments} 2>errors | head -n 1"
+        command = f"set -o pipefail; {base} {arguments} 2>errors | head -n 1"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0
         assert done.stdout.count("\n") == 1
         errors = (tmp_path / "errors").read_text()
         assert "Traceback" not in errors
@@ -565,6 +566,18 @@ def test_stdout_that_is_full_or_closed(tmp_path: Path) -> None:
     assert (closed.returncode, closed.stderr) == (0, "")
     both = subprocess.run(["bash", "-c", f"{base} show >&- 2>&-"], cwd=tmp_path)
     assert both.returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("streams", ["<&-", "<&- >&- 2>&-", "2>/dev/full", "2>&1 | true"])
+def test_a_measurement_ends_well_whatever_its_streams_are(tmp_path: Path, streams: str) -> None:
+    base = f"set -o pipefail; PYTHONPATH='{PYTHONPATH}' STUB=. {sys.executable} -m stub_worker"
+    command = f"{base} run --device cpu --suite {a_suite(tmp_path, 'one')} {streams}"
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, timeout=120).returncode == 0
+    (path,) = (tmp_path / "results").iterdir()
+    run = read_run(path)
+    assert run.complete
+    assert [record.status for record in run.records] == ["ok", "ok"]
 
 
 def test_a_results_folder_that_is_a_link_with_spaces(call: Callable[..., Called], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import codecs
 import io
 import json
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -14,18 +15,74 @@ SIGNS = {"±": "+-", "×": "x", "−": "-", "—": "-", "…": "...", "●": "*"
 
 def print_json(data: Any) -> None:
     """One JSON document. In ASCII: it passes every terminal and pipe, and means the same."""
-    json.dump(data, sys.stdout, indent=2, allow_nan=False)
+    for part in json.JSONEncoder(indent=2, allow_nan=False).iterencode(data):
+        if _Readers.gone:
+            return
+        sys.stdout.write(part)
     sys.stdout.write("\n")
 
 
+def command_line() -> str:
+    """The command line that is carried out, as a shell takes it."""
+    return shlex.join(["vheatbench", *sys.argv[1:]])
+
+
 def prepare_streams() -> None:
-    """Make stdout and stderr take every text: a terminal without ± gets +-, a closed stream a hole."""
+    """Make the standard streams fit for whatever comes.
+
+    They take every text: a terminal without ± gets +-. Those that are closed become holes; nothing else may get their
+    numbers, which workers and git would take for the streams. Readers may go (``vheatbench show | head``), and what is
+    for people, on stderr, may get lost on a full disk: neither ends a command, nor does it change its exit code.
+    """
     codecs.register_error("vheatbench", _nearest)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (``>&-``: it stays open as stdout does)
+    _fill_holes()
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 (it stays open as stdin does)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _over(sys.stdout, _Readers(1, "w", closefd=False))
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _over(sys.stderr, _People(2, "w", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="vheatbench")
+
+
+class _Readers(io.FileIO):
+    """Drops what nobody reads any more."""
+
+    gone = False
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            _Readers.gone = True
+            return memoryview(data).nbytes
+
+
+class _People(io.FileIO):
+    """Drops what cannot be shown: on a full disk, a terminal that is gone or does not keep pace."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            written = super().write(data)
+        except OSError:
+            written = None
+        return memoryview(data).nbytes if written is None else written
+
+
+def _over(stream: io.TextIOWrapper, raw: io.FileIO) -> io.TextIOWrapper:
+    """A text stream like ``stream`` over ``raw``."""
+    buffer = io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffer, stream.encoding, line_buffering=stream.line_buffering or stream.write_through)
+
+
+def _fill_holes() -> None:
+    """Open the null device in place of every standard stream that is closed: a file gets the lowest free number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
 
 
 def forget_stdout() -> None:
