@@ -477,11 +477,11 @@ def interrupted(project: Path, with_signal: signal.Signals, *arguments: str) -> 
     return Answered(running.returncode, out, err)
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_comparison_goes_on(project: Path, ab: Ab, with_signal: signal.Signals) -> None:
     change(project, "factor=1.0", "factor=1.25")
     stopped = interrupted(project, with_signal, "--base", "v1", "--head", "main", "--rounds", "8")
-    assert stopped.code == 130
+    assert stopped.code == 128 + with_signal
     assert "Traceback" not in stopped.err
     assert worktrees(project) == 0
     assert list((project.parent / "tmp").iterdir()) == []

@@ -345,13 +345,18 @@ def test_a_killed_runner_leaves_no_worker_and_a_run_that_resumes(command: Comman
     assert [r for r in resumed.records if (r.case_id, r.round) in kept.done] == kept.records
 
 
-# Ctrl-C goes to the whole job; a cluster's end of job to its first process
-@pytest.mark.parametrize(("number", "send"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)])
-def test_ctrl_c_says_how_to_go_on(command: Command, number: signal.Signals, send: Callable[[int, int], None]) -> None:
+# Ctrl-C goes to the whole job, as does the end of its terminal; a cluster's end of job to its first process
+@pytest.mark.parametrize(
+    ("number", "send"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill), (signal.SIGHUP, os.killpg)]
+)
+def test_a_stopped_run_says_how_to_go_on(
+    command: Command, number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
     run, worker = command.until_held()
     send(run.pid, number)
+    send(run.pid, number)  # `timeout` and shells send it twice
     code, out, err = command.end(run)
-    assert code == 130
+    assert code == 128 + number
     assert out == ""
     assert "Traceback" not in err
     done = len(read_run(command.partial).done)
@@ -360,6 +365,16 @@ def test_ctrl_c_says_how_to_go_on(command: Command, number: signal.Signals, send
     assert hint[1] == f"continue with: vheatbench run --resume results/{command.partial.name}"
     wait_for(lambda: gone(worker))
     command.resume(f"results/{command.partial.name}")
+
+
+def test_nohup_keeps_a_run_from_stopping_with_its_terminal(command: Command) -> None:
+    (command.folder / "hold").touch()
+    ignored = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    run = command.start("--suite", command.suite, **ignored)
+    wait_for(lambda: list(command.folder.glob("pid-*")) or run.poll() is not None)
+    os.kill(run.pid, signal.SIGHUP)
+    (command.folder / "hold").unlink()
+    assert command.end(run)[0] == 0
 
 
 def test_ctrl_c_before_the_first_case_leaves_nothing(command: Command) -> None:

@@ -1,5 +1,17 @@
-"""``python -m vheatbench`` is the command line."""
+"""The process of the command line: ``vheatbench``, and ``python -m vheatbench``, as torchrun needs it."""
 
-from vheatbench.cli import main
+from __future__ import annotations
 
-main()
+from vheatbench.stop import leave_quietly
+
+
+def main() -> None:
+    """Heed signals before anything else is imported, then see :func:`vheatbench.cli.main`."""
+    leave_quietly()
+    from vheatbench.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()

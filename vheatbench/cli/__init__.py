@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from vheatbench import __version__
 from vheatbench.cli import (
@@ -31,9 +33,19 @@ from vheatbench.cli import eval as evaluation
 from vheatbench.cli.exits import FAILED
 from vheatbench.cli.output import forget_stdout, prepare_streams
 from vheatbench.errors import StoreError, UserError
+from vheatbench.stop import heeded
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Every command can be stopped: what nobody in it has answered is answered here."""
+        with heeded():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="vheatbench",
+    cls=_Commands,
     help="What does vHeat's heat conduction, O(N^1.5), cost against attention on this hardware?",
     no_args_is_help=True,
     add_completion=False,
@@ -89,10 +101,6 @@ def main() -> None:
         raise SystemExit(2) from None
     except StoreError as error:
         print(f"vheatbench: {error}", file=sys.stderr)
-        raise SystemExit(FAILED) from None
-    except BrokenPipeError:
-        # the reader of our output is gone (``vheatbench show | head``): nothing to say to nobody
-        forget_stdout()
         raise SystemExit(FAILED) from None
     except OSError as error:  # stdout on a full disk, no folder for temporary files, no more processes
         forget_stdout()

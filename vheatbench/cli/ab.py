@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vheatbench.cli.output import command_line
 from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _begin(request: Request, suite: Suite, kind: str, looks: Looks, seed: int, o
         run_id=secrets.token_hex(4),
         suite=suite.name,
         description=" ".join(suite.description.split()),
-        command=shlex.join(["vheatbench", *sys.argv[1:]]),
+        command=command_line(),
         created=utc_now(),
         environment={},
         policy=suite.policy.model_dump(mode="json"),

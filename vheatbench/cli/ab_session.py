@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ from vheatbench.analysis.settings import Settings, asked, settings_for
 from vheatbench.cli import exits
 from vheatbench.cli.compare import EXITS, present
 from vheatbench.cli.output import print_json
-from vheatbench.cli.run import terminated_as_interrupted
 from vheatbench.errors import StoreError, UserError
 from vheatbench.files import write_file
 from vheatbench.run.ab import Request, arms_of, begin
@@ -31,6 +31,7 @@ from vheatbench.run.arm import SIDES, Arm, ArmError, Side
 from vheatbench.run.rounds import Answer, Pair, Rounds
 from vheatbench.run.task import Inspection
 from vheatbench.run.turns import TurnProgress, take_turns
+from vheatbench.stop import stoppable
 from vheatbench.store.per_image import step_name
 from vheatbench.store.read import PARTIAL, Run, read_run
 from vheatbench.store.schema import Header, Record
@@ -109,14 +110,11 @@ class Session:
             StoreError: a run could not be written.
             typer.Exit: with the code that the verdict has, if not 0.
         """
-        with terminated_as_interrupted():
-            try:
+        try:
+            with stoppable(self._kept):
                 paths = self._measure()
-            except KeyboardInterrupt:
-                self._say_interrupted()
-                raise typer.Exit(exits.INTERRUPTED) from None
-            except ArmError as error:
-                self._failed(str(error))
+        except ArmError as error:
+            self._failed(str(error))
         runs = {side: read_run(path) for side, path in paths.items()}
         if self.request.aa:
             self._keep_floor(runs)
@@ -282,16 +280,18 @@ class Session:
         for side in SIDES:
             print(f"{side}: {runs[side].path}", file=sys.stderr)
 
-    def _say_interrupted(self) -> None:
-        if not self.writers:
-            print("interrupted before anything was measured", file=sys.stderr)
-            return
-        for writer in self.writers.values():
-            writer.check()
-        count = sum(writer.count for writer in self.writers.values())
-        print(
-            f"interrupted: {count} measurements are safe in {self.output.out}\n"
-            f"continue with: vheatbench ab --resume {self.header.run_id}"
-            + (f" --out {self.output.out}" if self.output.out != Path("results") else ""),
-            file=sys.stderr,
+    def _kept(self) -> str:
+        """Of a comparison that was stopped, and how it goes on. Raises StoreError where a run's file is gone."""
+        if not self.writers and self.begun is None:
+            return "nothing was measured yet"
+        if self.writers:
+            for writer in self.writers.values():
+                writer.check()
+            count = sum(writer.count for writer in self.writers.values())
+        else:
+            count = sum(len(run.records) for run in (self.begun or {}).values())
+        place = f" --out {shlex.quote(str(self.output.out))}" if self.output.out != Path("results") else ""
+        return (
+            f"{count} measurements are safe in {self.output.out}\n"
+            f"continue with: vheatbench ab --resume {self.header.run_id}{place}"
         )

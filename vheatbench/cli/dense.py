@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from vheatbench.cli import exits, processes
+from vheatbench.cli.output import command_line
 from vheatbench.cli.processes import device_of, one_voice
 from vheatbench.errors import StoreError, UserError
+from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +46,6 @@ def working(device: str) -> Iterator[Group]:
             if group.is_main:
                 print(f"vheatbench: {error}", file=sys.stderr)
             raise typer.Exit(exits.FAILED) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(exits.INTERRUPTED) from None
 
 
 def chosen(option: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -96,12 +96,10 @@ def keeping(kept: Callable[[], str], group: Group) -> Iterator[None]:
     from vheatbench.downstream.distributed import PeerError, naming_lost_peers
 
     try:
-        with naming_lost_peers():
+        with stoppable(lambda: kept() or "nothing is kept yet"), naming_lost_peers():
             yield
-    except (UserError, StoreError, PeerError, KeyboardInterrupt) as error:
+    except (UserError, StoreError, PeerError):
         words = kept() if group.is_main else ""
-        if group.is_main and not words and isinstance(error, KeyboardInterrupt):
-            words = "nothing is kept yet"
         if words:
             print(f"stopped: {words}", file=sys.stderr)
         raise
@@ -112,12 +110,13 @@ def checkpoint_kept(out: Path, progress: StepLines) -> str:
     from vheatbench.downstream.checkpointing import CHECKPOINT
 
     there = progress.begun and (out / CHECKPOINT).exists()
-    return f"the checkpoint in {out} is kept; continue with the same command and --resume" if there else ""
+    again = command_line() if "--resume" in sys.argv else f"{command_line()} --resume"
+    return f"the checkpoint in {out} is kept; continue with: {again}" if there else ""
 
 
 def answers_kept(kept: Answers) -> str:
     """What :func:`keeping` says of an evaluation."""
-    return "what was answered is kept; the same command goes on from there" if kept.some else ""
+    return f"what was answered is kept; continue with: {command_line()}" if kept.some else ""
 
 
 def fresh(out: Path, resume: bool) -> None:

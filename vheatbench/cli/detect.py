@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +23,7 @@ from vheatbench.cli.dense import (
     working,
 )
 from vheatbench.cli.folders import check_writable
+from vheatbench.cli.output import command_line
 from vheatbench.cli.processes import one_voice
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ def evaluate(
                 images=result.images,
                 model_s=result.model_s,
             )
-            path = write_evaluation(done, results, "detect-eval", shlex.join(["vheatbench", *sys.argv[1:]]), started)
+            path = write_evaluation(done, results, "detect-eval", command_line(), started)
             kept.forget()
     if path is not None:
         show_evaluation(path, json_)

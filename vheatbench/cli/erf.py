@@ -12,8 +12,10 @@ import typer
 
 from vheatbench.cli import exits
 from vheatbench.cli.folders import REPORTS, check_writable
+from vheatbench.cli.output import command_line
 from vheatbench.cli.parse import comma_list, device_kind
 from vheatbench.errors import StoreError, UserError
+from vheatbench.stop import end, stoppable
 
 if TYPE_CHECKING:
     from vheatbench.pictures.erf_plan import ErfSettings
@@ -70,7 +72,7 @@ def erf(
         from vheatbench.store.read import read_run
 
         run = read_run(path)
-        figures, full = _figures(run, out)
+        figures, full = ([], False) if interrupted else _figures(run, out)
     if json_:
         from vheatbench.cli.output import print_json
 
@@ -80,8 +82,7 @@ def erf(
         print_fields(run)
     _say_files(path, figures)
     if interrupted:
-        print("interrupted: what was measured is kept", file=sys.stderr)
-        raise typer.Exit(exits.INTERRUPTED)
+        end(f"what was measured is kept; all of it anew: {command_line()}")
     from vheatbench.cli.run import exit_code
 
     raise typer.Exit(exit_code(run.records) or (exits.FAILED if full else exits.OK))
@@ -164,12 +165,11 @@ def _measure(settings: ErfSettings, results: Path, figures: Path, quiet: bool) -
     for note in plan.notes:
         print(f"! {note}", file=sys.stderr)
     progress: ErfProgress
-    try:
-        with make_progress(len(plan.jobs), settings.target, quiet) as progress:
-            return measure_plan(plan, settings, images, results, shlex.join(["vheatbench", *sys.argv[1:]]), progress)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was measured yet", file=sys.stderr)
-        raise typer.Exit(exits.INTERRUPTED) from None
+    with (
+        stoppable(lambda: "nothing was measured yet"),
+        make_progress(len(plan.jobs), settings.target, quiet) as progress,
+    ):
+        return measure_plan(plan, settings, images, results, command_line(), progress)
 
 
 def _figures(run: Run, out: Path | None) -> tuple[list[Path], bool]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
-from vheatbench.cli import exits
 from vheatbench.cli.convert import check_choice
+from vheatbench.cli.output import command_line
 from vheatbench.cli.parse import comma_list, device_kind
 from vheatbench.cli.processes import device_of, one_voice, working
 from vheatbench.errors import UserError
+from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
     from vheatbench.downstream.distributed import Group
@@ -172,27 +173,29 @@ def _carry_out(
     opened: list[Path] = []
 
     def open_run() -> RunWriter:
-        command = shlex.join(["vheatbench", *sys.argv[1:]])
-        writer = begin(plan, results, command) if path is None else reopen(plan, path)
+        writer = begin(plan, results, command_line()) if path is None else reopen(plan, path)
         opened.append(writer.path)
         return writer
 
     try:
-        with make_progress(len(plan.images), quiet or not group.is_main) as progress:
+        with (
+            stoppable(lambda: _kept(opened, settings)),
+            make_progress(len(plan.images), quiet or not group.is_main) as progress,
+        ):
             return evaluate(plan, open_run, group, progress, workers, skip_broken)
-    except KeyboardInterrupt:
-        _say_resume("interrupted", opened, settings)
-        raise typer.Exit(exits.INTERRUPTED) from None
     except (UserError, PeerError):
-        _say_resume("stopped", opened, settings)
+        if opened:
+            print(f"stopped: {_kept(opened, settings)}", file=sys.stderr)
         raise
 
 
-def _say_resume(what: str, opened: list[Path], settings: EvalSettings) -> None:
-    for path in opened:
-        trust = " --trust-pickle" if settings.trust_pickle else ""
-        command = f"vheatbench eval --resume {shlex.quote(str(path))}{trust}"
-        print(f"{what}: what was done is kept; continue with: {command}", file=sys.stderr)
+def _kept(opened: list[Path], settings: EvalSettings) -> str:
+    """Of an evaluation that was stopped, and how it goes on."""
+    if not opened:
+        return "nothing was answered yet"
+    trust = " --trust-pickle" if settings.trust_pickle else ""
+    command = f"vheatbench eval --resume {shlex.quote(str(opened[0]))}{trust}"
+    return f"what was done is kept; continue with: {command}"
 
 
 def _print(path: Path, json_: bool, worst: int) -> None:

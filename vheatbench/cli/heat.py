@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,10 @@ import typer
 
 from vheatbench.cli import exits
 from vheatbench.cli.folders import REPORTS, check_writable
+from vheatbench.cli.output import command_line
 from vheatbench.cli.parse import comma_list
 from vheatbench.errors import UserError
+from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -228,12 +229,12 @@ def _carry_out(suite: str, pieces: Sequence[Piece], results: Path) -> Path:
     def advance(_: Record) -> None:
         progress.advance(task)
 
-    try:
-        with progress, _to_stderr():
-            return carry_out(suite, pieces, results, shlex.join(["vheatbench", *sys.argv[1:]]), advance)
-    except KeyboardInterrupt:
-        print(f"interrupted: what was found is in {results}; the command begins anew", file=sys.stderr)
-        raise typer.Exit(exits.INTERRUPTED) from None
+    with (
+        stoppable(lambda: f"what was found is in {results}; all of it anew: {command_line()}"),
+        progress,
+        _to_stderr(),
+    ):
+        return carry_out(suite, pieces, results, command_line(), advance)
 
 
 def _draw(run: Run, folder: Path) -> list[Path]:

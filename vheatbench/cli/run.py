@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from vheatbench.cli import exits
+from vheatbench.cli.output import command_line
 from vheatbench.cli.parse import booleans, comma_list, device_kind, device_numbers, numbers_or_words, shard
 from vheatbench.errors import StoreError, UserError
+from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
     from vheatbench.case import Case
@@ -191,7 +190,7 @@ def _header(suite: Suite, plan: list[Case], inspection: Inspection, part: str | 
         run_id=secrets.token_hex(4),
         suite=suite.name,
         description=" ".join(suite.description.split()),
-        command=shlex.join(["vheatbench", *sys.argv[1:]]),
+        command=command_line(),
         created=utc_now(),
         environment=inspection.environment,
         plan=plan,
@@ -224,39 +223,34 @@ def _resume(name: str, out: Path, device: str, devices: str | None, quiet: bool)
     wanted, option = (device_kind(device)[0], "--device") if devices is None else ("cuda", "--devices")
     if wanted not in ("auto", kind):
         raise UserError(f"{writer.path} was planned for {kind}, and a case keeps its device: leave {option} out")
-    inspection = inspect_machine([])
-    differing = differing_keys(writer.header.environment, inspection.environment)
-    if differing:
-        raise UserError(
-            f"{writer.path} was begun in another environment ({', '.join(differing[:3])} differ"
-            f"{'s' * (len(differing) == 1)}): its numbers would not compare; start a new run"
-        )
-    if kind == "cuda" and inspection.cuda_devices == 0:
-        raise UserError("the run was measured on CUDA, and there is no CUDA device here")
-    return _carry_out(writer, _served_devices(kind, device, devices, inspection), quiet)
+    with stoppable(lambda: _kept(writer)):
+        inspection = inspect_machine([])
+        differing = differing_keys(writer.header.environment, inspection.environment)
+        if differing:
+            raise UserError(
+                f"{writer.path} was begun in another environment ({', '.join(differing[:3])} differ"
+                f"{'s' * (len(differing) == 1)}): its numbers would not compare; start a new run"
+            )
+        if kind == "cuda" and inspection.cuda_devices == 0:
+            raise UserError("the run was measured on CUDA, and there is no CUDA device here")
+        return _carry_out(writer, _served_devices(kind, device, devices, inspection), quiet)
 
 
 def _carry_out(writer: RunWriter, served: list[str], quiet: bool) -> Path:
     """Measure what is missing, and return the finished file."""
-    from vheatbench.run.progress import make_progress
-    from vheatbench.run.runner import Runner
-    from vheatbench.suites import SuitePolicy, schedule
+    with stoppable(lambda: _kept(writer)), writer:
+        from vheatbench.run.progress import make_progress
+        from vheatbench.run.runner import Runner
+        from vheatbench.suites import SuitePolicy, schedule
 
-    header = writer.header
-    timetable = schedule(header.plan, header.rounds)
-    progress = make_progress(timetable, writer.done, quiet)
-    runner = Runner(writer, SuitePolicy.model_validate(header.policy), served, progress)
-    with writer, terminated_as_interrupted():
+        header = writer.header
+        timetable = schedule(header.plan, header.rounds)
+        progress = make_progress(timetable, writer.done, quiet)
+        runner = Runner(writer, SuitePolicy.model_validate(header.policy), served, progress)
         try:
             with progress:
                 runner.run(timetable)
             return writer.finish()
-        except KeyboardInterrupt:
-            writer.check()
-            _say_interrupted(writer)
-            raise typer.Exit(exits.INTERRUPTED) from None
-        except BrokenPipeError:
-            raise
         except OSError as error:  # no room for temporary files, no more processes
             writer.check()
             resume = f"vheatbench run --resume {shlex.quote(str(writer.path))}"
@@ -265,22 +259,17 @@ def _carry_out(writer: RunWriter, served: list[str], quiet: bool) -> Path:
             ) from error
 
 
-@contextlib.contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, with which a cluster announces the end of a job, does what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _kept(writer: RunWriter) -> str:
+    """Of a run that was stopped, and how it goes on. Raises StoreError where its file is gone."""
+    from vheatbench.store.read import PARTIAL
 
-
-def _say_interrupted(writer: RunWriter) -> None:
+    writer.check()
+    if writer.path.suffix != PARTIAL:
+        return f"the run is finished: {writer.path}"
     total = len(writer.header.plan) * writer.header.rounds
-    print(
-        f"interrupted: {writer.count} of {total} cases are safe in {writer.path}\n"
-        f"continue with: vheatbench run --resume {shlex.quote(str(writer.path))}",
-        file=sys.stderr,
+    return (
+        f"{writer.count} of {total} cases are safe in {writer.path}\n"
+        f"continue with: vheatbench run --resume {shlex.quote(str(writer.path))}"
     )
 
 
@@ -290,12 +279,13 @@ def _finish(path: Path, json_: bool) -> None:
     from vheatbench.store.read import read_run
 
     run = read_run(path)
-    if json_:
-        from vheatbench.cli.output import print_json
+    with stoppable(lambda: f"the run is finished: {path}"):
+        if json_:
+            from vheatbench.cli.output import print_json
 
-        print_json({"path": str(path), "records": [record.model_dump(mode="json") for record in run.records]})
-    else:
-        print_run(run)
+            print_json({"path": str(path), "records": [record.model_dump(mode="json") for record in run.records]})
+        else:
+            print_run(run)
     print(f"{path}\nreport: vheatbench report {shlex.quote(str(path))}", file=sys.stderr)
     raise typer.Exit(exit_code(run.records))
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vheatbench.cli import exits
 from vheatbench.cli.folders import check_writable
+from vheatbench.cli.output import command_line
 from vheatbench.cli.processes import device_of, one_voice, working
 from vheatbench.errors import UserError
+from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
     from vheatbench.downstream.distributed import Group
@@ -89,6 +90,7 @@ def _carry_out(
     from vheatbench.downstream.distributed import PeerError, naming_lost_peers
     from vheatbench.downstream.train import finished_run, train
     from vheatbench.downstream.training_data import open_parts
+    from vheatbench.downstream.training_folder import FILE
 
     parts: Parts | None = None
     if data is not None and continued:
@@ -103,15 +105,12 @@ def _carry_out(
     folder = replace(folder, path=group.on_main(lambda: _place(folder, continued)))
     images = parts or group.together(lambda: open_parts(folder.recipe, folder.data))
     group.on_main(lambda: _check_places(folder.path, results))
-    command = shlex.join(["vheatbench", *sys.argv[1:]])
     try:
-        with naming_lost_peers():
-            return train(folder, images, group, results, command, continued, _silent if quiet else _say)
-    except KeyboardInterrupt:
-        _say_resume("interrupted", folder, group)
-        raise typer.Exit(exits.INTERRUPTED) from None
+        with stoppable(lambda: _kept(folder)), naming_lost_peers():
+            return train(folder, images, group, results, command_line(), continued, _silent if quiet else _say)
     except (UserError, PeerError):
-        _say_resume("stopped", folder, group)
+        if group.is_main and (folder.path / FILE).exists():
+            print(f"stopped: {_kept(folder)}", file=sys.stderr)
         raise
 
 
@@ -150,14 +149,16 @@ def _silent(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
     pass
 
 
-def _say_resume(what: str, folder: TrainingFolder, group: Group) -> None:
+def _kept(folder: TrainingFolder) -> str:
+    """Of a training that was stopped, and how it goes on."""
     from vheatbench.downstream.checkpointing import CHECKPOINT
     from vheatbench.downstream.training_folder import FILE
 
-    if group.is_main and (folder.path / FILE).exists():
-        command = f"vheatbench train --resume {shlex.quote(str(folder.path))}"
-        kept = "the checkpoints are kept" if any(folder.path.glob(f"*/{CHECKPOINT}")) else "there is no checkpoint yet"
-        print(f"{what}: {kept}; continue with: {command}", file=sys.stderr)
+    if not (folder.path / FILE).exists():
+        return "nothing was trained yet"
+    command = f"vheatbench train --resume {shlex.quote(str(folder.path))}"
+    kept = "the checkpoints are kept" if any(folder.path.glob(f"*/{CHECKPOINT}")) else "there is no checkpoint yet"
+    return f"{kept}; continue with: {command}"
 
 
 def _print(path: Path, json_: bool) -> None:

@@ -8,10 +8,8 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TypeVar
 from vheatbench.errors import UserError, one_line
 from vheatbench.files import blocks_of
 from vheatbench.measure.checkout import HOOK_VARIABLES
+from vheatbench.stop import deferred
 
 Name = TypeVar("Name", bound=str)
 
@@ -96,12 +95,12 @@ class Repository:
         At the beginning those are removed that a killed comparison has left. Raises UserError if git refuses.
         """
         self._remove_leftovers()
-        with _deferred_signals():
+        with deferred():
             folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{os.getpid()}-")).resolve()
         places = {name: folder / name for name in commits}
         try:
             for name, place in places.items():
-                with _deferred_signals():
+                with deferred():
                     # the repository's hooks are for people who change branches
                     self._git(
                         "-c", "core.hooksPath=/dev/null",
@@ -111,7 +110,7 @@ class Repository:
         except _GitError as error:
             raise UserError(f"git cannot check {self.root.name} out: {error}") from None
         finally:
-            with _deferred_signals():
+            with deferred():
                 for place in places.values():
                     self._remove(place)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -204,30 +203,6 @@ class Repository:
 
 class _GitError(Exception):
     """git refused; its last line."""
-
-
-@contextlib.contextmanager
-def _deferred_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block is left.
-
-    They are blocked, which processes started in the block inherit, and noted, for another thread of this process
-    may take what this one blocks.
-    """
-    signals = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():
-        yield  # handlers run in the main thread
-        return
-    arrived: list[int] = []
-    handlers = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in signals}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in handlers.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        for taken in dict.fromkeys(arrived):
-            signal.raise_signal(taken)
 
 
 def _alive(process: int) -> bool:
