@@ -20,7 +20,7 @@ import stub_worker
 from stub_worker import PYTHONPATH, a_suite, measured
 
 from vheatbench.case import Case
-from vheatbench.errors import StoreError, UserError
+from vheatbench.errors import StoreError, WorkerError
 from vheatbench.run import process
 from vheatbench.run.process import Worker
 from vheatbench.run.progress import make_progress
@@ -158,7 +158,7 @@ def test_a_module_in_the_working_directory_does_not_replace_pythons(
 
 def test_a_machine_that_cannot_be_inspected_is_one_line(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "WORKER", "no_such_module")
-    with pytest.raises(UserError, match=r"cannot|could not be inspected: .*ModuleNotFoundError.*no_such_module"):
+    with pytest.raises(WorkerError, match=r"cannot|could not be inspected: .*ModuleNotFoundError.*no_such_module"):
         inspect_machine([])
 
 

@@ -30,9 +30,9 @@ from vheatbench.cli import (
     train,
 )
 from vheatbench.cli import eval as evaluation
-from vheatbench.cli.exits import FAILED
+from vheatbench.cli.exits import FAILED, code_of
 from vheatbench.cli.output import forget_stdout, prepare_streams
-from vheatbench.errors import StoreError, UserError
+from vheatbench.errors import StoreError, UserError, WorkerError
 from vheatbench.stop import heeded
 
 
@@ -89,19 +89,16 @@ def _options(
 
 
 def main() -> None:
-    """Entry point: bad input is one line and exit code 2, never a traceback."""
+    """Entry point: what goes wrong is one line and an exit code, never a traceback."""
     prepare_streams()
     try:
         try:
             app()
         finally:
             sys.stdout.flush()
-    except UserError as error:
+    except (UserError, StoreError, WorkerError) as error:
         print(f"vheatbench: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except StoreError as error:
-        print(f"vheatbench: {error}", file=sys.stderr)
-        raise SystemExit(FAILED) from None
+        raise SystemExit(code_of(error)) from None
     except OSError as error:  # stdout on a full disk, no folder for temporary files, no more processes
         forget_stdout()
         print(f"vheatbench: {error}", file=sys.stderr)

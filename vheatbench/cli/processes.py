@@ -41,7 +41,7 @@ def one_voice() -> Iterator[None]:
     except UserError:
         if _is_first():
             raise
-        raise typer.Exit(2) from None
+        raise typer.Exit(exits.USAGE) from None
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def working(kind: str) -> Iterator[Group]:
         except SharedUserError:
             if group.is_main:
                 raise
-            raise typer.Exit(2) from None
+            raise typer.Exit(exits.USAGE) from None
         except PeerError as error:
             if isinstance(error, LostPeerError):
                 print(f"vheatbench: process {group.rank} stops: another process is gone", file=sys.stderr)

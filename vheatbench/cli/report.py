@@ -76,7 +76,13 @@ def _write_page(runs: list[Run], sections: list[Section], history: Path | None, 
         from vheatbench.report.history_section import history_sections
         from vheatbench.store.history import read_history
 
-        sections += history_sections(read_history(history), "history")
+        found = read_history(history)
+        for problem in found.problems:
+            print(f"! {problem}", file=sys.stderr)
+        trends = history_sections(found, "history")
+        if not trends:
+            print(f"! {found.path}: no case has two runs yet, so there is no trend to show", file=sys.stderr)
+        sections += trends
     target = output or Path("reports") / f"{runs[0].path.name.split('.')[0]}.html"
     write_report(runs, target, sections)
     print(target)

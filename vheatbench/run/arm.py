@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vheatbench.case import Case
-from vheatbench.errors import UserError
+from vheatbench.errors import UserError, WorkerError
 from vheatbench.run.interpreter import (
     InstallError,
     brings_vheatbench,
@@ -57,7 +57,7 @@ class Arm:
         """
         try:
             return inspect_machine(cases, launch=self.launch)
-        except UserError as error:
+        except WorkerError as error:
             raise ArmError(f"{self.side} ({self.name}): {error}") from None
         except ValueError as error:
             raise ArmError(f"{self.side} ({self.name}): its worker answers in another way: {error}") from None

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pydantic import ValidationError
 
 from vheatbench.case import Case
-from vheatbench.errors import UserError
+from vheatbench.errors import WorkerError
 from vheatbench.run.process import Launch, Outcome, Worker
 from vheatbench.run.progress import Progress
 from vheatbench.run.task import Inspection, InspectTask, MeasureTask
@@ -29,11 +29,11 @@ def inspect_machine(cases: Sequence[Case], foresee: bool = False, launch: Launch
     holds no memory on any GPU.
 
     Raises:
-        UserError: the process died (torch cannot be imported, say); its last words are in the message.
+        WorkerError: the process died (torch cannot be imported, say); its last words are in the message.
     """
     outcome = Worker(launch=launch).run(InspectTask(cases=list(cases), foresee=foresee), INSPECTION_TIMEOUT_S)
     if outcome.end != "answered":
-        raise UserError(f"this machine could not be inspected: {outcome.reason}")
+        raise WorkerError(f"this machine could not be inspected: {outcome.reason}")
     return Inspection.model_validate_json(outcome.answer)
 
 

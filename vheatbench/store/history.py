@@ -141,7 +141,7 @@ def read_history(target: str | Path) -> History:
     """The history in a file or in a folder of runs, oldest run first.
 
     Lines that cannot be read are left out and named in ``problems``; so is the second line of the same run
-    and device. Raises UserError if there is no file or it cannot be read.
+    and device. Raises UserError if there is no file, it cannot be read, or no line of it can.
     """
     path = history_path(target)
     try:
@@ -151,6 +151,9 @@ def read_history(target: str | Path) -> History:
     except OSError as error:
         raise UserError(f"cannot read the history {path}: {reason_of(error)}") from error
     entries, problems = _parse(path, data)
+    if not entries:
+        reason = f"no line of it can be read; {problems[0]}" if problems else "it is empty"
+        raise UserError(f"{path} is no history: {reason}")
     return History(path, sorted(entries, key=lambda entry: entry.when), problems)
 
 
