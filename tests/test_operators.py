@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -28,9 +29,9 @@ from vheatbench.run.task import InspectTask, MeasureTask
 from vheatbench.store import Metric, Record
 from vheatbench.subjects.attention import relative_position
 from vheatbench.subjects.catalog import build, list_subjects
-from vheatbench.subjects.closed_form import conduction_macs, operator_macs, operator_min_bytes, operator_step_macs
+from vheatbench.subjects.closed_form import OperatorMacs, conduction_macs, operator_min_bytes, operator_step_macs
 from vheatbench.subjects.heat import cosine_matrix
-from vheatbench.subjects.operators import OPERATORS, build_operator, heat_backend
+from vheatbench.subjects.operators import OPERATORS, build_operator, heat_backend, operator_macs
 from vheatbench.suites import SuitePolicy, ceiling_cases
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -242,8 +243,8 @@ def test_closed_forms_equal_the_counter(name: str, part: str, mode: str) -> None
 
 
 def test_closed_forms_by_hand() -> None:
-    assert conduction_macs(14, 14, 96) == 2 * 14**2 * 96 * 28
-    assert conduction_macs(14, 28, 1, "symmetric") == conduction_macs(14, 28, 1) / 2
+    assert conduction_macs(14, 14, 96, "matmul") == 2 * 14**2 * 96 * 28
+    assert conduction_macs(14, 28, 1, "symmetric") == conduction_macs(14, 28, 1, "official") / 2
     assert conduction_macs(3, 1, 1, "symmetric") == 2 * (5 + 3), "ceil(9/2) and 3 lines of one"
     assert 2 * conduction_macs(16, 16, 10, "fft") == 5 * 256 * 8 * 10
     assert operator_macs(case("attention", (4, 4), 32), 2) == {"attention": 2 * 2 * 16**2 * 32}
@@ -251,6 +252,20 @@ def test_closed_forms_by_hand() -> None:
     layer = operator_macs(case("heat", (4, 4), 32, part="layer", mode="forward"), 5, "matmul")
     assert layer["to_k"] == 16 * 32**2, "k is predicted once for all images"
     assert layer["linear"] == 5 * 2 * 16 * 32**2
+
+
+def test_an_operator_is_counted_by_its_own_formula_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention = OPERATORS["op/attention"]
+    strided = dataclasses.replace(attention, macs=lambda case, backend: OperatorMacs({"attention": 7.0}, {"qkv": 5.0}))
+    monkeypatch.setitem(OPERATORS, "op/attention-strided", strided)
+    record = Record(case=case("attention-strided"), case_id="", status="ok", started="")
+    count_operator(record.case, build_operator(record.case), 2, None, record)
+    assert record.metrics["flops_per_step"].value == 2 * 2 * 7
+    assert operator_macs(case("attention-strided", part="layer"), 3) == {"attention": 21, "qkv": 15}
+    with pytest.raises(TypeError, match="macs"):
+        type(attention)(core=attention.core, layer=attention.layer)  # type: ignore[call-arg]
+    with pytest.raises(KeyError):
+        conduction_macs(14, 14, 96, "a backend of tomorrow")
 
 
 def test_backward_doubles_conduction_and_triples_other_products() -> None:

@@ -14,7 +14,8 @@ from vheatbench.run.step import DTYPES, place
 from vheatbench.store.schema import Metric, Record
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build, find_subject
-from vheatbench.subjects.closed_form import closed_form_macs, operator_macs, operator_min_bytes, operator_step_macs
+from vheatbench.subjects.closed_form import closed_form_macs, operator_min_bytes, operator_step_macs
+from vheatbench.subjects.operators import operator_macs
 
 AGREEMENT = 0.01
 """Relative difference from which two counts of multiply-adds are said to disagree."""

@@ -18,8 +18,8 @@ from vheatbench.run.step import DTYPES, check_compile, place, prepare
 from vheatbench.run.task import Forecast, Inspection, InspectTask
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build, find_subject
-from vheatbench.subjects.closed_form import operator_macs, operator_step_macs
-from vheatbench.subjects.operators import channels, check_operator, find_operator, head_dim
+from vheatbench.subjects.closed_form import operator_step_macs
+from vheatbench.subjects.operators import channels, check_operator, find_operator, head_dim, operator_macs
 
 COMMON_MULTIPLE = 32
 """Sizes that are multiples of this fit every known family; others are tried out before the run."""
@@ -121,7 +121,8 @@ def _model_cost(case: Case, built: Built, batch: int) -> tuple[float, int]:
 def _operator_cost(case: Case, built: Built, batch: int) -> tuple[float, int]:
     """As for a model; multiply-adds by closed form, of the dense products where ``auto`` may take less."""
     operator = find_operator(case.subject)
-    macs = operator_step_macs(operator_macs(case, batch, operator.backend), case.trains)
+    backend = "matmul" if operator.backend == "auto" else operator.backend
+    macs = operator_step_macs(operator_macs(case, batch, backend), case.trains)
     model = place(built, case, META)
     with built.context():
         setup = prepare(model, built, batch, case.model_copy(update={"compile": False}), META)

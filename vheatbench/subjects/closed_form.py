@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from timm.layers import Mlp, PatchEmbed
@@ -15,8 +16,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import nn
 
-from vheatbench.case import Case
-from vheatbench.subjects.attention import HEAD_DIM, KERNEL, WINDOW
+from vheatbench.subjects.attention import KERNEL, WINDOW
 from vheatbench.subjects.vheat import VHeat
 
 
@@ -44,54 +44,91 @@ def heat_operator_macs(batch: int, height: int, width: int, channels: int, train
     }
 
 
-def conduction_macs(height: int, width: int, channels: int, backend: str = "matmul") -> float:
+def conduction_macs(height: int, width: int, channels: int, backend: str) -> float:
     """Multiply-adds of transform and inverse on one image's (height, width, channels), by formulation.
 
-    ``symmetric`` splits a transform of length n into its even and odd half: ceil(n^2 / 2) for n^2. ``fft``
-    has no multiply-adds to count: half of the usual 5 N log2 N FLOPs of a complex transform of N = H W
-    points, which two real transforms (there and back) cost. All others are dense: n^2.
+    The dense products take n^2 for a transform of length n, ``symmetric``, which splits it into its even and odd
+    half, ceil(n^2 / 2). ``fft`` has no multiply-adds to count: half of the usual 5 N log2 N FLOPs of a complex
+    transform of N = H W points, which two real transforms (there and back) cost.
+
+    Raises:
+        KeyError: a backend whose formulation is not known here.
     """
-    if backend == "fft":
-        return 2.5 * height * width * channels * math.log2(height * width)
-    if backend == "symmetric":
-        return 2 * channels * (width * -(-(height**2) // 2) + height * -(-(width**2) // 2))
+    return _CONDUCTION[backend](height, width, channels)
+
+
+def _dense(height: int, width: int, channels: int) -> float:
     return 2 * channels * (width * height**2 + height * width**2)
 
 
-def operator_macs(case: Case, batch: int, backend: str | None = None) -> dict[str, float]:
-    """Multiply-adds by part of one forward pass of an operator's case over a batch.
+def _symmetric(height: int, width: int, channels: int) -> float:
+    return 2 * channels * (width * -(-(height**2) // 2) + height * -(-(width**2) // 2))
 
-    ``backend``: the formulation that a heat operator runs. The core has one part, the layer its projections too.
-    """
-    height, width = case.resolution
-    tokens = height * width
-    dim = case.channels or 0
-    head_dim = case.options.get("head_dim", HEAD_DIM)
-    padded = -(-height // WINDOW) * -(-width // WINDOW) * WINDOW**2
-    projected = padded if case.subject == "op/window-attention" else tokens
-    linear: dict[str, float]
+
+def _fft(height: int, width: int, channels: int) -> float:
+    return 2.5 * height * width * channels * math.log2(height * width)
+
+
+_CONDUCTION: dict[str, Callable[[int, int, int], float]] = {
+    **dict.fromkeys(("matmul", "official", "triton"), _dense),
+    "symmetric": _symmetric,
+    "fft": _fft,
+}
+
+
+@dataclass(frozen=True)
+class OperatorMacs:
+    """Multiply-adds of an operator's forward pass by part, on a grid of one image."""
+
     core: dict[str, float]
-    if backend is not None:
-        linear = {**heat_operator_macs(1, height, width, dim)}
-        core = {"dct_idct": conduction_macs(height, width, dim, backend)}
-    elif case.subject == "op/depthwise-conv":
-        linear = {"linear": 2 * tokens * dim**2, "proj": tokens * dim**2}
-        core = {"dwconv": KERNEL**2 * tokens * dim}
-    else:
-        linear = {"qkv": 3 * projected * dim**2, "proj": projected * dim**2}
-        core = {
-            "op/window-attention": {"attention": 2 * padded * WINDOW**2 * dim},
-            "op/linear-attention": {"attention": (2 * head_dim + 1) * tokens * dim},
-        }.get(case.subject, {"attention": 2 * tokens**2 * dim})
-    parts = {name: batch * macs for name, macs in (core if case.part == "core" else {**linear, **core}).items()}
-    if case.part == "layer" and backend is not None and case.mode != "infer":
-        # k depends on no image: once per pass
-        parts["to_k"] = tokens * dim**2
-    return parts
+    """Mixing tokens."""
+    around: dict[str, float]
+    """What the layer adds to its core."""
+    once: dict[str, float] = field(default_factory=dict)
+    """What the layer's training form adds, once per pass and not per image."""
+
+
+def heat_macs(grid: tuple[int, int], channels: int, backend: str) -> OperatorMacs:
+    """Of heat conduction by ``backend``, see :func:`conduction_macs`."""
+    parts = heat_operator_macs(1, *grid, channels, train_form=True)
+    return OperatorMacs(
+        core={"dct_idct": conduction_macs(*grid, channels, backend)},
+        around={name: parts[name] for name in ("dwconv", "linear", "out_linear")},
+        once={"to_k": parts["to_k"]},
+    )
+
+
+def attention_macs(grid: tuple[int, int], channels: int) -> OperatorMacs:
+    """Of global softmax attention: the two products of tokens x tokens."""
+    tokens = math.prod(grid)
+    return OperatorMacs({"attention": 2 * tokens**2 * channels}, _projections(tokens, channels))
+
+
+def window_attention_macs(grid: tuple[int, int], channels: int) -> OperatorMacs:
+    """Of attention in windows; padded cells pass the projections and attention too."""
+    padded = math.prod(-(-side // WINDOW) * WINDOW for side in grid)
+    return OperatorMacs({"attention": 2 * padded * WINDOW**2 * channels}, _projections(padded, channels))
+
+
+def linear_attention_macs(grid: tuple[int, int], channels: int, head_dim: int) -> OperatorMacs:
+    """Of linear attention: two products with the d x d context of every head, and the normaliser."""
+    tokens = math.prod(grid)
+    return OperatorMacs({"attention": (2 * head_dim + 1) * tokens * channels}, _projections(tokens, channels))
+
+
+def depthwise_conv_macs(grid: tuple[int, int], channels: int) -> OperatorMacs:
+    """Of the depthwise convolution, and of the gated layer around it."""
+    tokens = math.prod(grid)
+    around: dict[str, float] = {"linear": 2 * tokens * channels**2, "proj": tokens * channels**2}
+    return OperatorMacs({"dwconv": KERNEL**2 * tokens * channels}, around)
+
+
+def _projections(tokens: int, channels: int) -> dict[str, float]:
+    return {"qkv": 3 * tokens * channels**2, "proj": tokens * channels**2}
 
 
 def operator_step_macs(forward: dict[str, float], backward: bool) -> float:
-    """Multiply-adds of a step from those of its forward pass by part (:func:`operator_macs`).
+    """Multiply-adds of a step from those of its forward pass by part (``operators.operator_macs``).
 
     The backward of a product is two products of its size, for the gradients of both factors. That of heat
     conduction is conduction once more: the cosine matrices get no gradient, and the gradient of the decay

@@ -37,6 +37,14 @@ from vheatbench.subjects.attention import (
     WindowAttentionLayer,
 )
 from vheatbench.subjects.built import Built
+from vheatbench.subjects.closed_form import (
+    OperatorMacs,
+    attention_macs,
+    depthwise_conv_macs,
+    heat_macs,
+    linear_attention_macs,
+    window_attention_macs,
+)
 from vheatbench.subjects.heat import BACKENDS, choose_backend, conduct_heat, cosine_matrix, heat_decay
 from vheatbench.subjects.heat_operator import HeatOperator, frequency_embedding
 
@@ -75,10 +83,13 @@ class HeatLayer(nn.Module):
 
 @dataclass(frozen=True)
 class Operator:
-    """How an operator is built, and what its core takes."""
+    """How an operator is built, what its core takes, and what it costs."""
 
     core: Callable[[Case], nn.Module]
     layer: Callable[[Case], nn.Module]
+    macs: Callable[[Case, str | None], OperatorMacs]
+    """Multiply-adds of a case on one image, by the formulation that a heat operator runs. There is no default: the
+    count becomes a metric, and one operator's formula says nothing of another."""
     takes: str = "grid"
     """Input of the core: ``grid`` (H, W, C), ``packed`` (H, W, 3 C), ``heads`` three of (heads, N, d)."""
     backend: str | None = None
@@ -96,14 +107,16 @@ def _heat(backend: str) -> Operator:
     return Operator(
         core=lambda case: HeatCore(channels(case), case.resolution, backend),
         layer=lambda case: HeatLayer(channels(case), case.resolution, backend, deploy=case.mode == "infer"),
+        macs=lambda case, formulation: heat_macs(case.resolution, channels(case), formulation or backend),
         backend=backend,
     )
 
 
-def _attention(core: type[nn.Module], kernel: SDPBackend | None = None) -> Operator:
+def _attention(kernel: SDPBackend | None = None) -> Operator:
     return Operator(
-        core=lambda case: core(),
-        layer=lambda case: AttentionLayer(channels(case), head_dim(case), core()),
+        core=lambda case: SoftmaxAttention(),
+        layer=lambda case: AttentionLayer(channels(case), head_dim(case), SoftmaxAttention()),
+        macs=lambda case, _: attention_macs(case.resolution, channels(case)),
         takes="heads",
         kernel=kernel,
     )
@@ -111,19 +124,26 @@ def _attention(core: type[nn.Module], kernel: SDPBackend | None = None) -> Opera
 
 OPERATORS: dict[str, Operator] = {
     **{"op/heat" if name == "auto" else f"op/heat-{name}": _heat(name) for name in BACKENDS},
-    "op/attention": _attention(SoftmaxAttention),
-    "op/attention-flash": _attention(SoftmaxAttention, SDPBackend.FLASH_ATTENTION),
-    "op/attention-efficient": _attention(SoftmaxAttention, SDPBackend.EFFICIENT_ATTENTION),
-    "op/attention-math": _attention(SoftmaxAttention, SDPBackend.MATH),
+    "op/attention": _attention(),
+    "op/attention-flash": _attention(SDPBackend.FLASH_ATTENTION),
+    "op/attention-efficient": _attention(SDPBackend.EFFICIENT_ATTENTION),
+    "op/attention-math": _attention(SDPBackend.MATH),
     "op/window-attention": Operator(
         core=lambda case: WindowAttention(head_dim(case)),
         layer=lambda case: WindowAttentionLayer(channels(case), head_dim(case)),
+        macs=lambda case, _: window_attention_macs(case.resolution, channels(case)),
         takes="packed",
     ),
-    "op/linear-attention": _attention(LinearAttention),
+    "op/linear-attention": Operator(
+        core=lambda case: LinearAttention(),
+        layer=lambda case: AttentionLayer(channels(case), head_dim(case), LinearAttention()),
+        macs=lambda case, _: linear_attention_macs(case.resolution, channels(case), head_dim(case)),
+        takes="heads",
+    ),
     "op/depthwise-conv": Operator(
         core=lambda case: DepthwiseConv(channels(case), bias=False),
         layer=lambda case: GatedConvLayer(channels(case)),
+        macs=lambda case, _: depthwise_conv_macs(case.resolution, channels(case)),
     ),
 }
 
@@ -215,6 +235,23 @@ def build_operator(case: Case, device: torch.device | str = "cpu") -> Built:
         n_inputs=3 if core and operator.takes == "heads" else 1,
         context=lambda: _only_kernel(operator.kernel, case.subject),
     )
+
+
+def operator_macs(case: Case, batch: int, backend: str | None = None) -> dict[str, float]:
+    """Multiply-adds by part of one forward pass of an operator's case over a batch, by the operator's own formula.
+
+    ``backend``: the formulation that a heat operator runs, see :func:`heat_backend`. The core has one part, the layer
+    its projections too.
+
+    Raises:
+        UserError: there is no such operator.
+        KeyError: nothing is known of the backend's formulation; ``auto`` is none.
+    """
+    macs = find_operator(case.subject).macs(case, backend)
+    if case.part == "core":
+        return {name: batch * value for name, value in macs.core.items()}
+    parts = {name: batch * value for name, value in {**macs.around, **macs.core}.items()}
+    return parts if case.mode == "infer" else {**parts, **macs.once}
 
 
 def _form(case: Case, operator: Operator) -> str:
