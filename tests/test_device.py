@@ -9,8 +9,10 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pynvml as real
 import pytest
 from fake_pynvml import CONSTANTS, FUNCTIONS, GIB, FakeGpu, FakePynvml, Process
@@ -19,6 +21,7 @@ from vheatbench.measure import device, host, watch
 from vheatbench.measure.device import DeviceState, describe_device, energy_metrics
 from vheatbench.measure.nvml import Gpu, Nvml, Unavailable, open_nvml
 from vheatbench.measure.watch import DeviceWatch
+from vheatbench.run.carry_out import memory_limit
 
 OTHER = "GPU-bbbbbbbb-1111-2222-3333-444444444444"
 
@@ -349,6 +352,40 @@ def test_quota_and_limit_of_the_control_group(tmp_path: Path, monkeypatch: pytes
     assert host.cpu_quota() == 1.5
     assert host.usable_cores() == 2
     assert host.memory_limit_bytes() == GIB
+
+
+@pytest.mark.parametrize(
+    ("limit", "use", "cached"),
+    [
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_a_worker_may_take_what_the_control_groups_leave_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, use: str, cached: str
+) -> None:
+    inner, outer = tmp_path / "inner", tmp_path
+    inner.mkdir()
+    monkeypatch.setattr(host, "_group_folders", lambda controller: [inner, outer])
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100 * GIB))
+
+    def group(folder: Path, allowed: str, used: int, files: int = 0) -> None:
+        (folder / limit).write_text(allowed)
+        (folder / use).write_text(str(used))
+        (folder / "memory.stat").write_text(f"inactive_file {min(files, 1)}\n{cached} {files}\nanon 7\n")
+
+    group(inner, str(8 * GIB), 2 * GIB)
+    group(outer, str(40 * GIB), 36 * GIB)
+    assert host.memory_limit_bytes() == 8 * GIB
+    assert host.free_memory_bytes() == 4 * GIB, "the others below the same ancestor hold the rest"
+    assert memory_limit("cpu") == int(0.9 * 4 * GIB)
+    group(outer, str(40 * GIB), 36 * GIB, files=3 * GIB)
+    assert host.free_memory_bytes() == 6 * GIB, "pages of files are given up"
+    group(inner, str(8 * GIB), 9 * GIB)
+    assert host.free_memory_bytes() == 0
+    group(inner, "max" if limit == "memory.max" else str(2**63 - 4096), 9 * GIB)
+    group(outer, str(400 * GIB), 0)
+    assert host.free_memory_bytes() == 100 * GIB
 
 
 def test_control_groups_of_both_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

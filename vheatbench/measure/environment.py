@@ -65,7 +65,7 @@ def environment() -> dict[str, Any]:
         "volatile": {
             "load_average": host.load_average(),
             "uptime_s": time.time() - psutil.boot_time(),
-            "free_memory_bytes": psutil.virtual_memory().available,
+            "free_memory_bytes": host.free_memory_bytes(),
             "cpu_frequency_mhz": host.frequency_mhz(),
         },
     }

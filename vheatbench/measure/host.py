@@ -96,13 +96,36 @@ def cpu_quota() -> float | None:
 
 def memory_limit_bytes() -> int | None:
     """Bytes that the control group allows; ``None`` if unlimited."""
-    limits = []
+    return min((limit for limit, _ in _group_memory()), default=None)
+
+
+def free_memory_bytes() -> int:
+    """Bytes that can be taken now: what the machine has available, and what every control group leaves.
+
+    Others in the same group, or in one beside it below the same ancestor, take their part of a limit. Pages of files
+    that the kernel gives up before it kills anything are not counted as taken.
+    """
+    left = [max(limit - used, 0) for limit, used in _group_memory()]
+    return min([int(psutil.virtual_memory().available), *left])
+
+
+def _group_memory() -> list[tuple[int, int]]:
+    """Limit and present use, in bytes, of this process's control group and of each ancestor that has a limit."""
+    found = []
     for folder in _group_folders("memory"):
         limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
         # Version 1 writes "unlimited" as a number near 2**63
         if limit and limit[0].isdigit() and int(limit[0]) < 1 << 60:
-            limits.append(int(limit[0]))
-    return min(limits, default=None)
+            used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
+            found.append((int(limit[0]), int(used[0]) - _reclaimable(folder) if used else 0))
+    return found
+
+
+def _reclaimable(folder: Path) -> int:
+    """Bytes of file pages that nobody has used lately, of a group with those below it."""
+    counts = dict(line.split()[:2] for line in _lines(folder / "memory.stat") if len(line.split()) == 2)
+    # version 1 counts the group alone under the plain name
+    return int(counts.get("total_inactive_file", counts.get("inactive_file", 0)))
 
 
 def _group_folders(controller: str, root: Path = Path("/sys/fs/cgroup")) -> list[Path]:

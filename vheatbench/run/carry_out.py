@@ -8,13 +8,13 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError, one_line
 from vheatbench.measure.device import energy_metrics
+from vheatbench.measure.host import free_memory_bytes
 from vheatbench.measure.kernels import attention_kernels
 from vheatbench.measure.memory import host_baseline, measure_memory
 from vheatbench.measure.timing import measure_time, timer_for, timing_metrics
@@ -180,14 +180,10 @@ def _prepare_device(case: Case, policy: SuitePolicy) -> torch.device:
 
 
 def memory_limit(kind: str) -> int:
-    """Bytes that one worker may take: 90 % of the host memory that is available now, or all of the GPU's."""
+    """Bytes that one worker may take: 90 % of the host memory that is free now, or all of the GPU's."""
     if kind == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
-    from vheatbench.measure.host import memory_limit_bytes
-
-    available = psutil.virtual_memory().available
-    capped = memory_limit_bytes()
-    return int(0.9 * min(available, capped if capped is not None else available))
+    return int(0.9 * free_memory_bytes())
 
 
 def _first_call(setup: Setup, case: Case, device: torch.device, record: Record) -> None:
