@@ -115,6 +115,8 @@ def deed(case: Case, record: Record) -> str:
         )  # fmt: skip
     elif kind == "stranger":
         return record.model_copy(update={"case_id": "0" * 12}).model_dump_json()
+    elif kind == "skips":
+        return record.model_copy(update={"status": "skipped", "reason": "no such size"}).model_dump_json()
     elif kind == "fails":
         return record.model_copy(update={"status": "failed", "reason": "ValueError: as asked"}).model_dump_json()
     return record.model_dump_json()

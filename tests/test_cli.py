@@ -347,6 +347,13 @@ def test_run_prints_a_table_and_plain_lines_of_progress(call: Callable[..., Call
     assert "\x1b" not in out + err
 
 
+def test_skipped_cases_are_in_the_last_line(call: Callable[..., Called], tmp_path: Path) -> None:
+    code, _, err = call("run", "--device", "cpu", "--suite", a_suite(tmp_path, "one", "skips"))
+    assert code == 0
+    assert err.splitlines()[-1].startswith("2 of 4 cases were skipped, not measured: skips ")
+    assert err.endswith(": no such size\n")
+
+
 def test_run_json_is_all_there_is_on_stdout(call: Callable[..., Called], tmp_path: Path) -> None:
     suite = a_suite(tmp_path, "one", "fails")
     code, out, err = call("run", "--json", "--quiet", "--device", "cpu", "--suite", suite)

@@ -345,6 +345,44 @@ def test_own_models() -> None:
         fit_input_size("m", Fixed, None, (32, 32), {"depth": 3})
 
 
+class HeadFirst(nn.Module):
+    """Registers its neck before the stem, as nothing forbids."""
+
+    def __init__(self, in_chans: int = 3) -> None:
+        super().__init__()
+        self.neck = nn.Conv2d(64, 32, 1)
+        self.stem = nn.Conv2d(in_chans, 64, 16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.neck(self.stem(x)).mean((2, 3))
+
+
+def channels(model: nn.Module, **options: int) -> int:
+    return fit_input_size("m", lambda **_: model, (64, 64), (64, 64), options).channels
+
+
+def test_input_channels_are_what_the_model_takes_not_its_first_convolution() -> None:
+    with torch.device("meta"):
+        three, one, said = HeadFirst(), HeadFirst(1), HeadFirst(7)
+        configured, wrongly = HeadFirst(4), HeadFirst(1)
+    said.in_chans = 7
+    configured.pretrained_cfg = {"input_size": (4, 64, 64)}
+    wrongly.default_cfg = {"input_size": (3, 64, 64)}
+    assert [channels(model) for model in (three, one, said, configured, wrongly)] == [3, 1, 7, 4, 1]
+    assert channels(three, in_chans=5) == 5
+    assert fit_input_size("m", HeadFirst, None, (32, 48), {}).channels == 3
+    assert fit_input_size("m", lambda: HeadFirst(1), None, (32, 48), {}).channels == 1
+    assert built_for("resnet18", 64, in_chans=2).input_shape == (2, 64, 64)
+
+
+def test_a_model_says_itself_that_it_is_sized_when_built() -> None:
+    """Wherever its module lies: a vHeat that resizes its embeddings in every pass is another measurement."""
+    vheat = find_subject("test_vheat").factory
+    own = type("Elsewhere", (type(vheat()),), {"__module__": "somewhere.else"})
+    small = {"dim": 16, "depths": (1, 1, 2, 1)}
+    assert fit_input_size("m", lambda **kw: own(**small, **kw), (64, 64), (96, 64), {}).kwargs == {"img_size": (96, 64)}
+
+
 def test_a_family_is_known_by_its_package_too() -> None:
     """Someone's own ``swin_transformer.py`` need not take img_size."""
     own = type("Own", (Computing,), {"__module__": "swin_transformer", "__init__": nn.Module.__init__})

@@ -83,8 +83,9 @@ def erf(
     _say_files(path, figures)
     if interrupted:
         end(f"what was measured is kept; all of it anew: {command_line()}")
-    from vheatbench.cli.run import exit_code
+    from vheatbench.cli.run import exit_code, say_skipped
 
+    say_skipped(run.records)
     raise typer.Exit(exit_code(run.records) or (exits.FAILED if full else exits.OK))
 
 

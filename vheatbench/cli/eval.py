@@ -199,7 +199,7 @@ def _kept(opened: list[Path], settings: EvalSettings) -> str:
 
 
 def _print(path: Path, json_: bool, worst: int) -> None:
-    from vheatbench.cli.run import exit_code
+    from vheatbench.cli.run import exit_code, say_skipped
     from vheatbench.store.read import read_run
 
     run = read_run(path)
@@ -212,4 +212,5 @@ def _print(path: Path, json_: bool, worst: int) -> None:
 
         print_accuracies(run, worst)
     print(path, file=sys.stderr)
+    say_skipped(run.records)
     raise typer.Exit(exit_code(run.records))

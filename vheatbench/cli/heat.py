@@ -199,7 +199,7 @@ def _finish(suite: str, pieces: Sequence[Piece], results: Path, out: Path | None
     """Find the numbers, write the run, print it, draw it; say by the exit code whether all went well."""
     from vheatbench.cli.heat_table import print_heat
     from vheatbench.cli.output import print_json
-    from vheatbench.cli.run import exit_code
+    from vheatbench.cli.run import exit_code, say_skipped
     from vheatbench.store.read import read_run
 
     check_writable(out if out is not None else REPORTS, "--out")
@@ -212,6 +212,7 @@ def _finish(suite: str, pieces: Sequence[Piece], results: Path, out: Path | None
     if json_:
         records = [record.model_dump(mode="json") for record in run.records]
         print_json({"path": str(run.path), "records": records, "figures": [str(path) for path in figures]})
+    say_skipped(run.records)
     code = exit_code(run.records)
     if code != exits.OK:
         raise typer.Exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,7 +288,18 @@ def _finish(path: Path, json_: bool) -> None:
         else:
             print_run(run)
     print(f"{path}\nreport: vheatbench report {shlex.quote(str(path))}", file=sys.stderr)
+    say_skipped(run.records)
     raise typer.Exit(exit_code(run.records))
+
+
+def say_skipped(records: Sequence[Record]) -> None:
+    """The last line of a run on stderr, where cases were skipped: how many, and why the first was."""
+    skipped = [record for record in records if record.status == "skipped"]
+    if skipped:
+        first = skipped[0]
+        was = "was" if len(skipped) == 1 else "were"
+        reason = f"{first.case.label}: {first.reason}"
+        print(f"{len(skipped)} of {len(records)} cases {was} skipped, not measured: {reason}", file=sys.stderr)
 
 
 def _show_plan(suite: Suite, plan: list[Case], inspection: Inspection, json_: bool) -> None:

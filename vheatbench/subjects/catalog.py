@@ -173,7 +173,7 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
     if subject.task is not None:
         facts["task"] = subject.task
     warnings = [*sizing.warnings, *([OWN_PRODUCTS] if _has_own_products(case, *model.modules()) else [])]
-    return Built(model, (_in_chans(model), *case.resolution), facts, warnings)
+    return Built(model, (sizing.channels, *case.resolution), facts, warnings)
 
 
 OWN_PRODUCTS = (
@@ -243,13 +243,6 @@ def _describe_attention(model: nn.Module) -> str:
     if all(flags):
         return f"fused in all {len(flags)} modules"
     return f"fused in {sum(flags)} of {len(flags)} modules"
-
-
-def _in_chans(model: nn.Module) -> int:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    return 3
 
 
 def _timm_subject(name: str, full_name: str) -> Subject:

@@ -28,6 +28,7 @@ class MaskRCNNSubject(nn.Module):
     :func:`vheatbench.downstream.detection.counting.forward_fixed`.
     """
 
+    sized_when_built = True
     autocast_only = True
     """Suppressing overlaps compares coordinates: low precision is autocast's, which leaves those alone."""
     form = f"training form, heads on {BOX_REGIONS} box and {MASK_REGIONS} mask regions per image"
@@ -60,6 +61,7 @@ class MaskRCNNSubject(nn.Module):
 class UperNetSubject(UperNet):
     """UperNet on images of one size; ``img_size`` is that size, other arguments are those of ``UperNet``."""
 
+    sized_when_built = True
     form = "training form, without the auxiliary head's products"
     task = "UperNet, 512 channels; logits at the size of the image; the auxiliary head runs in training only"
 

@@ -21,7 +21,6 @@ BY_IMG_SIZE = (
     "beit",
     "crossvit",
     "deit",
-    "downstream",
     "gcvit",
     "hiera",
     "maxxvit",
@@ -29,15 +28,14 @@ BY_IMG_SIZE = (
     "swin_transformer",
     "swin_transformer_v2",
     "swin_transformer_v2_cr",
-    "vheat",
-    "official",
     "vision_transformer",
     "vision_transformer_sam",
 )
-"""Modules whose models take ``img_size=(height, width)`` at construction and need it: for these a
+"""Modules of timm whose models take ``img_size=(height, width)`` at construction and need it: for these a
 forward pass at another size fails, or changes shifts, windows or position embeddings on the fly, or
 (crossvit) resizes the image back to its own size.
-(mvitv2 even passes on the meta device without it, and fails on a real one.)"""
+(mvitv2 even passes on the meta device without it, and fails on a real one.) Our own models say the same of
+themselves by the attribute ``sized_when_built``."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,8 @@ class Sizing:
 
     how: str
     kwargs: dict[str, Any]
+    channels: int
+    """Of the input image."""
     changed: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -77,13 +77,13 @@ def fit_input_size(
         return _by_trial(name, factory, size, options, default)
     _check_patches(name, default, size)
     if default_size == size or "img_size" in options:
-        return Sizing("built at its own size" if default_size == size else "img_size in the options", {})
-    package, _, family = type(default).__module__.rpartition(".")
+        how = "built at its own size" if default_size == size else "img_size in the options"
+        return Sizing(how, {}, _channels(default, size, options)[0])
     problem: Exception | None = None
-    if family not in BY_IMG_SIZE or package not in ("timm.models", "vheatbench.subjects"):
-        problem = _forward_problem(default, size)
+    if not _sized_when_built(default):
+        channels, problem = _channels(default, size, options, tried=True)
         if problem is None:
-            return Sizing("takes any size as built", {})
+            return Sizing("takes any size as built", {}, channels)
     for kwargs in ({"img_size": size}, {"dynamic_img_size": True}):
         with torch.device("meta"):
             model = _try_build(factory, {**options, **kwargs})
@@ -92,11 +92,11 @@ def fit_input_size(
             if problem is None or not isinstance(model, TypeError):
                 problem = model
             continue
-        problem = _forward_problem(model, size)
+        channels, problem = _channels(model, size, options, tried=True)
         if problem is None:
             changed = _differences(default, model)
             how = ", ".join(f"{key}={value}" for key, value in kwargs.items())
-            return Sizing(how, kwargs, changed, _warnings(changed))
+            return Sizing(how, kwargs, channels, changed, _warnings(changed))
     raise UserError(f"model {name!r} cannot take {text} inputs: {_reason(problem)}")
 
 
@@ -143,7 +143,7 @@ def _by_trial(
         model = _try_build(factory, {**options, **kwargs})
         if isinstance(model, nn.Module):
             how = f"img_size={size}" if kwargs else "as built"
-            return Sizing(how, dict(kwargs), {}, [note])
+            return Sizing(how, dict(kwargs), _channels(model, size, options)[0], {}, [note])
         problem = model
     raise UserError(f"model {name!r} cannot be built: {_reason(problem)}")
 
@@ -157,11 +157,44 @@ def _try_build(factory: Callable[..., nn.Module], kwargs: dict[str, Any]) -> nn.
         return error
 
 
-def _forward_problem(model: nn.Module, size: tuple[int, int]) -> Exception | None:
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+def _sized_when_built(model: nn.Module) -> bool:
+    package, _, family = type(model).__module__.rpartition(".")
+    return (package == "timm.models" and family in BY_IMG_SIZE) or getattr(model, "sized_when_built", False)
+
+
+def _channels(
+    model: nn.Module, size: Size, options: dict[str, Any], tried: bool = False
+) -> tuple[int, Exception | None]:
+    """Channels of the input, and why a forward pass fails; ``tried``: make one even where the channels are known.
+
+    What the options or the model say counts, or its configuration where the first convolution agrees. Otherwise that,
+    3, and what the convolutions take are tried: they are registered in any order, the first may lie in the neck.
+    """
+    said = options.get("in_chans", getattr(model, "in_chans", None))
+    cfg = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+    configured = (cfg.get("input_size") if isinstance(cfg, dict) else getattr(cfg, "input_size", None)) or ()
+    convolutions = [module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
+    candidates = list(dict.fromkeys([*configured[:1], 3, *convolutions]))
+    if isinstance(said, int):
+        candidates = [said]
+    elif configured and convolutions[:1] == [configured[0]]:
+        candidates = candidates[:1]
+    if len(candidates) == 1 and not tried:
+        return candidates[0], None
+    problems = []
+    for channels in candidates:
+        problem = _forward_problem(model, channels, size)
+        if problem is None:
+            return channels, None
+        problems.append(problem)
+    return candidates[0], problems[0]
+
+
+def _forward_problem(model: nn.Module, channels: int, size: Size) -> Exception | None:
+    device = next((tensor.device for tensor in model.parameters()), torch.device("meta"))
     try:
         with torch.no_grad():
-            model(torch.empty(1, channels, *size, device="meta"))
+            model(torch.empty(1, channels, *size, device=device))
     except Exception as error:  # the model's own reason is what the user needs
         return error
     return None

@@ -62,6 +62,8 @@ class VHeat(nn.Module):
         freq_resize: ``bicubic`` or ``zeropad``, see :func:`vheatbench.subjects.heat_operator.resize_frequencies`.
     """
 
+    sized_when_built = True
+    """``img_size`` is given to the constructor: at another size the forward pass resizes the embeddings on the fly."""
     stem_type: type[Stem] = Stem
     stage_type: type[HeatStage] = HeatStage
 
