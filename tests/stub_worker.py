@@ -18,8 +18,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from vheatbench.case import Case
-from vheatbench.run.task import Forecast, Inspection, InspectTask, MeasureTask
-from vheatbench.run.worker import die_with_parent
+from vheatbench.run.task import Forecast, Inspection, InspectTask, Interim, MeasureTask
+from vheatbench.run.worker import _write, die_with_parent
 from vheatbench.store.schema import Metric, Record, Samples
 
 PYTHONPATH = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
@@ -41,10 +41,9 @@ def main() -> None:
     case = task.case
     log("start", case, task.round)
     print("rubbish on stdout", flush=True)
-    answer = deed(case, answer_record(case, task.round))
+    answer = deed(case, answer_record(case, task.round), task.policy.max_batch)
     log("end", case, task.round)
-    with os.fdopen(answer_fd, "w") as file:
-        file.write(answer)
+    _write(answer_fd, answer)
 
 
 def inspection(task: InspectTask) -> Inspection:
@@ -80,9 +79,25 @@ def answer_record(case: Case, round_: int) -> Record:
     )
 
 
-def deed(case: Case, record: Record) -> str:
+def largest(kind: str, record: Record, limit: int) -> str:
+    """A search that doubles up to the limit; more than 8 ends the process, or fits alone but not in the measurement."""
+    batch = 1
+    while batch * 2 <= limit and (batch < 16 or kind == "dies"):
+        batch *= 2
+        _write(int(sys.argv[1]), Interim(batch=batch).model_dump_json())
+        if batch > 8 and kind == "dies":
+            os.kill(os.getpid(), signal.SIGSEGV)
+    record.metrics["largest_batch"] = Metric(value=limit if kind == "grows" else batch, unit="images", how="made up")
+    if kind == "grows" and limit > 8:
+        record.status, record.reason = "oom", "out of memory: as asked"
+    return record.model_dump_json()
+
+
+def deed(case: Case, record: Record, max_batch: int) -> str:
     """What the subject says, then the answer."""
     kind = case.subject
+    if case.batch == "largest":
+        return largest(kind, record, max_batch)
     if kind == "held":
         (HERE / f"pid-{os.getpid()}").touch()
         while (HERE / "hold").exists():
@@ -93,6 +108,18 @@ def deed(case: Case, record: Record) -> str:
     elif kind == "killed":
         print("last words", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "threadless":
+        print("libgomp: Thread creation failed: Resource temporarily unavailable\nbye", file=sys.stderr)
+        os._exit(1)
+    elif kind in ("full", "roomy"):
+        limit = 2**20 if kind == "full" else 2**50
+        _write(int(sys.argv[1]), Interim(memory_limit_bytes=limit).model_dump_json())
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif kind in ("measured", "dawdles"):
+        _write(int(sys.argv[1]), Interim(record=record).model_dump_json())
+        if kind == "measured":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
     elif kind == "exits":
         os._exit(3)
     elif kind == "leaves":

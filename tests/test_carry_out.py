@@ -2,11 +2,72 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 from records import record
 
-from vheatbench.run.carry_out import _energy
+from vheatbench.case import Case
+from vheatbench.errors import UserError
+from vheatbench.run import carry_out as module
+from vheatbench.run.carry_out import _energy, carry_out, classify
+from vheatbench.run.task import Interim, MeasureTask
 from vheatbench.store import Samples
+from vheatbench.subjects.input_size import fit_input_size
+from vheatbench.suites import SuitePolicy
+
+QUICK = SuitePolicy(min_samples=3, ceiling_s=0.05, warmup_ceiling_s=0.05, fvcore=True, memory_limit_gib=64)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RuntimeError("could not create a primitive"), "oom"),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), "failed"),
+        (RuntimeError("can't start new thread"), "oom"),
+        (RuntimeError("Resource temporarily unavailable"), "oom"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "failed"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "oom"),
+        (OSError(12, "Cannot allocate memory"), "oom"),
+        (UserError("no such size"), "skipped"),
+        (MemoryError(), "oom"),
+    ],
+)
+def test_running_out_of_memory_is_known_whatever_says_it(error: BaseException, status: str) -> None:
+    assert classify(error)[0] == status
+    wrapped = UserError("cannot be built")
+    wrapped.__cause__ = error
+    assert classify(wrapped)[0] == ("oom" if status == "oom" else "skipped")
+
+
+def test_memory_that_runs_out_while_a_model_is_built_is_no_refusal_of_its_size() -> None:
+    def hungry() -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        fit_input_size("m", hungry, None, (32, 32), {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("subject", "size"), [("test_vit", 64), ("op/attention", 4)])
+@pytest.mark.usefixtures("one_thread")
+def test_what_comes_after_the_measurement_changes_no_status(
+    monkeypatch: pytest.MonkeyPatch, subject: str, size: int
+) -> None:
+    def no_memory(*arguments: object, **options: object) -> None:
+        raise RuntimeError("out of memory")
+
+    for name in ("cross_check", "measure_memory", "attention_kernels"):
+        monkeypatch.setattr(module, name, no_memory)
+    left: list[Interim] = []
+    limit = resource.getrlimit(resource.RLIMIT_DATA)
+    one = carry_out(MeasureTask(case=Case(subject=subject, resolution=size), policy=QUICK), left.append)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limit
+    assert (one.status, one.reason) == ("ok", None)
+    assert one.metrics["latency_s"].value > 0
+    assert one.metrics["peak_memory_bytes"].unavailable == "out of memory: out of memory"
+    assert sum("out of memory" in text for text in one.warnings) == 2
+    assert left[0].memory_limit_bytes == 64 * 2**30
+    assert left[-1].record is one
 
 
 def conditions(start, end, **unavailable):

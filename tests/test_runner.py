@@ -119,6 +119,38 @@ def test_killed_while_the_kernel_ran_out_of_memory_is_out_of_memory(
     assert outcome.end == "crashed"
 
 
+def test_memory_that_runs_out_beside_the_allocator_is_out_of_memory(stub: Path) -> None:
+    plan = [a_case(name) for name in ("threadless", "full", "roomy")]
+    threadless, full, roomy = run_all(stub, plan, ["cpu"]).records
+    assert (threadless.status, full.status, roomy.status) == ("oom", "oom", "failed")
+    assert threadless.reason == "out of memory: the worker process ended with code 1: bye"
+    assert full.reason is not None
+    assert "SIGSEGV" in full.reason
+
+
+def test_a_worker_that_ends_after_the_measurement_leaves_the_measurement(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = itertools.count()
+    monkeypatch.setattr(process, "_oom_kills", lambda: next(kills))
+    measured, dawdles = run_all(stub, [a_case("measured"), a_case("dawdles")], ["cpu"], timeout_s=8.0).records
+    for record, why in ((measured, "out of host memory"), (dawdles, "over its time limit")):
+        assert (record.status, record.reason) == ("ok", None)
+        assert record.metrics["latency_s"].value == 0.002
+        assert why in record.warnings[-1]
+
+
+@pytest.mark.parametrize(("subject", "limit", "warning"), [("dies", 20, "SIGSEGV"), ("grows", 10, "as asked")])
+def test_the_largest_batch_is_one_that_lets_the_measurement_end(
+    stub: Path, subject: str, limit: int, warning: str
+) -> None:
+    case = a_case(subject).model_copy(update={"batch": "largest"})
+    (record,) = run_all(stub, [case], ["cpu"], max_batch=limit).records
+    assert record.status == "ok"
+    assert record.metrics["largest_batch"].value == 8
+    assert sum(warning in text for text in record.warnings) >= 1
+
+
 def test_over_its_time_a_worker_goes_with_everything_it_started(stub: Path) -> None:
     for timeout_s in (2.0, 10.0, PATIENCE_S):  # until it was quick enough to start its child
         outcome = Worker().run(MeasureTask(case=a_case("sleeps")), timeout_s)

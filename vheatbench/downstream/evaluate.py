@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from vheatbench.downstream.eval_record import fill
 from vheatbench.errors import StoreError, UserError, one_line
 from vheatbench.files import GIB, read_bytes
 from vheatbench.measure.environment import environment
-from vheatbench.run.carry_out import _prepare_device, classify
+from vheatbench.run.carry_out import classify, prepared_device
 from vheatbench.run.step import DTYPES
 from vheatbench.store.attachments import attach, folder_of
 from vheatbench.store.read import PARTIAL, read_run
@@ -298,10 +297,6 @@ def _answers_before(run_path: Path, case: Case, n: int) -> Answers:
 @contextlib.contextmanager
 def _prepared_device(case: Case, group: Group) -> Iterator[torch.device]:
     """The process's device, and on a CPU a limit that makes torch raise before the kernel kills anything."""
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    try:
-        _prepare_device(case, SuitePolicy())
+    with prepared_device(case, SuitePolicy()):
         torch.backends.cudnn.benchmark = False  # it may choose another algorithm, with other rounding, every time
         yield group.device
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)

@@ -71,6 +71,13 @@ def measure_memory(
     raise ValueError(f"memory can be measured on cpu and cuda, not on {device.type}")
 
 
+def unmeasured_memory(reason: str) -> dict[str, Metric]:
+    """The metrics of both kinds of device where the pass could not be made, with the reason."""
+    how = "in a pass of its own after the timing"
+    names = ("peak_memory_bytes", "peak_allocated_bytes", "activation_peak_bytes")
+    return {name: _known(Unavailable(reason), how) for name in names}
+
+
 def _measure_cuda(step: Step, device: torch.device) -> dict[str, Metric]:
     gc.collect()
     torch.cuda.synchronize(device)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import resource
 import secrets
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +22,7 @@ from vheatbench.pictures.erf_result import write_map
 from vheatbench.pictures.features import Layer
 from vheatbench.pictures.images import SINGLE, ImageSet
 from vheatbench.pictures.weights import load_weights
-from vheatbench.run.carry_out import _prepare_device, classify
+from vheatbench.run.carry_out import classify, prepared_device
 from vheatbench.store.attachments import attach
 from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter, utc_now
@@ -106,7 +103,7 @@ def measure_job(
     records = [Record(case=case, case_id=case.id, status="ok", started=utc_now()) for case in job.cases]
     started = time.monotonic()
     try:
-        with _prepared_device(job) as device:
+        with prepared_device(job.base, SuitePolicy()) as device:
             subject, warnings, fields = _measure(job, settings, images, device, progress)
         for i, (record, layer) in enumerate(zip(records, job.layers, strict=True)):
             record.subject, record.warnings = subject, list(warnings)
@@ -123,16 +120,6 @@ def measure_job(
         # all layers came from the same passes
         record.elapsed_s = (time.monotonic() - started) / len(records)
     return records
-
-
-@contextlib.contextmanager
-def _prepared_device(job: Job) -> Iterator[torch.device]:
-    """The job's device, and on a CPU a limit that makes torch raise before the kernel kills anything."""
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    try:
-        yield _prepare_device(job.base, SuitePolicy())
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def _measure(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,18 +14,18 @@ import torch
 from torch import nn
 
 from vheatbench.case import Case
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError, is_out_of_memory, one_line
 from vheatbench.measure.device import energy_metrics
 from vheatbench.measure.host import free_memory_bytes
 from vheatbench.measure.kernels import attention_kernels
-from vheatbench.measure.memory import host_baseline, measure_memory
+from vheatbench.measure.memory import host_baseline, measure_memory, unmeasured_memory
 from vheatbench.measure.timing import measure_time, timer_for, timing_metrics
 from vheatbench.measure.watch import DeviceWatch
 from vheatbench.run.ceiling import ceiling_metric, ceiling_step
 from vheatbench.run.counts import count_model, count_operator, cross_check
 from vheatbench.run.largest_batch import largest_batch
 from vheatbench.run.step import DTYPES, Setup, check_compile, place, prepare
-from vheatbench.run.task import MeasureTask
+from vheatbench.run.task import Interim, MeasureTask
 from vheatbench.store.schema import Metric, Record, Status
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build
@@ -31,12 +33,16 @@ from vheatbench.subjects.operators import heat_backend
 from vheatbench.suites import SuitePolicy
 
 GIB = 1024**3
-NO_MEMORY = ("out of memory", "can't allocate memory", "could not create a memory", "bad_alloc")
-"""What libraries say, in errors of general types, when an allocation fails."""
+Leave = Callable[[Interim], None]
+"""Told what would be left if this process died now."""
 
 
-def carry_out(task: MeasureTask) -> Record:
-    """Measure one case. Never raises for what a case can do wrong: the record says it."""
+def carry_out(task: MeasureTask, leave: Leave = lambda interim: None) -> Record:
+    """Measure one case. Never raises for what a case can do wrong: the record says it.
+
+    ``leave`` is told the batch before each try of a search for the largest, and the record once all is measured that
+    decides its status.
+    """
     case, policy = task.case, task.policy
     record = Record(
         case=case,
@@ -47,7 +53,9 @@ def carry_out(task: MeasureTask) -> Record:
     )
     started = time.monotonic()
     try:
-        _measure(case, policy, record)
+        # the limit ends before the record is made, which where memory has run out needs some itself
+        with prepared_device(case, policy) as device:
+            _measure(case, policy, device, record, leave)
     except (Exception, SystemExit) as error:  # whatever a model raises is this case's result
         record.status, record.reason = classify(error)
     record.elapsed_s = time.monotonic() - started
@@ -58,16 +66,17 @@ def classify(error: BaseException) -> tuple[Status, str]:
     """Status and one-line reason of an exception."""
     text = str(error).strip()
     line = one_line(text) or type(error).__name__
+    if is_out_of_memory(error):
+        return "oom", f"out of memory: {line}"
     if isinstance(error, UserError):
         return "skipped", line
-    memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    if memory or any(words in text.lower() for words in NO_MEMORY):
-        return "oom", f"out of memory: {line}"
     return "failed", f"{type(error).__name__}: {line}"
 
 
-def _measure(case: Case, policy: SuitePolicy, record: Record) -> None:
-    device = _prepare_device(case, policy)
+def _measure(case: Case, policy: SuitePolicy, device: torch.device, record: Record, leave: Leave) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0] if device.type == "cpu" else None
+    interim = Interim(memory_limit_bytes=limit if limit != resource.RLIM_INFINITY else None)
+    leave(interim)
     if case.kind == "ceiling":
         _measure_ceiling(case, policy, device, record)
         return
@@ -81,7 +90,9 @@ def _measure(case: Case, policy: SuitePolicy, record: Record) -> None:
     model = place(built, case, device)
     backend = heat_backend(case, device, DTYPES[case.dtype]) if case.kind == "operator" else None
     with built.context():
-        batch = _batch(case, model, built, policy, device, record)
+        batch = _batch(
+            case, model, built, policy, device, record, lambda n: leave(interim.model_copy(update={"batch": n}))
+        )
         setup = prepare(model, built, batch, case, device)
         record.subject["precision"] = setup.precision
         if case.kind == "operator":
@@ -89,20 +100,45 @@ def _measure(case: Case, policy: SuitePolicy, record: Record) -> None:
         baseline = host_baseline() if device.type == "cpu" else None
         _first_call(setup, case, device, record)
         loops = _time(setup.step, case, policy, device, batch, record)
+        # The case is measured. What follows adds to the record, and whatever becomes of it the status stays.
+        leave(interim.model_copy(update={"record": record}))
         if device.type == "cuda":
-            _energy(record, loops, batch)
-        record.metrics |= measure_memory(
-            setup.step,
-            device,
-            weights_bytes=setup.weights_bytes,
-            input_bytes=setup.input_bytes,
-            baseline=baseline,
-        )
+            with _added(record, "energy was not taken"):
+                _energy(record, loops, batch)
+        with _added(record, "memory was not measured") as memory:
+            record.metrics |= measure_memory(
+                setup.step,
+                device,
+                weights_bytes=setup.weights_bytes,
+                input_bytes=setup.input_bytes,
+                baseline=baseline,
+            )
+        if memory.problem is not None:
+            record.metrics |= unmeasured_memory(memory.problem)
         if case.kind == "operator":
             # last: torch's profiler leaves memory behind that would hide the step's growth
-            record.subject["kernel"] = backend or ", ".join(attention_kernels(setup.step)) or None
+            record.subject["kernel"] = backend
+            with _added(record, "which kernel ran was not found out"):
+                record.subject["kernel"] = backend or ", ".join(attention_kernels(setup.step)) or None
     if policy.fvcore and case.kind == "model":
-        cross_check(case, record)
+        with _added(record, "not counted with fvcore"):
+            cross_check(case, record)
+
+
+@dataclass
+class _Added:
+    problem: str | None = None
+
+
+@contextlib.contextmanager
+def _added(record: Record, what: str) -> Iterator[_Added]:
+    """A step after the measurement: an error in it is a warning in the record."""
+    added = _Added()
+    try:
+        yield added
+    except (Exception, SystemExit) as error:
+        added.problem = classify(error)[1]
+        record.warnings.append(f"{what}: {added.problem}")
 
 
 def _params(built: Built) -> Metric:
@@ -117,14 +153,25 @@ def _params(built: Built) -> Metric:
 
 
 def _batch(
-    case: Case, model: nn.Module, built: Built, policy: SuitePolicy, device: torch.device, record: Record
+    case: Case,
+    model: nn.Module,
+    built: Built,
+    policy: SuitePolicy,
+    device: torch.device,
+    record: Record,
+    trying: Callable[[int], None],
 ) -> int:
-    """The case's batch, or the largest that fits, which then is a metric."""
+    """The case's batch, or the largest that fits, which then is a metric; ``trying`` is told each that is tried."""
     if isinstance(case.batch, int):
         return case.batch
     eager = case.model_copy(update={"compile": False})
+
+    def attempt(batch: int) -> None:
+        trying(batch)
+        prepare(model, built, batch, eager, device).step()
+
     largest = largest_batch(
-        lambda batch: prepare(model, built, batch, eager, device).step(),
+        attempt,
         lambda error: classify(error)[0] == "oom",
         device,
         policy.max_batch,
@@ -157,8 +204,21 @@ def _time(
     return timing.loops
 
 
+@contextlib.contextmanager
+def prepared_device(case: Case, policy: SuitePolicy) -> Iterator[torch.device]:
+    """Threads, the float32 rule, and as long as the block lasts a limit of memory, before anything is allocated.
+
+    Raises:
+        UserError: the device is not there, or has no such precision.
+    """
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    try:
+        yield _prepare_device(case, policy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
 def _prepare_device(case: Case, policy: SuitePolicy) -> torch.device:
-    """Threads, memory limit and the float32 rule, before anything is allocated."""
     if case.device == "cuda" and not torch.cuda.is_available():
         raise UserError("CUDA was asked for, but torch sees no CUDA device")
     if case.dtype == "tf32" and case.device == "cpu":

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,30 @@ class Outcome:
     reason: str
     """One line, empty if it answered."""
     elapsed_s: float
+    signal: int | None = None
+    """That killed it, unless it was this program's."""
+    left: str = ""
+    """What a worker that did not answer had written by then."""
+    last_words: str = ""
+    """The end of what a worker that did not answer printed."""
+    peak_rss_bytes: int | None = None
+    """Most memory that it had resident at once, where the system says so."""
+
+
+class _Process(subprocess.Popen[bytes]):
+    """A process whose end also tells how much memory it had resident at most."""
+
+    peak_rss_bytes: int | None = None
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        # subprocess has no way to ask for the usage of one child; without this hook it is unknown
+        try:
+            pid, status, usage = os.wait4(self.pid, wait_flags)
+        except ChildProcessError:
+            return self.pid, 0
+        if pid and sys.platform == "linux":
+            self.peak_rss_bytes = usage.ru_maxrss * 1024
+        return pid, status
 
 
 def calm_threads() -> dict[str, str]:
@@ -79,7 +103,7 @@ class Worker:
     def __init__(self, environment: dict[str, str] | None = None, launch: Launch | None = None) -> None:
         self._launch = launch or Launch()
         self._environment = {**calm_threads(), **self._launch.variables, **(environment or {})}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: _Process | None = None
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -91,7 +115,7 @@ class Worker:
             with self._lock:
                 if self._stopped:
                     return Outcome("stopped", "", "stopped before it started", 0.0)
-                self._process = subprocess.Popen(
+                self._process = _Process(
                     self._launch.command(answer.fileno()),
                     stdin=subprocess.PIPE,
                     stdout=log,
@@ -118,7 +142,10 @@ class Worker:
             log.seek(0, os.SEEK_END)
             log.seek(max(0, log.tell() - 16384))
             tail = log.read().decode("utf-8", "replace")
-        return self._outcome(timed_out, timeout_s, text, tail, elapsed, _oom_kills() > oom_kills)
+        outcome = self._outcome(timed_out, timeout_s, text, tail, elapsed, _oom_kills() > oom_kills)
+        if outcome.end == "answered":
+            return outcome
+        return replace(outcome, left=text, last_words=tail, peak_rss_bytes=self._process.peak_rss_bytes)
 
     def stop(self) -> None:
         """Kill the worker, now or as soon as it starts."""
@@ -148,7 +175,8 @@ class Worker:
             name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
             if oom_killed:
                 return Outcome("killed", "", "killed by the kernel: out of host memory", elapsed)
-            return Outcome("crashed", "", f"the worker process was killed by {name}{_last_words(tail)}", elapsed)
+            reason = f"the worker process was killed by {name}{_last_words(tail)}"
+            return Outcome("crashed", "", reason, elapsed, signal=-code)
         return Outcome("crashed", "", f"the worker process ended with code {code}{_last_words(tail)}", elapsed)
 
 

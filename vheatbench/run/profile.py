@@ -16,7 +16,7 @@ from vheatbench.measure.profile import flops_by_place, no_parts, profile_steps
 from vheatbench.measure.stopping import Policy
 from vheatbench.measure.timing import measure_time, timer_for
 from vheatbench.measure.trace import OPTIMIZER, OUTSIDE, Operator, Place, Usage, usage
-from vheatbench.run.carry_out import _prepare_device
+from vheatbench.run.carry_out import prepared_device
 from vheatbench.run.step import check_compile, place, prepare
 from vheatbench.stats import median
 from vheatbench.subjects.catalog import build
@@ -80,8 +80,12 @@ def profile(case: Case, steps: int, depth: int) -> Profile:
     Raises:
         UserError: the subject is unknown or cannot take the resolution, or the device is not there.
     """
+    with prepared_device(case, SuitePolicy()) as device:
+        return _profile(case, steps, depth, device)
+
+
+def _profile(case: Case, steps: int, depth: int, device: torch.device) -> Profile:
     assert isinstance(case.batch, int)
-    device = _prepare_device(case, SuitePolicy())
     check_compile(case)
     flops = _count(case, case.batch)
     built = build(case)

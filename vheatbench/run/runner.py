@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import threading
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -11,15 +12,19 @@ from datetime import datetime, timezone
 from pydantic import ValidationError
 
 from vheatbench.case import Case
-from vheatbench.errors import WorkerError
+from vheatbench.errors import WorkerError, says_out_of_memory
 from vheatbench.run.process import Launch, Outcome, Worker
 from vheatbench.run.progress import Progress
-from vheatbench.run.task import Inspection, InspectTask, MeasureTask
+from vheatbench.run.task import Inspection, InspectTask, Interim, MeasureTask
 from vheatbench.store.schema import Record, Status
 from vheatbench.store.write import RunWriter
 from vheatbench.suites import SuitePolicy
 
 INSPECTION_TIMEOUT_S = 600.0
+MEMORY_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)
+"""What a process dies of that takes no notice of a failed allocation, or of which a library takes too much."""
+NEAR_LIMIT = 0.75
+"""Share of its limit that a process which ran out of memory has resident: stacks and arenas count, but hold less."""
 
 
 def inspect_machine(cases: Sequence[Case], foresee: bool = False, launch: Launch | None = None) -> Inspection:
@@ -124,23 +129,41 @@ class Runner:
                 worker.stop()
 
     def _measure(self, case: Case, round_: int, device: str) -> Record | None:
+        with self._lock:
+            self._progress.started(case, round_, device)
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        policy, elapsed = self._policy, 0.0
+        warnings: list[str] = []
+        while True:
+            outcome = self._run_worker(MeasureTask(case=case, round=round_, policy=policy), device, elapsed)
+            if outcome is None:
+                return None
+            record = _record(case, round_, started, outcome)
+            elapsed += record.elapsed_s
+            batch = too_large(record, outcome)
+            if batch is None or elapsed >= self._policy.timeout_s:
+                break
+            end = "fitted when tried, but not when measured" if outcome.answer else "ended the worker process"
+            warnings.append(f"a batch of {batch} {end}: {record.reason}")
+            policy = policy.model_copy(update={"max_batch": batch - max(1, batch // 8)})
+        record.warnings = warnings + record.warnings
+        record.elapsed_s = elapsed
+        if device.startswith("cuda"):
+            record.conditions["device_index"] = device.split(":")[1]
+            record.conditions["devices_side_by_side"] = len(self._devices)
+        return record
+
+    def _run_worker(self, task: MeasureTask, device: str, elapsed: float) -> Outcome | None:
+        """A fresh process for a task that has taken ``elapsed`` seconds of its time; None if stopped."""
         worker = Worker(worker_environment(device, self._policy), self._launch)
         with self._lock:
             if self._stop.is_set():
                 return None
             self._workers.append(worker)
-            self._progress.started(case, round_, device)
-        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        outcome = worker.run(MeasureTask(case=case, round=round_, policy=self._policy), self._policy.timeout_s)
+        outcome = worker.run(task, self._policy.timeout_s - elapsed)
         with self._lock:
             self._workers.remove(worker)
-        if outcome.end == "stopped" or self._stop.is_set():
-            return None
-        record = _record(case, round_, started, outcome)
-        if device.startswith("cuda"):
-            record.conditions["device_index"] = device.split(":")[1]
-            record.conditions["devices_side_by_side"] = len(self._devices)
-        return record
+        return None if outcome.end == "stopped" or self._stop.is_set() else outcome
 
 
 def worker_environment(device: str, policy: SuitePolicy) -> dict[str, str]:
@@ -167,8 +190,49 @@ def _record(case: Case, round_: int, started: str, outcome: Outcome) -> Record:
             return _failure(case, round_, started, "failed", reason, outcome.elapsed_s)
         record.elapsed_s = outcome.elapsed_s
         return record
-    status: Status = {"timeout": "timeout", "killed": "oom"}.get(outcome.end, "failed")  # type: ignore[assignment]
-    return _failure(case, round_, started, status, outcome.reason, outcome.elapsed_s)
+    interim = _interim(outcome)
+    if interim.record is not None:
+        record = interim.record
+        record.warnings.append(f"measured, but without what comes after the timing: {outcome.reason}")
+        record.elapsed_s = outcome.elapsed_s
+        return record
+    if outcome.end == "timeout":
+        return _failure(case, round_, started, "timeout", outcome.reason, outcome.elapsed_s)
+    reason = f"out of memory: {outcome.reason}" if _died_of_memory(outcome, interim) else outcome.reason
+    status: Status = "oom" if outcome.end == "killed" or reason != outcome.reason else "failed"
+    return _failure(case, round_, started, status, reason, outcome.elapsed_s)
+
+
+def _interim(outcome: Outcome) -> Interim:
+    """What a worker left; nothing if it wrote nothing, or was in the middle of it."""
+    try:
+        return Interim.model_validate_json(outcome.left)
+    except ValidationError:
+        return Interim()
+
+
+def _died_of_memory(outcome: Outcome, interim: Interim) -> bool:
+    """Whether a crash was one of memory: its last words say so, or it died of a signal near the limit that it had."""
+    if outcome.end != "crashed":
+        return False
+    if says_out_of_memory(outcome.last_words):
+        return True
+    limit, peak = interim.memory_limit_bytes, outcome.peak_rss_bytes
+    near = limit is not None and peak is not None and peak > NEAR_LIMIT * limit
+    return near and outcome.signal in MEMORY_SIGNALS
+
+
+def too_large(record: Record, outcome: Outcome) -> int | None:
+    """The batch that memory ended a search for the largest at, or the measurement after it, if it is more than one."""
+    if record.case.batch != "largest" or record.status not in ("oom", "failed"):
+        return None
+    if outcome.end == "answered":
+        found = record.metrics.get("largest_batch")
+        batch = int(found.value) if record.status == "oom" and found is not None and found.value else None
+    else:
+        # a process that dies of such a signal in a search whose smaller batches worked has reached its end there
+        batch = _interim(outcome).batch if record.status == "oom" or outcome.signal in MEMORY_SIGNALS else None
+    return batch if batch is not None and batch > 1 else None
 
 
 def _failure(case: Case, round_: int, started: str, status: Status, reason: str, elapsed_s: float) -> Record:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from vheatbench.case import Case
+from vheatbench.store.schema import Record
 from vheatbench.suites import SuitePolicy
 
 
@@ -21,6 +22,17 @@ class MeasureTask(_Message):
     case: Case
     round: int = 0
     policy: SuitePolicy = SuitePolicy()
+
+
+class Interim(_Message):
+    """What a worker writes where its answer will stand, again and again: what is left of it if it dies."""
+
+    memory_limit_bytes: int | None = None
+    """That it has set itself."""
+    batch: int | None = None
+    """The batch that is tried, where the largest is looked for."""
+    record: Record | None = None
+    """The whole measurement; what comes after it adds to it and decides nothing."""
 
 
 class InspectTask(_Message):

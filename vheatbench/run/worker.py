@@ -14,7 +14,7 @@ import sys
 
 from pydantic import TypeAdapter
 
-from vheatbench.run.task import InspectTask, MeasureTask
+from vheatbench.run.task import InspectTask, Interim, MeasureTask
 
 PR_SET_PDEATHSIG = 1
 
@@ -25,6 +25,15 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _write(fd: int, text: str) -> None:
+    """Replace what stands in the file of the answer."""
+    data = text.encode()
+    os.ftruncate(fd, 0)
+    written = 0
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], written)
 
 
 def main() -> None:
@@ -38,13 +47,16 @@ def main() -> None:
 
         # a million objects of the libraries need not be looked at in every collection
         gc.freeze()
-        answer = carry_out(task).model_dump_json()
+
+        def leave(interim: Interim) -> None:
+            _write(answer_fd, interim.model_dump_json())
+
+        answer = carry_out(task, leave).model_dump_json()
     else:
         from vheatbench.run.inspect import inspect
 
         answer = inspect(task).model_dump_json()
-    with os.fdopen(answer_fd, "w", encoding="utf-8") as file:
-        file.write(answer)
+    _write(answer_fd, answer)
     # tearing down CUDA, thread pools and compile workers can hang or crash after the work is done
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a model may have closed or replaced it

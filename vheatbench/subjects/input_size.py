@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vheatbench.errors import UserError
+from vheatbench.errors import UserError, is_out_of_memory
 
 BY_IMG_SIZE = (
     "beit",
@@ -154,6 +154,8 @@ def _try_build(factory: Callable[..., nn.Module], kwargs: dict[str, Any]) -> nn.
     except UserError:
         raise
     except Exception as error:  # whatever a model's constructor raises is the answer here
+        if is_out_of_memory(error):  # which says nothing of the size
+            raise
         return error
 
 
@@ -196,6 +198,8 @@ def _forward_problem(model: nn.Module, channels: int, size: Size) -> Exception |
         with torch.no_grad():
             model(torch.empty(1, channels, *size, device=device))
     except Exception as error:  # the model's own reason is what the user needs
+        if is_out_of_memory(error):
+            raise
         return error
     return None
 
