@@ -27,6 +27,7 @@ def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
         table.add_column(heading, justify="right")
     table.add_column("notes")
     total, too_large = 0.0, 0
+    warned: dict[str, int] = {}
     for case in plan:
         forecast = forecasts[case.id]
         limit = inspection.memory_bytes.get(case.device)
@@ -36,6 +37,9 @@ def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
             too_large += 1
         if case.batch == "largest":
             note = note or "shown for one image"
+        for text in forecast.warnings:
+            warned[text] = warned.get(text, 0) + 1
+            note += f"{', ' if note else ''}1 warning"
         seconds = min(forecast.seconds or 0.0, suite.policy.timeout_s)
         total += 0.0 if note.startswith("cannot fit") else seconds
         table.add_row(
@@ -52,3 +56,5 @@ def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
         f"product; within a factor of 3), {too_large} cases cannot fit. Peak: weights, input and activations "
         "foreseen without running; kernels may take more."
     )
+    for text, count in warned.items():
+        print(f"! {count} {'case' if count == 1 else 'cases'}: {text}", file=sys.stderr)

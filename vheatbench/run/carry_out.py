@@ -19,6 +19,7 @@ from vheatbench.measure.device import energy_metrics
 from vheatbench.measure.host import free_memory_bytes
 from vheatbench.measure.kernels import attention_kernels
 from vheatbench.measure.memory import host_baseline, measure_memory, unmeasured_memory
+from vheatbench.measure.precision import slow_precision
 from vheatbench.measure.timing import measure_time, timer_for, timing_metrics
 from vheatbench.measure.watch import DeviceWatch
 from vheatbench.run.ceiling import ceiling_metric, ceiling_step
@@ -77,6 +78,7 @@ def _measure(case: Case, policy: SuitePolicy, device: torch.device, record: Reco
     limit = resource.getrlimit(resource.RLIMIT_DATA)[0] if device.type == "cpu" else None
     interim = Interim(memory_limit_bytes=limit if limit != resource.RLIM_INFINITY else None)
     leave(interim)
+    record.warnings += slow_precision(case.dtype, case.device)
     if case.kind == "ceiling":
         _measure_ceiling(case, policy, device, record)
         return

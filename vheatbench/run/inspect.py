@@ -12,6 +12,7 @@ from vheatbench.errors import UserError
 from vheatbench.measure.environment import environment
 from vheatbench.measure.flops import TRAIN_FACTOR, count_flops
 from vheatbench.measure.footprint import activation_bytes
+from vheatbench.measure.precision import slow_precision
 from vheatbench.measure.stopping import Policy
 from vheatbench.run.carry_out import classify, memory_limit
 from vheatbench.run.step import DTYPES, check_compile, place, prepare
@@ -29,6 +30,8 @@ STEPS, SLOW_STEPS = 14, 8
 """Warm-up, samples and the memory pass of a case in steps: as most take, and where one is slow."""
 EFFICIENCY = 0.5
 """Share of the speed of a large matrix product that a whole model reaches, roughly."""
+LONGEST_SPEED_TEST_S = 1.0
+"""Seconds after which no further product is timed: one of a precision without instructions takes long enough."""
 META = torch.device("meta")
 
 
@@ -43,8 +46,12 @@ def inspect(task: InspectTask) -> Inspection:
     )
     inspection.problems = list(dict.fromkeys(filter(None, map(_problem, task.cases))))
     if task.foresee and not inspection.problems:
-        speeds = {kind: _matmul_flops(kind) for kind in kinds}
-        inspection.forecasts = [_foresee(case, speeds.get(case.device)) for case in task.cases]
+        timed = dict.fromkeys((case.device, DTYPES[case.dtype]) for case in task.cases if case.device in kinds)
+        speeds = {key: _matmul_flops(*key) for key in timed}
+        inspection.forecasts = [_foresee(case, speeds.get((case.device, DTYPES[case.dtype]))) for case in task.cases]
+        for forecast, case in zip(inspection.forecasts, task.cases, strict=True):
+            if case.device in kinds:
+                forecast.warnings = slow_precision(case.dtype, case.device)
     return inspection
 
 
@@ -135,12 +142,15 @@ def _operator_cost(case: Case, built: Built, batch: int) -> tuple[float, int]:
     return macs, peak
 
 
-def _matmul_flops(kind: str) -> float:
-    """FLOP/s of a large float32 matrix product: the scale of every time estimate."""
+def _matmul_flops(kind: str, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product in the case's precision: the scale of every time estimate."""
     size = 4096 if kind == "cuda" else 1024
-    a = torch.randn(size, size, device=kind)
+    a = torch.randn(size, size, device=kind, dtype=dtype)
     best = float("inf")
+    begun = time.monotonic()
     for _ in range(5):
+        if time.monotonic() - begun > LONGEST_SPEED_TEST_S:
+            break
         started = time.monotonic()
         a @ a
         if kind == "cuda":

@@ -54,6 +54,8 @@ class Forecast(_Message):
     seconds: float | None = None
     problem: str | None = None
     """Why the case cannot be built."""
+    warnings: list[str] = []
+    """What the record will warn of, as far as it is known before."""
 
 
 class Inspection(_Message):
