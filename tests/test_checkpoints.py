@@ -47,6 +47,82 @@ def test_every_container(official, tmp_path):
     assert "weights 'model_ema' loaded" in str(loaded)
 
 
+WRAPPED = (
+    "module._orig_mod.",
+    "_orig_mod.module.",
+    "model.",
+    "backbone.",
+    "encoder.",
+    "model.backbone.module.",
+    "anything._orig_mod.",
+)
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+def test_prefixes_of_wrappers_are_taken_off_in_any_order(official, tmp_path, prefix):
+    """For our models and timm's, whose hook must see the names without them, at another size too."""
+    torch.save({"state_dict": {prefix + key: value for key, value in official.items()}}, tmp_path / "vheat.pth")
+    model = micro(img_size=96)
+    loaded = load_checkpoint(model, tmp_path / "vheat.pth")
+    assert torch.equal(bias(model), official["classifier.3.bias"])
+    assert loaded.resized["stages.0.freq_embed"] == "16x16 -> 24x24 (bicubic)"
+    source = timm.create_model("test_vit", num_classes=3)
+    torch.save({prefix + key: value for key, value in source.state_dict().items()}, tmp_path / "vit.pth")
+    model = timm.create_model("test_vit", num_classes=3, img_size=96)
+    load_checkpoint(model, tmp_path / "vit.pth")
+    assert torch.equal(model.head.weight, source.head.weight)
+
+
+class Classifier(torch.nn.Module):
+    """A model whose own names begin as wrappers' do."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 16, 16), torch.nn.BatchNorm2d(8))
+        self.head = torch.nn.Linear(8, 4)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.model._orig_mod.", "backbone."])
+def test_names_of_the_model_itself_that_look_like_a_wrapper_stay(tmp_path, prefix):
+    source, model = Classifier(), Classifier()
+    torch.save({prefix + key: value for key, value in source.state_dict().items()}, tmp_path / "own.pth")
+    load_checkpoint(model, tmp_path / "own.pth")
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+
+
+def test_only_some_names_are_wrapped(official, tmp_path):
+    """As where the backbone is a module of its own and the head stands beside it; or parts were wrapped alone."""
+    heads = ("classifier.", "patch_embed.")
+    torch.save(
+        {f"module.{'' if key.startswith(heads) else 'backbone._orig_mod.'}{key}": v for key, v in official.items()},
+        tmp_path / "parts.pth",
+    )
+    model = micro()
+    load_checkpoint(model, tmp_path / "parts.pth")
+    assert torch.equal(bias(model), official["classifier.3.bias"])
+    inside = {key.replace("layers.0.1.", "layers.0.1._checkpoint_wrapped_module."): v for key, v in official.items()}
+    torch.save(inside, tmp_path / "inside.pth")
+    load_checkpoint(micro(), tmp_path / "inside.pth")
+
+
+def test_where_nothing_fits_names_of_both_are_shown(tmp_path):
+    """Two networks in one file, none of which is the one that is meant; and another model's file."""
+    state = Classifier().state_dict()
+    torch.save({f"{who}.{key}": v for who in ("student", "teacher") for key, v in state.items()}, tmp_path / "two.pth")
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    for file, theirs in (("two.pth", "student.backbone.0.weight"), ("other.pth", "conv1.weight")):
+        with pytest.raises(UserError, match=f"such as backbone.0.weight.* none is in the file, which has {theirs}"):
+            load_checkpoint(Classifier(), tmp_path / file)
+    partly = {f"model.{key}": v for key, v in state.items() if "head" not in key} | {
+        "model.fc.weight": torch.zeros(4, 8)
+    }
+    torch.save(partly, tmp_path / "partly.pth")
+    with pytest.raises(UserError, match=r"2 of 9 keys are missing: head.weight, head.bias; the file has fc.weight"):
+        load_checkpoint(Classifier(), tmp_path / "partly.pth")
+
+
 def test_own_names_round_trip(official, tmp_path):
     model = micro()
     save_file(model.state_dict(), tmp_path / "own.safetensors")
@@ -107,7 +183,7 @@ BAD = {
     ),
     "other classes": (
         lambda s: {**s, "classifier.3.bias": torch.zeros(3), "classifier.3.weight": torch.zeros(3, 64)},
-        "build the model with the file's num_classes",
+        "its head has 3 classes, the model's 10: build the model with num_classes=3",
     ),
     "no tensors": (lambda s: {"epoch": 1}, "holds no tensors"),
     "a list": (lambda s: [1, 2], "holds a list, not a state dict"),

@@ -165,7 +165,7 @@ def test_a_full_disk_keeps_the_file_before(convert, monkeypatch):
         ("mine.pth --model test_vheat --rule nearest", "--rule 'nearest' is not allowed; allowed: bicubic, zeropad"),
         ("mine.pth --model test_vheat --use ema", "--use 'ema'"),
         ("mine.pth --model test_vheat --num-classes 5", "give --num-classes 1000"),
-        ("mine.pth --model vheat-t", "wrong size"),
+        ("mine.pth --model vheat-t", "126 of 241 keys are missing"),
         ("mine.pth --model test_vheat -o out.pth", "must end in .safetensors"),
         ("mine.pth --model test_vheat -o none/out.safetensors", "cannot be written (No such file or directory)"),
         ("garbage.pth --model test_vheat", "not a readable checkpoint"),

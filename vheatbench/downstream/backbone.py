@@ -12,11 +12,11 @@ import torch
 from timm.models import is_model, model_entrypoint
 from torch import Tensor, nn
 
-from vheatbench.downstream.weights import HeadError, Loaded, load_weights
+from vheatbench.downstream.weights import Loaded, load_weights
 from vheatbench.errors import UserError
 from vheatbench.pictures.weights import identify
 from vheatbench.subjects.catalog import find_subject
-from vheatbench.subjects.checkpoints import WeightSet
+from vheatbench.subjects.checkpoints import HeadError, WeightSet
 from vheatbench.subjects.heat_operator import FrequencyResize
 
 STRIDES = [4, 8, 16, 32]

@@ -1,17 +1,22 @@
-"""Weights from files: the official vHeat checkpoints, plain state dicts, safetensors."""
+"""Weights from files, for any model: official vHeat checkpoints, what training scripts wrap, safetensors.
+
+All commands load weights here, so that one that takes a file is not followed by one that refuses it.
+"""
 
 from __future__ import annotations
 
 import pickle
 import re
+import sys
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vheatbench.errors import UserError
+from vheatbench.errors import UserError, one_line
 from vheatbench.files import GIB, check_regular, reason_of, sha256_of
 from vheatbench.subjects.heat_operator import FrequencyResize, resize_frequencies
 
@@ -28,6 +33,13 @@ SETS: dict[WeightSet, tuple[str, ...]] = {
 }
 """Keys under which the official code, timm and others keep the two sets, in order of preference."""
 
+WRAPPERS = frozenset(("module", "_orig_mod", "model", "backbone", "encoder", "net", "network", "student", "teacher"))
+"""What training scripts put before every name by wrapping the model: in a module of their own, DistributedDataParallel
+(``module``), torch.compile (``_orig_mod``)."""
+
+_INSIDE = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch's own wrappers add at any depth of a name."""
+
 _OFFICIAL_NAMES = (
     (r"^patch_embed\.(conv[12])\.", r"stem.\1.conv."),
     (r"^patch_embed\.norm([12])\.1\.", r"stem.conv\1.norm."),
@@ -41,6 +53,15 @@ _OFFICIAL_NAMES = (
 
 class CheckpointError(UserError, ValueError):
     """The file does not hold weights for this model; the message is one line."""
+
+
+class HeadError(CheckpointError):
+    """The weights are of this model with another number of classes."""
+
+    def __init__(self, text: str, classes: int) -> None:
+        super().__init__(text)
+        self.classes = classes
+        """Of the file's head."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +81,26 @@ class LoadedCheckpoint:
 
 
 def load_checkpoint(
-    model: VHeat,
+    model: nn.Module,
     path: str | Path,
     *,
     weights: WeightSet = "model",
     freq_resize: FrequencyResize | None = None,
     trust_pickle: bool = False,
 ) -> LoadedCheckpoint:
-    """Load weights into a vHeat model, strictly: every parameter must be in the file.
+    """Load weights into a model, strictly: every parameter must be in the file, and nothing else.
 
-    Takes the official checkpoints (``{"model": ..., "model_ema": ...}`` with the official key names),
-    plain state dicts with official or this package's names, and safetensors.
+    vHeat takes the official checkpoints (``{"model": ..., "model_ema": ...}`` with the official key names),
+    plain state dicts with official or this package's names, and safetensors. Other models take the names that
+    they or timm's hook for their pretrained files know, which also resizes position embeddings. Prefixes that
+    wrappers put before the names (:data:`WRAPPERS`) are taken off, in whatever order they stand.
 
     Args:
-        model: a vHeat model in its training form; deploy it afterwards.
+        model: in its training form; deploy it afterwards.
         path: the file.
         weights: which set to take where the file holds both. The official evaluation command reads
             ``model`` although training also keeps ``model_ema``.
-        freq_resize: how frequency embeddings are made to fit a model of another ``img_size``; default
+        freq_resize: how a vHeat's frequency embeddings are made to fit a model of another ``img_size``; default
             the model's own rule.
         trust_pickle: also run the code that a pickle may contain. The official files need it because
             they carry their yacs configuration object. Only for files whose origin you trust.
@@ -86,35 +109,91 @@ def load_checkpoint(
         What was loaded, to be printed or kept in a record.
 
     Raises:
-        CheckpointError: not a file, not a checkpoint, wrong sizes, missing or unknown keys.
+        CheckpointError: not a file, not a checkpoint, wrong sizes, missing or unknown keys, values that are not
+            finite. The model is then as it was.
+        HeadError: of this model with another number of classes.
     """
+    from vheatbench.subjects.vheat import VHeat
+
     path = Path(path)
     if getattr(model, "deployed_for", None) is not None:
         raise CheckpointError(f"{path}: the model is deployed: load the weights first, then deploy()")
-    content = _read(path, trust_pickle)
-    name, state = _pick(content, weights, path)
-    state = convert_official(state)
-    how: FrequencyResize = freq_resize or model.freq_resize
-    before = {key: value.shape for key, value in state.items() if key.endswith("freq_embed")}
-    state = fit_frequencies(state, model, how)
-    resized = {
-        key: f"{shape[0]}x{shape[1]} -> {state[key].shape[0]}x{state[key].shape[1]} ({how})"
-        for key, shape in before.items()
-        if state[key].shape != shape
-    }
-    _check(state, model, path)
+    name, found = _pick(_read(path, trust_pickle), weights, path)
+    own = model.state_dict()
+    resized = {}
+    if isinstance(model, VHeat):
+        how: FrequencyResize = freq_resize or model.freq_resize
+        converted = unwrapped(found, own, convert_official)
+        state = fit_frequencies(converted, model, how)
+        resized = {
+            key: f"{old.shape[0]}x{old.shape[1]} -> {state[key].shape[0]}x{state[key].shape[1]} ({how})"
+            for key, old in converted.items()
+            if state[key].shape != old.shape
+        }
+    else:
+        state = unwrapped(found, own, lambda state: _by_own_hook(model, state, path))
+    _check(state, model, path, found)
     model.load_state_dict(state)
     return LoadedCheckpoint(str(path), sha256_of(path), name, resized)
 
 
+def unwrapped(
+    state: dict[str, Any], own: Collection[str], convert: Callable[[dict[str, Any]], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The state dict converted, without the prefixes whose removal makes most of its names the model's.
+
+    Names that fit as they are stay, so a model with a ``backbone`` of its own keeps it.
+
+    Args:
+        state: names as in the file.
+        own: the model's names.
+        convert: from a file's names, unwrapped, to the model's. May raise CheckpointError where they make no sense.
+
+    Raises:
+        CheckpointError: ``convert`` raises it whatever is taken off.
+    """
+    best: dict[str, Tensor] | None = None
+    found = -1
+    problem: CheckpointError | None = None
+    for renamed in _unwrappings(state):
+        try:
+            converted = convert(renamed)
+        except CheckpointError as error:
+            problem = problem or error
+            continue
+        fitting = sum(key in converted for key in own)
+        if fitting > found:
+            best, found = converted, fitting
+        if fitting == len(own) == len(converted):
+            break
+    if best is None:
+        assert problem is not None
+        raise problem
+    return best
+
+
+def _unwrappings(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The state dict as it is, then with one more level of wrappers taken off every name that has so many."""
+    yield dict(state)
+    paths = [_INSIDE.sub("", key).split(".") for key in state]
+    while True:
+        names = [".".join(path) for path in paths]
+        if len(set(names)) < len(names):
+            return  # two models in one file: none of them is the one that is meant
+        if names != list(state):
+            yield dict(zip(names, state.values(), strict=True))
+        # a word that all names begin with wraps them, whatever it is
+        shared = len({path[0] for path in paths}) == 1
+        shorter = [path[1:] if path[1:] and (shared or path[0] in WRAPPERS) else path for path in paths]
+        if shorter == paths:
+            return
+        paths = shorter
+
+
 def convert_official(state: dict[str, Any]) -> dict[str, Tensor]:
     """State dict with official or own names to own names; 1x1 convolutions become linear layers."""
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
     converted = {}
     for key, value in state.items():
-        key = re.sub(r"^(module|_orig_mod)\.", "", key)
         # the official stage keeps the downsampling to the next stage as its last entry
         downsample = re.match(r"^layers\.(\d+)\.\d+\.([01])\.(weight|bias)$", key)
         if downsample:
@@ -139,6 +218,18 @@ def fit_frequencies(state: dict[str, Tensor], model: VHeat, how: FrequencyResize
             if value.shape[2] == channels:
                 fitted[key] = resize_frequencies(value, (height, width), how)
     return fitted
+
+
+def _by_own_hook(model: nn.Module, state: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The state dict as timm's own hook for this model's pretrained files converts and resizes it."""
+    convert = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
+    if convert is None:
+        return state
+    try:
+        return dict(convert(state, model))
+    except Exception as error:  # made for this model's files; whatever it meets in another's
+        reason = one_line(str(error)) or type(error).__name__
+        raise CheckpointError(f"{path}: not weights of this model ({type(error).__name__}: {reason})") from None
 
 
 def _read(path: Path, trust_pickle: bool) -> dict[str, Any]:
@@ -185,23 +276,38 @@ def _pick(content: dict[str, Any], weights: WeightSet, path: Path) -> tuple[str,
     return key or "state_dict", state
 
 
-def _check(state: dict[str, Tensor], model: VHeat, path: Path) -> None:
+def _check(state: dict[str, Tensor], model: nn.Module, path: Path, found: Collection[str]) -> None:
+    """Raises CheckpointError unless ``state`` is the model's. ``found``: the names as they stand in the file."""
     own = model.state_dict()
-    wrong = [
-        f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
-    if wrong:
-        hint = " (build the model with the file's num_classes)" if all("head.fc" in w for w in wrong) else ""
-        raise CheckpointError(f"{path}: wrong size: {_some(wrong)}{hint}")
+    if len(missing) == len(own):
+        raise CheckpointError(
+            f"{path}: not weights of this model: of {len(own)} names, such as {_some(list(own))}, none is in the file, "
+            f"which has {_some(list(found))}"
+        )
     if missing:
-        raise CheckpointError(f"{path}: {len(missing)} of {len(own)} keys are missing: {_some(missing)}")
+        text = f"{path}: not weights of this model: {len(missing)} of {len(own)} keys are missing: {_some(missing)}"
+        raise CheckpointError(f"{text}; the file has {_some(unknown)} instead" if unknown else text)
     if unknown:
         raise CheckpointError(f"{path}: {len(unknown)} keys that this model does not have: {_some(unknown)}")
+    wrong = [key for key in own if state[key].shape != own[key].shape]
+    if wrong and all(key.rpartition(".")[0] in _heads(model) and state[key].ndim for key in wrong):
+        theirs, ours = state[wrong[0]].shape[0], own[wrong[0]].shape[0]
+        text = f"{path}: its head has {theirs} classes, the model's {ours}: build the model with num_classes={theirs}"
+        raise HeadError(text, theirs)
+    if wrong:
+        sizes = [
+            f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model" for key in wrong
+        ]
+        raise CheckpointError(f"{path}: wrong size: {_some(sizes)}")
     check_finite(state, path)
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that give the logits, as far as the model names them."""
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "head.fc"
+    return tuple(names) if isinstance(names, (tuple, list)) else (names,)
 
 
 def check_finite(state: dict[str, Tensor], path: Path) -> None:

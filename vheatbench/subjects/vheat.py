@@ -22,7 +22,7 @@ from timm.models import (
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from vheatbench.subjects.checkpoints import convert_official, fit_frequencies
+from vheatbench.subjects.checkpoints import convert_official, fit_frequencies, unwrapped
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.heat_stage import HeatStage, Stem
 
@@ -290,8 +290,11 @@ def _init_weights(module: nn.Module) -> None:
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
     """timm's hook for pretrained files: official or own names, embeddings resized to the model."""
-    state = convert_official(state_dict)
     assert isinstance(model, VHeat)
+    for container in ("model", "state_dict"):
+        if isinstance(state_dict.get(container), dict):
+            state_dict = state_dict[container]
+    state = unwrapped(state_dict, model.state_dict(), convert_official)
     return fit_frequencies(state, model, model.freq_resize)
 
 
