@@ -68,3 +68,15 @@ def write_ade(root: Path, split: str, images: int, seed: int, size: int = 64) ->
         label[-1] = 0
         image.save(folder / f"{number}.jpg", quality=95)
         Image.fromarray(label).save(labels / f"{number}.png")
+
+
+QUARTERS = {3: 2, 6: 1, 8: 3}
+"""Quarter turns to the left of the pixels that EXIF's orientations stand for."""
+
+
+def write_turned(path: Path, shown: np.ndarray, orientation: int) -> None:
+    """Write a JPEG that viewers show like this; its pixels are stored turned, as a camera held otherwise does."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.ascontiguousarray(np.rot90(shown, QUARTERS[orientation]))
+    Image.fromarray(stored).save(path, exif=exif.tobytes(), quality=95)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coding
 from safetensors.torch import save_file
-from shapes import write_coco
+from shapes import write_coco, write_turned
 from torch import nn
 from typer.testing import CliRunner
 
@@ -205,11 +205,75 @@ def test_an_image_without_an_object_left_can_be_learned_from(root: Path) -> None
     assert all(math.isfinite(value) for value in losses.values())
 
 
+def write_one_white(root: Path, orientations: dict[str, int], size: tuple[int, int] = (96, 64)) -> None:
+    """Images that show a white box at the top left, 96 wide and 64 high, stored turned; annotated for ``size``."""
+    shown = np.zeros((64, 96, 3), np.uint8)
+    shown[5:25, 5:35] = 255
+    (root / "train2017").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    box = {"bbox": [5, 5, 30, 20], "segmentation": [[5, 5, 35, 5, 35, 25, 5, 25]]}
+    images, objects = [], []
+    for number, (name, orientation) in enumerate(orientations.items()):
+        write_turned(root / "train2017" / name, shown, orientation)
+        images.append({"id": number, "file_name": name, "width": size[0], "height": size[1]})
+        objects.append({"id": number + 1, "image_id": number, "category_id": 1, **box})
+    content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_boxes_lie_on_images_that_exif_turns(tmp_path: Path, orientation: int) -> None:
+    write_one_white(tmp_path, {"0.jpg": orientation})
+    folder = read_coco(tmp_path, "train2017")
+    assert str(folder.turned) == (
+        "images that EXIF turns: 1 as viewers show them, as the sizes of their annotations have it"
+    )
+    for seed in range(4):
+        image, target = DetectionImages(folder)[0, seed]
+        assert image.shape == (3, 64, 96)
+        x, y, right, bottom = target["boxes"][0].int().tolist()
+        assert image[:, y:bottom, x:right].mean() > 0.95
+        assert image.mean() < 0.12, "white is the box alone"
+
+
+def test_images_annotated_as_stored_stay_so(tmp_path: Path) -> None:
+    write_one_white(tmp_path, {"quarter.jpg": 6, "half.jpg": 3}, (64, 96))
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["images"][1].update(width=96, height=64)
+    path.write_text(json.dumps(content))
+    folder = read_coco(tmp_path, "train2017")
+    assert [folder.image(id_).size for id_ in folder.ids] == [(64, 96), (96, 64)]
+    white = [np.argwhere(np.asarray(folder.image(id_).convert("L")) > 128).min(0).tolist() for id_ in folder.ids]
+    assert white == [[61, 5], [39, 61]], "a half turn goes with what the sizes of the others tell"
+    only = json.loads(path.read_text())
+    only["images"], only["annotations"] = only["images"][1:], only["annotations"][1:]
+    path.write_text(json.dumps(only))
+    alone = read_coco(tmp_path, "train2017")
+    assert np.argwhere(np.asarray(alone.image(1).convert("L")) > 128).min(0).tolist() == [5, 5], "as viewers show it"
+    assert alone.fingerprint != folder.fingerprint
+
+
+def test_turns_that_nothing_decides_are_refused_by_name(tmp_path: Path) -> None:
+    write_one_white(tmp_path, {"a.jpg": 6, "b.jpg": 6, "c.jpg": 3})
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["images"][1].update(width=64, height=96)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"c\.jpg: EXIF turns it, .* those of a\.jpg do, those of b\.jpg do not"):
+        read_coco(tmp_path, "train2017")
+    content["images"][2].update(width=60, height=60)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"c\.jpg: is 96x64 as stored and 96x64 as its EXIF orientation 3 shows it"):
+        read_coco(tmp_path, "train2017")
+
+
 def test_tiny_images_are_not_learned_from(root: Path) -> None:
     path = root / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
     content["images"][0]["height"] = 31
     path.write_text(json.dumps(content))
+    Image.new("RGB", (64, 31)).save(root / "train2017" / "0.png")
     assert DetectionImages(read_coco(root, "train2017")).ids == [11, 12, 13, 14, 15]
 
 
@@ -315,6 +379,11 @@ def test_missing_files_and_sizes_that_differ_are_refused(root: Path) -> None:
     (root / "val2017" / "1.png").write_text("no image")
     with pytest.raises(UserError, match="cannot be read as an image"):
         folder.image(11)
+    with pytest.raises(UserError, match=r"1\.png: cannot be read as an image"):
+        read_coco(root, "val2017")
+    Image.new("RGB", (64, 64)).save(root / "val2017" / "1.png")
+    with pytest.raises(UserError, match=r"0\.png: is 64x60 pixels, its annotations are for 64x64"):
+        read_coco(root, "val2017")
     (root / "annotations" / "instances_val2017.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         read_coco(root, "val2017")
@@ -539,10 +608,11 @@ def test_weights_that_are_not_finite_are_not_kept(root: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_bad_images_are_one_line_whoever_reads_them(root: Path, tmp_path: Path, workers: int) -> None:
+    folder = read_coco(root, "train2017")
     for path in (root / "train2017").iterdir():
         path.write_text("no image")
     with pytest.raises(UserError, match=r"\.png: cannot be read as an image \(cannot identify[^\n]*$"):
-        train(read_coco(root, "train2017"), tmp_path / "out", 1, workers=workers)
+        train(folder, tmp_path / "out", 1, workers=workers)
 
 
 def test_a_resumed_training_keeps_its_precision_and_its_beginning(root: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,13 @@ def checkpoint_kept(out: Path, progress: StepLines) -> str:
 def answers_kept(kept: Answers) -> str:
     """What :func:`keeping` says of an evaluation."""
     return f"what was answered is kept; continue with: {command_line()}" if kept.some else ""
+
+
+def tell(lines: Iterable[str], group: Group) -> None:
+    """What is to be known of the data before work begins, once; empty lines are left out."""
+    if group.is_main:
+        for line in filter(None, lines):
+            print(line, file=sys.stderr)
 
 
 def fresh(out: Path, resume: bool) -> None:

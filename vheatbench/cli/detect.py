@@ -20,6 +20,7 @@ from vheatbench.cli.dense import (
     precision,
     show_evaluation,
     sides,
+    tell,
     working,
 )
 from vheatbench.cli.folders import check_writable
@@ -108,6 +109,7 @@ def train(
             return folder, about, steps_of, beginning_of(backbone_weights, use, rule, trust_pickle)
 
         folder, about, steps_of, beginning = group.together(plan)
+        tell([str(folder.turned)], group)
         progress = StepLines(quiet or not group.is_main)
         with keeping(lambda: checkpoint_kept(out, progress), group):
             path = train_detector(
@@ -163,6 +165,7 @@ def evaluate(
 
         started = utc_now()
         trained, folder, model, kept = group.together(plan)
+        tell([str(folder.turned)], group)
         with keeping(lambda: answers_kept(kept), group):
             result = evaluate_detector(model, folder, group, image_lines(quiet or not group.is_main), kept)
         if group.is_main:
@@ -177,6 +180,7 @@ def evaluate(
                 how=f"pycocotools on {result.images} images, {result.detections} detections",
                 images=result.images,
                 model_s=result.model_s,
+                data_facts={"turned": str(folder.turned)} if str(folder.turned) else {},
             )
             path = write_evaluation(done, results, "detect-eval", command_line(), started)
             kept.forget()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vheatbench.errors import UserError, one_line
-from vheatbench.files import MOST_IMAGE_BYTES, check_regular
+from vheatbench.image_file import opened
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Of image files, as torchvision's ImageFolder has them."""
@@ -167,16 +167,11 @@ def _open_folders(root: Path) -> LabelledImages:
     names = tuple(path.relative_to(root).as_posix() for path in paths)
     entries = [(name, path.stat().st_size) for name, path in zip(names, paths, strict=True)]
     fingerprint = fingerprint_of([*entries, ("classes", folders)])
-    return LabelledImages(root, tuple(folders), names, tuple(targets), fingerprint, lambda index: _opened(paths[index]))
+    return LabelledImages(
+        root, tuple(folders), names, tuple(targets), fingerprint, lambda index: opened(paths[index], upright=False)
+    )
 
 
 def _refused(error: OSError) -> None:
     """A folder that may not be read must not make the data silently smaller."""
     raise error
-
-
-def _opened(path: Path) -> Image.Image:
-    check_regular(path, MOST_IMAGE_BYTES)
-    with Image.open(path) as file:
-        file.load()
-        return file

@@ -35,6 +35,9 @@ class Evaluation:
     model_s: float
     options: dict[str, Any] = field(default_factory=dict)
     """What of the test itself was chosen, e.g. several scales."""
+    data_facts: dict[str, Any] = field(default_factory=dict)
+    """What else is known of the data, as JSON has it."""
+    warnings: list[str] = field(default_factory=list)
 
 
 def write_evaluation(done: Evaluation, results: Path, suite: str, command: str, started: str) -> Path:
@@ -76,7 +79,10 @@ def write_evaluation(done: Evaluation, results: Path, suite: str, command: str, 
         case_id=case.id,
         status="ok",
         metrics=metrics,
-        conditions={"data": {"name": done.data_name, "fingerprint": done.data, "images": done.images}},
+        conditions={
+            "data": {"name": done.data_name, "fingerprint": done.data, "images": done.images, **done.data_facts}
+        },
+        warnings=done.warnings,
         subject={"name": done.subject, "weights": weights, "form": "training form", **done.trained.about},
         started=started,
     )

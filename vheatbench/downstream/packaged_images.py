@@ -14,6 +14,7 @@ from PIL import Image
 
 from vheatbench.downstream.data import LabelledImages
 from vheatbench.errors import UserError
+from vheatbench.image_file import opened
 
 Pair = tuple[LabelledImages, LabelledImages]
 """What is learned from and what is measured on."""
@@ -66,8 +67,7 @@ def textures_parts() -> Pair:
     draw = np.random.default_rng(0)
     crops: dict[str, list[Pixels]] = {"train": [], "test": []}
     for name in TEXTURES:
-        with Image.open(PHOTOGRAPHS / f"{name}.jpg") as file:
-            whole = np.asarray(file.convert("L"))
+        whole = np.asarray(opened(PHOTOGRAPHS / f"{name}.jpg", upright=True).convert("L"))
         middle = whole.shape[1] // 2
         for part, half, count in (("train", whole[:, :middle], TRAIN_CROPS), ("test", whole[:, middle:], TEST_CROPS)):
             tops = draw.integers(0, half.shape[0] - CROP + 1, count)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from vheatbench.downstream.data import LabelledImages, fingerprint_of
 from vheatbench.errors import UserError, one_line
-from vheatbench.files import MOST_IMAGE_BYTES, check_regular, read_bytes
+from vheatbench.files import MOST_IMAGE_BYTES, read_bytes
+from vheatbench.image_file import opened
 
 EVALUATED = ("validation", "val", "test")
 """Names of splits that are taken where none is asked for and one of them is there."""
@@ -105,8 +106,6 @@ def _reader(rows: Any, column: str) -> Callable[[int], Image.Image]:
     def read(index: int) -> Image.Image:
         stored = rows[index][column]
         content = stored["bytes"] if stored["bytes"] is not None else read_bytes(stored["path"], MOST_IMAGE_BYTES)
-        with Image.open(io.BytesIO(content)) as file:
-            file.load()
-            return file
+        return opened(io.BytesIO(content), upright=False)
 
     return read

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from vheatbench.errors import UserError, one_line
-from vheatbench.files import MOST_IMAGE_BYTES, check_regular
+from vheatbench.errors import UserError
+from vheatbench.image_file import by, naming, opened, read_header
 
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
 SINGLE = "views of a single photograph: no interval"
@@ -160,25 +160,13 @@ def read_photograph(path: Path) -> Image.Image:
     Raises:
         UserError: it cannot be read, is larger than Pillow's limit, or smaller than 8 pixels a side.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            check_regular(path, MOST_IMAGE_BYTES)
-            with Image.open(path) as file:
-                # refused by its header, before anything is decoded
-                if min(file.size) < SMALLEST:
-                    size = f"{file.width}x{file.height}"
-                    raise UserError(f"{path}: {size} pixels are no picture (at least {SMALLEST} a side)")
-                return _rgb(ImageOps.exif_transpose(file))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{path}: too large: {one_line(str(error))}; make it smaller first") from None
-    except Image.UnidentifiedImageError:
-        raise UserError(f"{path}: not an image that Pillow can read") from None
-    except UserError:
-        raise
-    except Exception as error:  # every format's decoder raises its own for damaged files
-        reason = getattr(error, "strerror", None) or one_line(str(error)) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as an image ({reason})") from None
+    with naming(path), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # refused by its header, before anything is decoded
+        size = read_header(path).stored
+        if min(size) < SMALLEST:
+            raise UserError(f"{path}: {by(size)} pixels are no picture (at least {SMALLEST} a side)")
+        return _rgb(opened(path, upright=True))
 
 
 def plain_box(size: tuple[int, int], cut: Cut) -> tuple[float, float, float, float]:

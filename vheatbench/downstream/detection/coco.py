@@ -22,6 +22,7 @@ from torchvision.transforms.v2 import functional
 from vheatbench.downstream.dense_training import Ticket
 from vheatbench.errors import UserError, one_line
 from vheatbench.files import GIB, read_bytes, reason_of
+from vheatbench.image_file import NONE_TURNED, Turned, by, in_threads, read_header, read_image, turned_by
 
 MOST_BYTES = 8 * GIB
 """Of an annotation file: Objects365, the largest that is public, has 6."""
@@ -51,7 +52,9 @@ class CocoFolder:
     categories: tuple[int, ...]
     """Ids of categories in order: label i + 1 of the model is the i-th."""
     fingerprint: str
-    """12 digits of the SHA-256 of the annotation file and of the images' names and sizes in bytes."""
+    """12 digits of the SHA-256 of the annotation file, of the images' names and sizes in bytes, and of those turned."""
+    turned: Turned = NONE_TURNED
+    """Images that EXIF turns."""
 
     @property
     def names(self) -> list[str]:
@@ -77,14 +80,10 @@ class CocoFolder:
         """
         entry = self.coco.imgs[id_]
         path = self.images / entry["file_name"]
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read as an image ({one_line(str(error))})") from None
+        image = read_image(path, upright=path not in self.turned.as_stored).convert("RGB")
         if image.size != (entry["width"], entry["height"]):
             raise UserError(
-                f"{path}: is {image.width}x{image.height} pixels, {self.annotations.name} says "
+                f"{path}: is {by(image.size)} pixels, {self.annotations.name} says "
                 f"{entry['width']}x{entry['height']}: boxes and masks would not fit"
             )
         return image
@@ -93,9 +92,11 @@ class CocoFolder:
 def read_coco(root: Path, split: str) -> CocoFolder:
     """Read and check ``root/annotations/instances_<split>.json`` and the images in ``root/<split>``.
 
+    Images that EXIF turns are taken as their annotations have them, see :func:`vheatbench.image_file.turned_by`.
+
     Raises:
-        UserError: a file that is missing or not in this format, images that are not there, annotations of unknown
-            categories or images; pycocotools is not installed.
+        UserError: a file that is missing or not in this format, images that are not there, cannot be read or have
+            another size than annotated, annotations of unknown categories or images; pycocotools is not installed.
     """
     try:
         from pycocotools import mask as coding
@@ -131,8 +132,11 @@ def read_coco(root: Path, split: str) -> CocoFolder:
     for one in objects:
         if one.get("area") is None:
             one["area"] = float(coding.area(coco.annToRLE(one)))
-    digest = hashlib.sha256(data + json.dumps(sorted(sizes.items())).encode()).hexdigest()[:12]
-    return CocoFolder(annotations, images, coco, tuple(sorted(coco.imgs)), tuple(sorted(coco.cats)), digest)
+    paths = [images / entry["file_name"] for entry in content["images"]]
+    annotated = {path: (entry["width"], entry["height"]) for path, entry in zip(paths, content["images"], strict=True)}
+    turned = turned_by(dict(zip(paths, in_threads(read_header, paths), strict=True)), annotated)
+    digest = hashlib.sha256(data + json.dumps(sorted(sizes.items())).encode() + turned.key(images)).hexdigest()[:12]
+    return CocoFolder(annotations, images, coco, tuple(sorted(coco.imgs)), tuple(sorted(coco.cats)), digest, turned)
 
 
 def _size_of(path: Path) -> int | None:
