@@ -342,7 +342,7 @@ def test_run_prints_a_table_and_plain_lines_of_progress(call: Callable[..., Call
     assert all(re.search(r": 2 ms  1234 images/s  \[1 warnings\]$", line) for line in lines[:4])
     (path,) = (tmp_path / "results").iterdir()
     assert lines[-2:] == [f"results/{path.name}", f"report: vheatbench report results/{path.name}"]
-    assert "! one 32 b1 float32 infer: noisy: the median is known to ±12% only" in lines
+    assert "! one 32 b1 float32 infer (and 3 more): noisy: the median is known to ±12% only" in lines
     assert read_run(path).complete
     assert "\x1b" not in out + err
 

@@ -95,7 +95,7 @@ def test_diffusivity_of_every_block_under_both_rules(heat):
     assert "—" in again.stdout  # half-decay: nowhere
     # one warning for all that it is about
     assert again.stderr.count("! ") == 1
-    assert "! test_vheat 64 stages.0.blocks.0 and 4 more: it hardly conducts" in again.stderr
+    assert "! test_vheat 64 stages.0.blocks.0 (and 4 more): it hardly conducts" in again.stderr
 
 
 def test_kernel_rows_and_warnings(heat):

@@ -101,6 +101,7 @@ def present(
     from vheatbench.analysis.compare_text import markdown as as_markdown
     from vheatbench.cli.output import print_json
     from vheatbench.files import write_file
+    from vheatbench.present.terminal import print_warnings
 
     document = {**as_dict(comparison), "exit_code": code}
     if verdict is not None:
@@ -113,8 +114,7 @@ def present(
         print(as_markdown(comparison), end="")
     else:
         _print(comparison, everything)
-    for line in comparison.warnings:
-        print(f"! {line}", file=sys.stderr)
+    print_warnings(comparison.warnings)
 
 
 def parse_margins(texts: list[str]) -> dict[str, float]:
@@ -161,27 +161,19 @@ def _runs(text: str, results: Path) -> list[Run]:
 
 
 def _print(comparison: Comparison, everything: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from vheatbench.analysis.compare_text import HEADINGS, absences, detectable, headline, rows, unchanged
+    from vheatbench.present.terminal import Column, Role, print_line, print_table
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    table = Table(title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right" if heading in ("base", "head", "change") else "left")
+    roles: dict[str, Role] = {"case": "name", "metric": "name", "verdict": "words", "notes": "notes"}
     found = rows(comparison, everything)
-    for row in found:
-        table.add_row(*map(escape, row))
     if found:
-        console.print(table)
+        print_table([Column(heading, roles.get(heading, "number")) for heading in HEADINGS], found)
     left = 0 if everything else unchanged(comparison)
     if left:
-        console.print(f"{left} exact, neutral or fitted values without a change are not shown (--all shows them).")
+        print_line(f"{left} exact, neutral or fitted values without a change are not shown (--all shows them).")
     for line in absences(comparison):
-        console.print(f"not compared: {one_line(line)}", markup=False, soft_wrap=True)
-    console.print(detectable(comparison), markup=False, soft_wrap=True)
-    console.print(headline(comparison), markup=False, style="bold", soft_wrap=True)
+        print_line(f"not compared: {one_line(line)}")
+    print_line(detectable(comparison))
+    print_line(headline(comparison), "bold")
     for reason in comparison.reasons:
-        console.print(f"- {reason}", markup=False, soft_wrap=True)
+        print_line(f"- {reason}")

@@ -182,9 +182,12 @@ def show_evaluation(path: Path, json_: bool) -> None:
 
 
 def print_scores(run: Run) -> None:
-    """The scores of every record, in percent."""
+    """The scores of every record, in percent, on stdout; every warning on stderr."""
+    from vheatbench.present.terminal import Column, print_table, print_warnings
+
     for record in run.records:
-        print(f"{record.case.subject}, {record.subject['weights']}, {record.metrics['images'].value:.0f} images")
-        for name, metric in record.metrics.items():
-            if metric.unit == "share" and metric.value is not None:
-                print(f"  {name:16} {100 * metric.value:6.2f} %")
+        title = f"{record.case.subject}, {record.subject['weights']}, {record.metrics['images'].value:.0f} images"
+        shares = {name: metric.value for name, metric in record.metrics.items() if metric.unit == "share"}
+        rows = [(name, f"{100 * value:.2f}") for name, value in shares.items() if value is not None]
+        print_table((Column("score", "name"), Column("%")), rows, title=title)
+    print_warnings(run.problems, ((record.case.subject, record.warnings) for record in run.records))

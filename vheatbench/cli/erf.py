@@ -159,12 +159,12 @@ def _measure(settings: ErfSettings, results: Path, figures: Path, quiet: bool) -
     from vheatbench.pictures.erf_plan import make_plan
     from vheatbench.pictures.erf_run import measure_plan
     from vheatbench.pictures.images import open_images
+    from vheatbench.present.terminal import print_warnings
 
     images = open_images(settings.images, settings.max_images, settings.seed)
     plan = make_plan(settings, images)
     check_writable(figures, "--out")
-    for note in plan.notes:
-        print(f"! {note}", file=sys.stderr)
+    print_warnings(plan.notes)
     progress: ErfProgress
     with (
         stoppable(lambda: "nothing was measured yet"),
@@ -180,10 +180,10 @@ def _figures(run: Run, out: Path | None) -> tuple[list[Path], bool]:
     """
     from vheatbench.pictures.erf_figures import save_erf_figures
     from vheatbench.pictures.erf_result import results_of
+    from vheatbench.present.terminal import print_warnings
 
     found, problems = results_of(run)
-    for problem in problems:
-        print(f"! {problem}", file=sys.stderr)
+    print_warnings(problems)
     if not found:
         return [], False
     folder = out if out is not None else REPORTS / f"erf-{run.header.run_id}"
@@ -207,30 +207,27 @@ COLUMNS = (
 
 def print_fields(run: Run) -> None:
     """One line per receptive field on stdout, and below it, on stderr, every warning."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from vheatbench.present.terminal import Column, print_table, print_warnings
 
-    table = Table(
-        title=f"Effective receptive fields on {run.device_name}, {run.header.created}",
-        title_justify="left",
-        caption=f"A50, A99, entropy area, r50: shares of the pixels; axes: deviations{_interval_words(run)}",
-        caption_justify="left",
-    )
-    for heading in ("model", "size", "layer", "weights", "n", *(c[1] for c in COLUMNS), "axes px", "notes"):
-        words = heading in ("model", "layer", "weights", "notes")
-        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "notes")
+    rows = []
     for record in run.records:
         cells = [record.case.subject, record.case.size, str(record.case.analysis["layer"]), _weights(record)]
         cells.append(str(record.conditions.get("n_images", "")))
-        cells += [_cell(record.metrics.get(name), factor) for name, _, factor in COLUMNS]
-        table.add_row(*(escape(cell) for cell in [*cells, _axes(record), _notes(record)]))
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
-    for problem in run.problems:
-        print(f"! {problem}", file=sys.stderr)
-    for text, labels in _warnings(run).items():
-        more = f" (and {len(labels) - 1} more)" if len(labels) > 1 else ""
-        print(f"! {labels[0]}{more}: {text}", file=sys.stderr)
+        cells += [_cell(record.metrics.get(metric), factor) for metric, _, factor in COLUMNS]
+        rows.append([*cells, _axes(record), _notes(record)])
+    names = [
+        Column("model", "name"),
+        Column("size", "name", right=True),
+        Column("layer", "name"),
+        Column("weights", "name"),
+    ]
+    print_table(
+        [*names, *map(Column, ("n", *(heading for _, heading, _ in COLUMNS), "axes px")), Column("notes", "notes")],
+        rows,
+        title=f"Effective receptive fields on {run.device_name}, {run.header.created}",
+        caption=f"A50, A99, entropy area, r50: shares of the pixels; axes: deviations{_interval_words(run)}",
+    )
+    print_warnings(run.problems, ((_label(record), record.warnings) for record in run.records))
 
 
 def _interval_words(run: Run) -> str:
@@ -241,14 +238,8 @@ def _interval_words(run: Run) -> str:
     return "; no interval: a single image, or views of a single photograph" if known else ""
 
 
-def _warnings(run: Run) -> dict[str, list[str]]:
-    """Every warning once, with the cases that have it."""
-    found: dict[str, list[str]] = {}
-    for record in run.records:
-        for text in record.warnings:
-            label = f"{record.case.subject} {record.case.size} {record.case.analysis['layer']}"
-            found.setdefault(text, []).append(label)
-    return found
+def _label(record: Record) -> str:
+    return f"{record.case.subject} {record.case.size} {record.case.analysis['layer']}"
 
 
 def _weights(record: Record) -> str:

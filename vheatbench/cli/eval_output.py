@@ -105,36 +105,30 @@ COLUMNS = (
 
 def print_accuracies(run: Run, worst: int = 10) -> None:
     """One line per resolution and the worst classes of each on stdout; every warning on stderr."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from vheatbench.present.terminal import Column, print_table, print_warnings
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     shown = [column for column in COLUMNS if any(column[0] in record.metrics for record in run.records)]
-    table = Table(
-        title=escape(_title(run)),
-        title_justify="left",
-        caption=escape("[low, high]: 95 % interval; change: top-1 against the first size, over the same images"),
-        caption_justify="left",
-    )
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("images", justify="right", no_wrap=True)
-    for _, heading, _, _ in shown:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("notes")
+    rows = []
     for record in run.records:
-        cells = [_cell(record.metrics.get(name), factor, digits) for name, _, factor, digits in shown]
-        images = _cell(record.metrics.get("images"), 1.0, 0)
-        table.add_row(*(escape(cell) for cell in [record.case.size, images, *cells, _notes(record)]))
-    console.print(table)
+        cells = [_cell(record.metrics.get(metric), factor, digits) for metric, _, factor, digits in shown]
+        rows.append([record.case.size, _cell(record.metrics.get("images"), 1.0, 0), *cells, _notes(record)])
+    print_table(
+        [
+            Column("size", "name", right=True),
+            Column("images"),
+            *(Column(heading) for _, heading, _, _ in shown),
+            Column("notes", "notes"),
+        ],
+        rows,
+        title=_title(run),
+        caption="[low, high]: 95 % interval; change: top-1 against the first size, over the same images",
+    )
     for record in run.records:
         if worst and record.status == "ok":
-            console.print(_worst_table(record, worst))
-    for problem in run.problems:
-        print(f"! {problem}", file=sys.stderr)
-    for record in run.records:
-        for text in record.warnings:
-            print(f"! {record.case.subject} {record.case.size}: {text}", file=sys.stderr)
+            _print_worst(record, worst)
+    print_warnings(
+        run.problems, ((f"{record.case.subject} {record.case.size}", record.warnings) for record in run.records)
+    )
 
 
 def _title(run: Run) -> str:
@@ -145,19 +139,16 @@ def _title(run: Run) -> str:
     return f"{', '.join([case.subject, *words])}: {run.device_name}, {run.header.created}"
 
 
-def _worst_table(record: Record, worst: int) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
+def _print_worst(record: Record, worst: int) -> None:
+    from vheatbench.present.terminal import Column, print_table
 
-    table = Table(title=f"Worst classes at {record.case.size}", title_justify="left")
-    for heading, words in (("class", True), ("right", False), ("of", False), ("%", False), ("taken for", True)):
-        table.add_column(heading, justify="left" if words else "right")
+    rows = []
     for one in record.conditions["worst_classes"][:worst]:
-        taken = ", ".join(f"{name} ×{count}" for name, count in one["taken_for"])
+        taken = ", ".join(f"{other} ×{count}" for other, count in one["taken_for"])
         share = f"{one['accuracy'] * 100:.1f} [{one['low'] * 100:.1f}, {one['high'] * 100:.1f}]"
-        row = (one["name"], str(one["correct"]), str(one["images"]), share, taken)
-        table.add_row(*(escape(cell) for cell in row))
-    return table
+        rows.append((one["name"], str(one["correct"]), str(one["images"]), share, taken))
+    columns = (Column("class", "name"), Column("right"), Column("of"), Column("%"), Column("taken for", "notes"))
+    print_table(columns, rows, title=f"Worst classes at {record.case.size}")
 
 
 def _cell(metric: Metric | None, factor: float, digits: int) -> str:

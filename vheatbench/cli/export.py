@@ -27,13 +27,13 @@ def export(
     otava: one row of Apache Otava's CSV. csv, parquet: everything but samples. markdown: for a step summary.
     """
     from vheatbench.errors import UserError
+    from vheatbench.present.terminal import print_warnings
     from vheatbench.store.read import find_measured, read_run
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_!r}: none of {', '.join(FORMATS)}")
     found = read_run(find_measured(run, results))
-    for problem in found.problems:
-        print(f"! {problem}", file=sys.stderr)
+    print_warnings(found.problems)
     if format_ in ("csv", "parquet"):
         _write_table(found, format_, output)
     else:
@@ -46,9 +46,9 @@ def deliver(export: Export, output: Path | None) -> None:
     Raises UserError or StoreError if the file cannot be written.
     """
     from vheatbench.files import write_file
+    from vheatbench.present.terminal import print_warnings
 
-    for text in export.left_out:
-        print(f"! left out: {text}", file=sys.stderr)
+    print_warnings(f"left out: {text}" for text in export.left_out)
     if output is None:
         sys.stdout.write(export.text)
         return

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from vheatbench.store.read import Run
     from vheatbench.store.schema import Record
 
@@ -61,43 +58,36 @@ CAPTIONS = {
 
 def print_heat(run: Run) -> None:
     """One line per record on stdout; what is wrong with the file and every warning below it, on stderr."""
-    from rich.console import Console
+    from vheatbench.present.terminal import print_warnings
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     for kind in COLUMNS:
         records = [record for record in run.records if record.case.analysis.get("kind") == kind]
         if records:
-            console.print(_table(kind, records, f"{run.header.suite}, {run.header.created}"))
-    for problem in run.problems:
-        print(f"! {problem}", file=sys.stderr)
-    for text, labels in _warnings(run.records).items():
-        print(f"! {labels[0]}{f' and {len(labels) - 1} more' if len(labels) > 1 else ''}: {text}", file=sys.stderr)
+            _print_kind(kind, records, f"{run.header.suite}, {run.header.created}")
+    print_warnings(run.problems, ((_label(record), record.warnings) for record in run.records))
 
 
-def _table(kind: str, records: list[Record], title: str) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
+def _print_kind(kind: str, records: list[Record], title: str) -> None:
+    from vheatbench.present.terminal import Column, print_table
 
-    table = Table(title_justify="left", caption=CAPTIONS[kind], caption_justify="left")
     rows = [_named(kind, record) for record in records]
     # what all rows share stands once, above them; the first name stays, so that a row is never without one
-    names = [name for name in rows[0] if name == ROW[kind] or len({row[name] for row in rows}) > 1]
-    shared = [f"{name} {text}" for name, text in rows[0].items() if name not in names and text]
-    table.title = ", ".join([title, *map(escape, shared)])
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    for _, heading, _ in COLUMNS[kind]:
-        table.add_column(heading, justify="right")
-    failed = any(record.status != "ok" for record in records)
-    if failed:
-        table.add_column("notes")
-    for row, record in zip(rows, records, strict=True):
-        cells = [row[name] for name in names]
-        cells += [_cell(record, metric, factor) for metric, _, factor in COLUMNS[kind]]
-        if failed:
-            cells.append("" if record.status == "ok" else f"{record.status}: {record.reason}")
-        table.add_row(*map(escape, cells))
-    return table
+    own = [key for key in rows[0] if key == ROW[kind] or len({row[key] for row in rows}) > 1]
+    shared = [f"{key} {text}" for key, text in rows[0].items() if key not in own and text]
+    cells = [
+        [
+            *(row[key] for key in own),
+            *(_cell(record, metric, factor) for metric, _, factor in COLUMNS[kind]),
+            "" if record.status == "ok" else f"{record.status}: {record.reason}",
+        ]
+        for row, record in zip(rows, records, strict=True)
+    ]
+    columns = [
+        *(Column(key, "name") for key in own),
+        *(Column(heading) for _, heading, _ in COLUMNS[kind]),
+        Column("notes", "notes"),
+    ]
+    print_table(columns, cells, title=", ".join([title, *shared]), caption=CAPTIONS[kind])
 
 
 def _named(kind: str, record: Record) -> dict[str, str]:
@@ -129,15 +119,6 @@ def _cell(record: Record, name: str, factor: float) -> str:
     if metric is None or metric.value is None:
         return "—" if record.status != "ok" or metric is not None else ""
     return f"{metric.value * factor:.3g}"
-
-
-def _warnings(records: list[Record]) -> dict[str, list[str]]:
-    """Each text once, with the records that it is about."""
-    found: dict[str, list[str]] = {}
-    for record in records:
-        for text in record.warnings:
-            found.setdefault(text, []).append(_label(record))
-    return found
 
 
 def _label(record: Record) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import typer
@@ -14,10 +13,10 @@ def merge(
     allow_mixed: bool = typer.Option(False, help="Merge runs of different environments, marked as such."),
 ) -> None:
     """Merge shards (``run --shard i/n``) into one run."""
+    from vheatbench.present.terminal import print_warnings
     from vheatbench.store.merge import merge_runs, write_merged
     from vheatbench.store.read import find_run, read_run
 
     found = [read_run(find_run(name, out)) for name in runs]
-    for warning in merge_runs(found, allow_mixed=allow_mixed).warnings:
-        print(f"! {warning}", file=sys.stderr)
+    print_warnings(merge_runs(found, allow_mixed=allow_mixed).warnings)
     print(write_merged(found, out, allow_mixed=allow_mixed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,19 +12,11 @@ if TYPE_CHECKING:
 
 def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
     """Every case in measuring order, with what it will cost and whether it fits."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+    from vheatbench.present.terminal import Column, print_line, print_table
     from vheatbench.run.progress import clock
 
     forecasts = {forecast.case_id: forecast for forecast in inspection.forecasts}
-    table = Table(title=f"{suite.name}: {len(plan)} cases, {suite.policy.rounds} round(s)", title_justify="left")
-    table.add_column("case", no_wrap=True)
-    table.add_column("id", no_wrap=True)
-    for heading in ("GMAC/step", "peak MiB", "about s"):
-        table.add_column(heading, justify="right")
-    table.add_column("notes")
+    rows = []
     total, too_large = 0.0, 0
     warned: dict[str, int] = {}
     for case in plan:
@@ -42,16 +33,29 @@ def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
             note += f"{', ' if note else ''}1 warning"
         seconds = min(forecast.seconds or 0.0, suite.policy.timeout_s)
         total += 0.0 if note.startswith("cannot fit") else seconds
-        table.add_row(
-            escape(case.label),
-            case.id,
-            f"{forecast.macs / 1e9:.4g}" if forecast.macs is not None else "—",
-            f"{forecast.peak_bytes / 2**20:.0f}" if forecast.peak_bytes is not None else "—",
-            f"{seconds:.0f}" if forecast.seconds is not None else "—",
-            escape(note),
+        rows.append(
+            (
+                case.label,
+                case.id,
+                f"{forecast.macs / 1e9:.4g}" if forecast.macs is not None else "—",
+                f"{forecast.peak_bytes / 2**20:.0f}" if forecast.peak_bytes is not None else "—",
+                f"{seconds:.0f}" if forecast.seconds is not None else "—",
+                note,
+            )
         )
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
-    print(
+    print_table(
+        (
+            Column("case", "name"),
+            Column("id", "name"),
+            Column("GMAC/step"),
+            Column("peak MiB"),
+            Column("about s"),
+            Column("notes", "notes"),
+        ),
+        rows,
+        title=f"{suite.name}: {len(plan)} cases, {suite.policy.rounds} round(s)",
+    )
+    print_line(
         f"about {clock(total * suite.policy.rounds)} in all (rough: from multiply-adds and the speed of one matrix "
         f"product; within a factor of 3), {too_large} cases cannot fit. Peak: weights, input and activations "
         "foreseen without running; kernels may take more."

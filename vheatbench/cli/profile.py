@@ -181,9 +181,6 @@ def _as_json(found: Profile, path: Path) -> dict[str, Any]:
 
 def _print(found: Profile) -> None:
     """Three tables on stdout, and beside them on stderr what must be known to read them."""
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     clock = "kernels" if found.case.device == "cuda" else "wall clock"
     print(
         f"{found.case.label} on {found.device}, {found.form}, random weights; "
@@ -199,10 +196,10 @@ def _print(found: Profile) -> None:
         print(f"kernels ran for {busy * 1e3:.4g} ms of the profiled step: shares are of that", file=sys.stderr)
     if found.case.compile:
         print("compiled: a kernel spans modules and parts, so time and memory are by operator only", file=sys.stderr)
-    console.print(_table("By module", "module", _without_crumbs(found.modules)))
+    _print_rows("By module", "module", _without_crumbs(found.modules))
     if found.parts is not None:
-        console.print(_table("By part of the heat operator and of the model around it", "part", found.parts))
-    console.print(_operator_table(found))
+        _print_rows("By part of the heat operator and of the model around it", "part", found.parts)
+    _print_operators(found)
 
 
 def _without_crumbs(rows: list[Row]) -> list[Row]:
@@ -231,45 +228,36 @@ HEADINGS = {
 """Heading with unit, and factor from the row's unit."""
 
 
-def _table(title: str, key: str, rows: list[Row]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
+def _print_rows(title: str, key: str, rows: list[Row]) -> None:
+    from vheatbench.present.terminal import Column, print_table
 
     columns = _columns(rows)
-    table = Table(title=title, title_justify="left")
-    table.add_column(key, no_wrap=True)
-    for name in columns:
-        table.add_column(HEADINGS[name][0], justify="right", no_wrap=True)
-        table.add_column("share", justify="right", no_wrap=True)
+    headings = [Column(heading) for known in columns for heading in (HEADINGS[known][0], "share")]
+    cells = []
     for i, row in enumerate(rows):
-        count = f" ×{row.count}" if row.count > 1 else ""
-        cells = []
-        for name, (values, shares) in columns.items():
-            cells += [_number(values[i], HEADINGS[name][1]), _percent(shares[i])]
-        table.add_row(escape(row.name + count), *cells)
-    table.add_section()
+        line = [row.name + (f" ×{row.count}" if row.count > 1 else "")]
+        for known, (values, shares) in columns.items():
+            line += [_number(values[i], HEADINGS[known][1]), _percent(shares[i])]
+        cells.append(line)
     sums = []
-    for name, (values, shares) in columns.items():
-        sums += [_number(sum(v or 0 for v in values), HEADINGS[name][1]), _percent(sum(s or 0 for s in shares))]
-    table.add_row("sum", *sums)
-    return table
+    for known, (values, shares) in columns.items():
+        sums += [_number(sum(v or 0 for v in values), HEADINGS[known][1]), _percent(sum(s or 0 for s in shares))]
+    print_table([Column(key, "name"), *headings], cells, title=title, total=["sum", *sums])
 
 
-def _operator_table(found: Profile) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
+def _print_operators(found: Profile) -> None:
+    from vheatbench.present.terminal import Column, print_table
 
     rows = [(name, operator.calls, operator.seconds) for name, operator in found.operators]
     if len(rows) > SHOWN:
         rest = rows[SHOWN:]
         rows = [*rows[:SHOWN], (f"{len(rest)} more", sum(r[1] for r in rest), sum(r[2] for r in rest))]
-    table = Table(title="By operator, without what it calls", title_justify="left")
-    table.add_column("operator", no_wrap=True, overflow="ellipsis")
-    for heading in ("calls", "time ms", "share"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for (name, calls, seconds), share in zip(rows, _shares([row[2] for row in rows]), strict=True):
-        table.add_row(escape(name), f"{calls:g}" if calls else "", _number(seconds, 1e3), _percent(share))
-    return table
+    cells = [
+        (operator, f"{calls:g}" if calls else "", _number(seconds, 1e3), _percent(share))
+        for (operator, calls, seconds), share in zip(rows, _shares([row[2] for row in rows]), strict=True)
+    ]
+    columns = (Column("operator", "name"), Column("calls"), Column("time ms"), Column("share"))
+    print_table(columns, cells, title="By operator, without what it calls")
 
 
 def _number(value: float | None, factor: float) -> str:

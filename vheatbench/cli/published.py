@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from vheatbench.analysis.paper_tables import PaperTable
     from vheatbench.analysis.published import Check
     from vheatbench.analysis.series import Point
@@ -15,66 +13,58 @@ if TYPE_CHECKING:
 CHECKED = ("params M", "exact", "printed", "check", "GMAC", "exact", "printed", "check")
 
 
-def published_tables(run: Run) -> list[Table]:
-    """Parameters and multiply-adds checked, throughput shown; none for a suite without reference."""
+def print_published(run: Run) -> None:
+    """Parameters and multiply-adds checked, throughput shown; nothing for a suite without reference."""
+    from vheatbench.analysis.outcomes import outcomes_of
+    from vheatbench.analysis.paper_tables import paper_tables
+
     reference = run.header.reference
     if not reference:
-        return []
-    return _one_table(run, reference) + _paper_tables(run, reference)
+        return
+    _print_one(run, reference)
+    for table in paper_tables(outcomes_of(run.records), reference, run.header.suite):
+        _print_paper(table, reference)
 
 
-def _one_table(run: Run, reference: dict[str, Any]) -> list[Table]:
+def _print_one(run: Run, reference: dict[str, Any]) -> None:
     from vheatbench.analysis.outcomes import outcomes_of
     from vheatbench.analysis.published import published_rows
 
     rows = published_rows(outcomes_of(run.records), reference)
     if not rows:
-        return []
+        return
     variants = {row.variant for row in rows}
     title = f"Beside the published table (checked: within {float(reference['tolerance']):.0%} of exact)"
     names = ["model", "variant"] if len(variants) > 1 else ["model"]
-    table = _table(title, [*names, *CHECKED, "images/s", "A100"], reference["source"])
+    cells = []
     for row in rows:
         throughput = [_number(row.throughput.measured, 1.0), _number(row.throughput.published, 1.0)]
         own = [row.subject, row.variant] if len(variants) > 1 else [row.subject]
-        table.add_row(*own, *_check(row.params, 1e-6), *_check(row.macs, 1e-9), *throughput)
-    return [table]
+        cells.append([*own, *_check(row.params, 1e-6), *_check(row.macs, 1e-9), *throughput])
+    _print(title, names, [*CHECKED, "images/s", "A100"], cells, reference["source"])
 
 
-def _paper_tables(run: Run, reference: dict[str, Any]) -> list[Table]:
-    from vheatbench.analysis.outcomes import outcomes_of
-    from vheatbench.analysis.paper_tables import paper_tables
-
-    found = paper_tables(outcomes_of(run.records), reference, run.header.suite)
-    return [_paper_table(table, reference) for table in found]
-
-
-def _paper_table(paper: PaperTable, reference: dict[str, Any]) -> Table:
+def _print_paper(paper: PaperTable, reference: dict[str, Any]) -> None:
     several = len({row.variant for row in paper.rows if row.variant}) > 1
     names = ["model", "variant"] if several else ["model"]
     accuracies = [f"{one.heading} printed" for one in paper.rows[0].accuracies]
-    table = _table(
-        f"{paper.title} (checked: within {float(reference['tolerance']):.0%} of exact, by fvcore's rules)",
-        [*names, *CHECKED, "images/s", "peak MiB", *accuracies],
-        paper.note or None,
-    )
+    cells = []
     for row in paper.rows:
         own = [row.subject, row.variant] if several else [row.subject]
         counts = [*_check(row.params, 1e-6), *_check(row.macs, 1e-9)]
         measured = [_point(row.throughput, 1.0), _point(row.memory, 2.0**-20)]
         if row.status != "ok":
             measured[0] = row.status.partition(":")[0]
-        table.add_row(*own, *counts, *measured, *(_number(one.published, 1.0) for one in row.accuracies))
-    return table
+        cells.append([*own, *counts, *measured, *(_number(one.published, 1.0) for one in row.accuracies)])
+    title = f"{paper.title} (checked: within {float(reference['tolerance']):.0%} of exact, by fvcore's rules)"
+    _print(title, names, [*CHECKED, "images/s", "peak MiB", *accuracies], cells, paper.note)
 
 
-def _table(title: str, headings: list[str], caption: str | None) -> Table:
-    from rich.table import Table
+def _print(title: str, names: list[str], values: list[str], rows: list[list[str]], caption: str) -> None:
+    from vheatbench.present.terminal import Column, print_table
 
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("model", "variant") else "right", no_wrap=True)
-    return table
+    columns = [*(Column(name, "name") for name in names), *map(Column, values)]
+    print_table(columns, rows, title=title, caption=caption)
 
 
 def _check(check: Check, factor: float) -> list[str]:

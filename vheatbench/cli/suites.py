@@ -24,13 +24,9 @@ def suites(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -
 
         print_json(rows)
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from vheatbench.present.terminal import Column, print_table
 
-    table = Table()
-    for heading in ("suite", "cases (CPU)", "cases (GPU)", "what it measures"):
-        table.add_column(heading, justify="right" if "cases" in heading else "left")
-    for row in rows:
-        table.add_row(str(row["name"]), str(row["cases_cpu"]), str(row["cases_cuda"]), escape(str(row["description"])))
-    Console(highlight=False).print(table)
+    print_table(
+        (Column("suite", "name"), Column("cases (CPU)"), Column("cases (GPU)"), Column("what it measures", "notes")),
+        [[str(row[key]) for key in ("name", "cases_cpu", "cases_cuda", "description")] for row in rows],
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,11 +48,9 @@ OPERATOR_COLUMNS = (
 
 def print_run(run: Run) -> None:
     """One line per case on stdout; what is wrong with the file and every warning below it, on stderr."""
-    from rich.console import Console
-    from rich.table import Table
-
     from vheatbench.analysis.outcomes import outcomes_of
-    from vheatbench.cli.published import published_tables
+    from vheatbench.cli.published import print_published
+    from vheatbench.present.terminal import Column, print_table, print_warnings
 
     outcomes = outcomes_of(run.records)
     measured = [outcome.case for outcome in outcomes if outcome.case.kind != "ceiling"]
@@ -61,34 +58,26 @@ def print_run(run: Run) -> None:
     operators = any(case.kind == "operator" for case in measured)
     columns = OPERATOR_COLUMNS if operators else COLUMNS
     shown = [c for c in columns if any(c[0] in outcome.points for outcome in outcomes)]
-    title = f"{run.header.suite} on {run.device_name}, {run.header.created}"
-    table = Table(title=title, title_justify="left", caption=_caption(run, variants), caption_justify="left")
-    table.add_column("operator" if operators else "model", no_wrap=True)
-    table.add_column("grid" if operators else "size", justify="right", no_wrap=True)
-    if len(variants) > 1:
-        table.add_column("variant")
-    for _, heading, _ in shown:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("notes")
+    headings = [
+        Column("operator" if operators else "model", "name"),
+        Column("grid" if operators else "size", "name", right=True),
+        *([Column("variant", "name")] if len(variants) > 1 else []),
+        *(Column(heading) for _, heading, _ in shown),
+        Column("notes", "notes"),
+    ]
+    rows = []
     for outcome in outcomes:
         case = outcome.case
         # the shape of a ceiling's tensor is no size of the others
         row = [case.subject, "" if case.kind == "ceiling" else case.size]
         if len(variants) > 1:
             row.append(case.dtype if case.kind == "ceiling" else case.variant)
-        row += [_cell(outcome, name, factor) for name, _, factor in shown]
-        row.append(_notes(outcome))
-        table.add_row(*(_plain(cell) for cell in row))
-    width = None if sys.stdout.isatty() else 200
-    console = Console(width=width, highlight=False)
-    console.print(table)
-    for published in published_tables(run):
-        console.print(published)
-    for problem in run.problems:
-        print(f"! {problem}", file=sys.stderr)
-    for outcome in outcomes:
-        for text in outcome.warnings:
-            print(f"! {outcome.case.label}: {text}", file=sys.stderr)
+        row += [_cell(outcome, metric, factor) for metric, _, factor in shown]
+        rows.append([*row, _notes(outcome)])
+    title = f"{run.header.suite} on {run.device_name}, {run.header.created}"
+    print_table(headings, rows, title=title, caption=_caption(run, variants))
+    print_published(run)
+    print_warnings(run.problems, ((outcome.case.label, outcome.warnings) for outcome in outcomes))
 
 
 def _caption(run: Run, variants: list[str]) -> str:
@@ -129,9 +118,3 @@ def _notes(outcome: Outcome) -> str:
     if outcome.warnings:
         words.append(f"{len(outcome.warnings)} warning{'s' * (len(outcome.warnings) > 1)}")
     return ", ".join(words)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

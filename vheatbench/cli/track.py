@@ -179,30 +179,24 @@ def _as_json(trend: Trend) -> dict[str, Any]:
 
 def _print_tables(trends: list[Trend]) -> None:
     """One table per branch and machine."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from vheatbench.present.terminal import Column, print_table
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    columns = (
+        Column("case", "name"),
+        Column("metric", "name"),
+        *map(Column, ("runs", "last", "usual", "against usual")),
+        Column("changes", "notes"),
+    )
     groups: dict[tuple[str, str, str], list[Trend]] = {}
     for trend in trends:
         groups.setdefault((trend.branch, trend.fingerprint, trend.device), []).append(trend)
     for (branch, fingerprint, _), group in groups.items():
-        title = f"branch {branch or '(none)'} on {group[0].machine} {fingerprint}"
-        table = Table(
-            title=escape(title),
-            title_justify="left",
+        print_table(
+            columns,
+            map(_row, group),
+            title=f"branch {branch or '(none)'} on {group[0].machine} {fingerprint}",
             caption="usual: median since the last change; a change has 4 points before and 6 after it",
-            caption_justify="left",
         )
-        table.add_column("case")
-        table.add_column("metric", no_wrap=True)
-        for heading in ("runs", "last", "usual", "against usual"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("changes")
-        for trend in group:
-            table.add_row(*map(escape, _row(trend)))
-        console.print(table)
 
 
 def _row(trend: Trend) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,35 +25,26 @@ COLUMNS = (
 
 def print_training(run: Run) -> None:
     """One line per model on stdout; what is wrong and every warning on stderr."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from vheatbench.present.terminal import Column, print_table, print_warnings
 
     shown = [column for column in COLUMNS if any(column[0] in record.metrics for record in run.records)]
-    table = Table(
-        title=escape(f"{run.header.description or run.header.suite}: {run.device_name}, {run.header.created}"),
-        title_justify="left",
-        caption="after the last epoch, \\[low, high]: 95 % interval; best: of all epochs, chosen on the test images",
-        caption_justify="left",
-    )
-    table.add_column("model", no_wrap=True)
-    table.add_column("epochs", justify="right")
-    for _, heading, _, _ in shown:
-        table.add_column(heading, justify="right", no_wrap=True)
-    failed = any(record.status != "ok" for record in run.records)
-    if failed:
-        table.add_column("notes")
+    rows = []
     for record in run.records:
         cells = [name_of(record), str(len(record.samples["train_loss"].values)) if record.samples else "0"]
         cells += [_cell(record, *column) for column in shown]
-        cells += [f"{record.status}: {record.reason}" if record.status != "ok" else ""] * failed
-        table.add_row(*map(escape, cells))
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
-    for problem in run.problems:
-        print(f"! {problem}", file=sys.stderr)
-    for record in run.records:
-        for text in record.warnings:
-            print(f"! {name_of(record)}: {text}", file=sys.stderr)
+        rows.append([*cells, f"{record.status}: {record.reason}" if record.status != "ok" else ""])
+    print_table(
+        [
+            Column("model", "name"),
+            Column("epochs"),
+            *(Column(heading) for _, heading, _, _ in shown),
+            Column("notes", "notes"),
+        ],
+        rows,
+        title=f"{run.header.description or run.header.suite}: {run.device_name}, {run.header.created}",
+        caption="after the last epoch, [low, high]: 95 % interval; best: of all epochs, chosen on the test images",
+    )
+    print_warnings(run.problems, ((name_of(record), record.warnings) for record in run.records))
 
 
 def name_of(record: Record) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vheatbench.downstream.data import LabelledImages, fingerprint_of
 from vheatbench.errors import UserError, one_line
-from vheatbench.files import MOST_IMAGE_BYTES, read_bytes
+from vheatbench.files import MOST_IMAGE_BYTES, check_regular, read_bytes
 from vheatbench.image_file import opened
 
 EVALUATED = ("validation", "val", "test")
