@@ -12,13 +12,12 @@ if TYPE_CHECKING:
 
 def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
     """Every case in measuring order, with what it will cost and whether it fits."""
-    from vheatbench.present.terminal import Column, print_line, print_table
+    from vheatbench.present.terminal import Column, print_line, print_table, print_warnings
     from vheatbench.run.progress import clock
 
     forecasts = {forecast.case_id: forecast for forecast in inspection.forecasts}
     rows = []
     total, too_large = 0.0, 0
-    warned: dict[str, int] = {}
     for case in plan:
         forecast = forecasts[case.id]
         limit = inspection.memory_bytes.get(case.device)
@@ -28,8 +27,7 @@ def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
             too_large += 1
         if case.batch == "largest":
             note = note or "shown for one image"
-        for text in forecast.warnings:
-            warned[text] = warned.get(text, 0) + 1
+        for _ in forecast.warnings:
             note += f"{', ' if note else ''}1 warning"
         seconds = min(forecast.seconds or 0.0, suite.policy.timeout_s)
         total += 0.0 if note.startswith("cannot fit") else seconds
@@ -60,5 +58,4 @@ def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
         f"product; within a factor of 3), {too_large} cases cannot fit. Peak: weights, input and activations "
         "foreseen without running; kernels may take more."
     )
-    for text, count in warned.items():
-        print(f"! {count} {'case' if count == 1 else 'cases'}: {text}", file=sys.stderr)
+    print_warnings([], ((case.label, forecasts[case.id].warnings) for case in plan))
