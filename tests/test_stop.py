@@ -6,14 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from test_runner import a_run, gone, wait_for
 
 from vheatbench import stop
 from vheatbench.errors import StoreError, UserError
+from vheatbench.run import interpreter
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,6 +116,45 @@ def test_a_forked_process_ends_without_a_word(capfd: pytest.CaptureFixture[str])
         status = os.waitpid(child, 0)[1]
     assert os.waitstatus_to_exitcode(status) == 129
     assert capfd.readouterr().err == ""
+
+
+def test_a_signal_of_the_same_wish_changes_nothing_at_the_end(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, time\nfrom vheatbench import stop\nstop.leave_quietly()\n"
+        "try:\n    with stop.heeded():\n        os.kill(os.getpid(), signal.SIGTERM)\n        time.sleep(5)\n"
+        "finally:\n    os.kill(os.getpid(), signal.SIGHUP)\n    time.sleep(0.05)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, "interrupted\n")
+
+
+def test_a_run_gets_its_name_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = a_run(tmp_path, [])
+    link = os.link
+
+    def stopped(source: Path, target: Path) -> None:
+        link(source, target)
+        sent(signal.SIGTERM)
+
+    monkeypatch.setattr(os, "link", stopped)
+    assert ended(writer.finish) == 143
+    assert [path.suffix for path in tmp_path.iterdir()] == [".jsonl"]
+    assert writer.path.suffix == ".jsonl"
+
+
+def test_what_an_installation_started_ends_with_it(tmp_path: Path) -> None:
+    def install() -> None:
+        script = f"sleep 600 & echo $! > {tmp_path}/child.new; mv {tmp_path}/child.new {tmp_path}/child; wait"
+        threading.Thread(target=stop_once_there).start()
+        interpreter._run(["sh", "-c", script])
+
+    def stop_once_there() -> None:
+        while not (tmp_path / "child").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert ended(install) == 130
+    wait_for(lambda: gone(int((tmp_path / "child").read_text())))
 
 
 def test_ignored_signals_stay_ignored() -> None:

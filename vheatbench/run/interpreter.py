@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -120,11 +123,24 @@ def _own_requirements() -> list[str]:
 
 
 def _run(command: list[str], folder: Path | None = None) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=folder, errors="replace", check=False
-    )
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        start_new_session=True,
+    ) as done:
+        try:
+            out, err = done.communicate()
+        except BaseException:  # pip builds in processes of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(done.pid, signal.SIGKILL)
+            raise
     if done.returncode:
-        lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
+        lines = [line.strip() for line in (out + "\n" + err).splitlines() if line.strip()]
         told = [line for line in lines if line.startswith("ERROR:")] or lines
         raise InstallError(one_line(told[-1]) if told else f"{Path(command[0]).name} ended with {done.returncode}")
-    return done.stdout
+    return out

@@ -17,6 +17,7 @@ from types import TracebackType
 from pydantic import BaseModel
 
 from vheatbench.errors import StoreError, UserError
+from vheatbench.stop import deferred
 from vheatbench.store.read import PARTIAL, Run, parse_line, read_run
 from vheatbench.store.schema import SCHEMA_VERSION, Footer, Header, Record
 
@@ -138,12 +139,13 @@ class RunWriter:
         footer = Footer(records=self.count, sha256=self._hash.hexdigest(), finished=utc_now())
         self._put(_encode(footer))
         final = self.path.with_suffix("")
-        try:
-            _rename(self.path, final)
-        except OSError as error:
-            raise self._error(error, final) from error
+        with deferred():  # a signal would leave both names, or a path that is not there
+            try:
+                _rename(self.path, final)
+            except OSError as error:
+                raise self._error(error, final) from error
+            self.path = final
         _sync_directory(final.parent)
-        self.path = final
         self.close()
         return final
 
