@@ -431,8 +431,8 @@ def test_a_frame_has_one_row_per_record(tmp_path: Path) -> None:
     lines = (tmp_path / "run.csv").read_text().splitlines()
     assert len(lines) == 4
     assert '"does not fit\\udc80, at all"' in lines[2]
-    with pytest.raises(UserError, match="cannot write"):
-        write_csv(run, tmp_path / "none" / "run.csv")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_csv(run, tmp_path / "run.csv" / "below")
 
 
 def test_a_run_without_records_has_an_empty_frame() -> None:

@@ -256,13 +256,11 @@ def test_not_utf_8(tmp_path: Path) -> None:
 def test_not_a_file(tmp_path: Path) -> None:
     folder = tmp_path / "folder.yaml"
     folder.mkdir()
-    assert refusal(f"{folder}") == f"suite file {str(folder)!r} cannot be read (is a folder, not a file)".replace(
-        f"{tmp_path}/", ""
-    )
+    assert "folder.yaml' cannot be read (is a folder, not a file)" in refusal(f"{folder}")
     with pytest.raises(UserError, match=r"^suite file 'no/such.yaml' does not exist$"):
         load_suite("no/such.yaml")
     assert "cannot be read (File name too long)" in refusal("a" * 5000 + ".yaml")
-    assert "does not exist" in refusal("a\0.yaml")
+    assert "cannot be read (embedded null" in refusal("a\0.yaml")
 
 
 def test_an_unknown_suite_suggests() -> None:

@@ -173,8 +173,8 @@ def find_run(name: str, results_dir: str | Path) -> Path:
     newest = next(begun_runs(results_dir), None) if name == "latest" else None
     if newest is not None:
         return newest
-    if name and Path(name).is_file():
-        return Path(name)
+    if name and Path(name).exists() and not Path(name).is_dir():
+        return Path(name)  # also what is no regular file, which read_run refuses by name
     runs = list_runs(results_dir)
     if not runs or name == "latest":
         raise MissingRunError(f"no run named {name!r}: there are no runs in {results_dir} yet")
