@@ -21,11 +21,13 @@ from typing import Any
 
 import pytest
 import stub_worker
+from records import failed, record
 from stub_worker import PYTHONPATH, a_suite, measured
 from test_runner import a_case, a_run
 from typer.testing import CliRunner
 
 from vheatbench import cli
+from vheatbench.cli.run import exit_code
 from vheatbench.run import process
 from vheatbench.store import read_run
 
@@ -157,6 +159,7 @@ def test_the_parent_never_imports_torch(tmp_path: Path, arguments: list[str], co
 import os, sys
 os.environ["STUB"] = {str(tmp_path)!r}
 from vheatbench import cli
+from vheatbench.cli.run import exit_code
 from vheatbench.run import process
 process.WORKER = "stub_worker"
 sys.argv = ["vheatbench", *{arguments!r}]
@@ -352,6 +355,24 @@ def test_skipped_cases_are_in_the_last_line(call: Callable[..., Called], tmp_pat
     assert code == 0
     assert err.splitlines()[-1].startswith("2 of 4 cases were skipped, not measured: skips ")
     assert err.endswith(": no such size\n")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (["ok", "oom", "skipped"], 0),
+        (["oom", "oom"], 6),
+        (["skipped"], 6),
+        ([], 6),
+        (["ok", "failed"], 6),
+        (["ok", "timeout"], 6),
+    ],
+)
+def test_a_run_in_which_nothing_was_measured_failed(statuses: list[str], code: int) -> None:
+    records = [
+        failed("one", 32, status, "because") if status != "ok" else record("one", 32, 0.1) for status in statuses
+    ]
+    assert exit_code(records) == code
 
 
 def test_run_json_is_all_there_is_on_stdout(call: Callable[..., Called], tmp_path: Path) -> None:

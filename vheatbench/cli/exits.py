@@ -19,7 +19,7 @@ INCONCLUSIVE = 4
 INCOMPARABLE = 5
 """Measured on different machines or software: no ratio means anything."""
 FAILED = 6
-"""What was asked well could not be done: a case or a worker process failed, a disk is full."""
+"""What was asked well could not be done: a case or a worker failed, nothing at all was measured, a disk is full."""
 HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143
 """Stopped by SIGHUP, SIGINT or SIGTERM, as shells have it; see :mod:`vheatbench.stop`."""
 
