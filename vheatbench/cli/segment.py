@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from vheatbench.cli.dense import (
     positive,
     precision,
     show_evaluation,
+    tell,
     working,
 )
 from vheatbench.cli.folders import check_writable
@@ -28,8 +30,11 @@ from vheatbench.cli.processes import one_voice
 if TYPE_CHECKING:
     from vheatbench.downstream.backbone import Beginning
     from vheatbench.downstream.dense_files import TrainedFile
+    from vheatbench.downstream.distributed import Group
     from vheatbench.downstream.segmentation.ade import AdeFolder
     from vheatbench.downstream.segmentation.model import UperNet
+
+IGNORE_HELP = "Label that counts for nothing, a number after --reduce-zero-label; 255 stays 255 in that"
 
 app = typer.Typer(
     help="Segmentation: UperNet over any backbone, on a folder in ADE20K's format.",
@@ -43,7 +48,14 @@ def train(
     model: str = typer.Option("vheat-t", help="Backbone: an alias or a timm name with maps at strides 4 to 32."),
     data: Path = typer.Option(..., help="Folder with images/SPLIT/ and annotations/SPLIT/."),
     split: str = typer.Option("training", help="Part of the data to learn from."),
-    classes: int = typer.Option(150, min=1, help="Of the label maps, where 0 stands for none."),
+    classes: int = typer.Option(150, min=1, help="Of the label maps, without the labels that count for nothing."),
+    reduce_zero_label: bool = typer.Option(
+        True,
+        help="Label 0 counts for nothing and 1 is the first class, as in ADE20K; else 0 is the first class.",
+    ),
+    ignore_index: int | None = typer.Option(
+        None, min=0, max=65535, help=IGNORE_HELP + "; default 255 where there are at most 255 classes."
+    ),
     schedule: str = typer.Option("160k", help="160k or 80k steps."),
     backbone_weights: Path | None = typer.Option(
         None, help="Classification checkpoint to begin with; else random weights."
@@ -81,6 +93,7 @@ def train(
         fresh(out, resume)
     with working(device) as group:
         from vheatbench.downstream.segmentation.ade import read_ade
+        from vheatbench.downstream.segmentation.labels import Numbering
         from vheatbench.downstream.segmentation.train import (
             about_of,
             segmentation_schedule,
@@ -91,12 +104,13 @@ def train(
         def plan() -> tuple[AdeFolder, dict[str, Any], Beginning | None]:
             if batch < 2 * group.size:
                 raise UserError(f"--batch {batch}: batch norms need two crops in each of {group.size} processes")
-            folder = read_ade(data, split, classes)
+            folder = read_ade(data, split, Numbering.of(classes, reduce_zero_label, ignore_index))
             about = about_of(model, folder, schedule, crop, channels, drop_path)
             check_writable(out, "--out")
             return folder, about, beginning_of(backbone_weights, use, rule, trust_pickle)
 
         folder, about, beginning = group.together(plan)
+        tell_labels(folder, group, quiet)
         progress = StepLines(quiet or not group.is_main)
         with keeping(lambda: checkpoint_kept(out, progress), group):
             path = train_segmenter(
@@ -126,6 +140,10 @@ def evaluate(
     test: str = typer.Option(
         "slide", help="slide: in overlapping windows of the training's crops, as vHeat's; whole: at once, as Swin's."
     ),
+    reduce_zero_label: bool | None = typer.Option(
+        None, "--reduce-zero-label/--no-reduce-zero-label", help="Of these label maps; default as in the training."
+    ),
+    ignore_index: int | None = typer.Option(None, min=0, max=65535, help=IGNORE_HELP + "; default as in the training."),
     multi_scale: bool = typer.Option(
         False, "--multi-scale", help="Mean over six scales from 0.5 to 1.75 and mirror images; twelve times the work."
     ),
@@ -144,21 +162,28 @@ def evaluate(
         from vheatbench.downstream.dense_record import Evaluation, write_evaluation
         from vheatbench.downstream.segmentation.ade import read_ade
         from vheatbench.downstream.segmentation.evaluate import LONGEST, SCALES, SIDE, evaluate_segmenter
+        from vheatbench.downstream.segmentation.labels import Numbering
         from vheatbench.downstream.segmentation.train import build_segmenter
         from vheatbench.store.write import utc_now
 
-        def plan() -> tuple[TrainedFile, AdeFolder, UperNet, Answers]:
+        def plan() -> tuple[TrainedFile, AdeFolder, dict[str, Any], UperNet, Answers]:
             trained = read_trained(weights, "upernet")
-            folder = read_ade(data, split, trained.about["classes"])
+            numbering = Numbering.trained(trained.about)
+            asked = {"reduce_zero_label": reduce_zero_label, "ignore_index": ignore_index}
+            given: dict[str, Any] = {
+                name: value for name, value in asked.items() if value not in (None, numbering.settings[name])
+            }
+            folder = read_ade(data, split, replace(numbering, **given))
             model = build_segmenter(trained.about)
             trained.load_into(model)
             place = (folder.fingerprint, str(folder.images[0].parent.resolve()), group.device.type)
-            kept = Answers.of(results, "segment-eval", trained.sha256, *place, test, multi_scale)
+            kept = Answers.of(results, "segment-eval", trained.sha256, *place, test, multi_scale, *given.items())
             check_writable(results, "--results")
-            return trained, folder, model.eval().to(group.device), kept
+            return trained, folder, given, model.eval().to(group.device), kept
 
         started = utc_now()
-        trained, folder, model, kept = group.together(plan)
+        trained, folder, given, model, kept = group.together(plan)
+        tell_labels(folder, group, quiet)
         side = trained.about["crop"]
         with keeping(lambda: answers_kept(kept), group):
             result = evaluate_segmenter(
@@ -183,14 +208,29 @@ def evaluate(
                 data=folder.fingerprint,
                 data_name=data.resolve().name,
                 scores={name: result.miou, "pixel_accuracy": result.accuracy},
-                how=f"mean over {present} classes of {result.images} images"
+                how=f"mean over {present} classes that are there or answered, of {result.images} images"
                 + (", scales 0.5 to 1.75 and mirror images" if multi_scale else ", one scale")
                 + (f", in windows of {side} pixels every {2 * side // 3}" if test == "slide" else ", whole images"),
                 images=result.images,
                 model_s=result.model_s,
-                options={"test": test, **({"scales": "multi"} if multi_scale else {})},
+                options={"test": test, **({"scales": "multi"} if multi_scale else {}), **given},
+                data_facts=facts_of(folder),
+                warnings=folder.counts.warnings,
             )
             path = write_evaluation(done, results, "segment-eval", command_line(), started)
             kept.forget()
     if path is not None:
         show_evaluation(path, json_)
+
+
+def tell_labels(folder: AdeFolder, group: Group, quiet: bool) -> None:
+    """Say which labels occur and how often, which classes never do, and which images are turned."""
+    tell(["" if quiet else str(folder.counts), *(f"! {line}" for line in folder.counts.warnings)], group)
+    tell([str(folder.turned)], group)
+
+
+def facts_of(folder: AdeFolder) -> dict[str, Any]:
+    """What a record says of the label maps: their numbering, and pixels by number."""
+    pixels = {str(number): count for number, count in folder.counts.pixels.items()}
+    turned = {"turned": str(folder.turned)} if str(folder.turned) else {}
+    return {**folder.numbering.settings, "labels": pixels, **turned}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -118,6 +119,7 @@ def fit(
     save_every: int = 1000,
     told: Callable[[Step], None] = lambda step: None,
     initial: str | None = None,
+    earlier: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Train in place, and keep a checkpoint in ``out``; what is known of the training, for the trained file.
 
@@ -130,6 +132,7 @@ def fit(
         autocast: low precision, or None for float32.
         clip: largest norm of the gradient.
         initial: the weights that it began with, in words; None while resuming for those that it was begun with.
+        earlier: what of ``about`` a checkpoint means that does not say it.
 
     Raises:
         UserError: a batch that does not divide among the processes; a checkpoint of something else; an image or
@@ -147,7 +150,7 @@ def fit(
     def begin() -> tuple[int, str]:
         if schedule.batch % group.size:
             raise UserError(f"--batch {schedule.batch} does not divide among {group.size} processes")
-        return _resume(path, model, optimizer, about) if resume else (0, initial or RANDOM)
+        return _resume(path, model, optimizer, about, earlier) if resume else (0, initial or RANDOM)
 
     start, about["initial"] = group.together(begin)
     wrapped = DistributedDataParallel(model) if group.size > 1 else model
@@ -244,7 +247,9 @@ def _plain(schedule: Schedule) -> dict[str, Any]:
     return plain
 
 
-def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]) -> tuple[int, str]:
+def _resume(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any], earlier: Mapping[str, Any]
+) -> tuple[int, str]:
     """Steps done, and the weights that it was begun with."""
     state = read_checkpoint(path)
     if state is None:
@@ -252,6 +257,7 @@ def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, abou
     before = state.get("about")
     if not isinstance(before, dict):
         raise UserError(f"{path}: not a checkpoint of `detect train` or `segment train`")
+    before = {**earlier, **before}
     if about["initial"] is None:
         about = {**about, "initial": before.get("initial")}
     differing = [key for key in sorted({*about, *before}) if about.get(key) != before.get(key)]

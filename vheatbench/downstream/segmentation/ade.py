@@ -1,4 +1,4 @@
-"""A folder in ADE20K's format: ``images/<split>/*.jpg`` and label maps ``annotations/<split>/*.png``, 0 for nothing."""
+"""A folder in ADE20K's format: ``images/<split>/*.jpg`` and label maps ``annotations/<split>/*.png``."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
 
 from vheatbench.downstream.dense_training import Ticket
-from vheatbench.errors import UserError, one_line
-from vheatbench.files import MOST_IMAGE_BYTES, check_regular
+from vheatbench.downstream.segmentation.labels import IGNORED, LabelCounts, Numbering, counted, summed
+from vheatbench.errors import UserError
+from vheatbench.image_file import (
+    NONE_TURNED,
+    ImageHeader,
+    Size,
+    Turned,
+    in_threads,
+    read_header,
+    read_image,
+    turned_by,
+)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-IGNORED = -1
-"""Label of pixels that count for nothing: 0 in the files."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NAMED = 3
 """Files that an error names."""
@@ -35,27 +42,37 @@ class AdeFolder:
 
     images: tuple[Path, ...]
     labels: tuple[Path, ...]
-    classes: int
+    numbering: Numbering
     fingerprint: str
-    """12 digits of the SHA-256 of the files' names and sizes."""
+    """12 digits of the SHA-256 of the files' names and sizes, and of the names of images that EXIF turns."""
+    counts: LabelCounts
+    turned: Turned = NONE_TURNED
+    """Images that EXIF turns."""
+
+    @property
+    def classes(self) -> int:
+        """Of the model, whether they occur or not."""
+        return self.numbering.classes
 
     def image(self, index: int) -> Tensor:
         """Colours 0 to 1, shape (3, H, W). Raises UserError for a file that is no image."""
-        return functional.pil_to_tensor(_open(self.images[index]).convert("RGB")).float() / 255
+        path = self.images[index]
+        image = read_image(path, upright=path not in self.turned.as_stored)
+        return functional.pil_to_tensor(image.convert("RGB")).float() / 255
 
     def label(self, index: int) -> Tensor:
         """Classes from 0, :data:`IGNORED` where there is none, shape (H, W).
 
         Raises:
-            UserError: a file that is no image, or a class beyond those of the data set.
+            UserError: a file that is no label map, or a number that is no class.
         """
         path = self.labels[index]
-        values: npt.NDArray[np.int64] = np.asarray(_open(path)).astype(np.int64)
-        if values.ndim != 2:
-            raise UserError(f"{path}: a label map has one channel of class numbers, this one has {values.shape[2]}")
-        if values.max(initial=0) > self.classes:
-            raise UserError(f"{path}: has class {values.max()}, but there are {self.classes}: give --classes")
-        return torch.from_numpy(np.where(values == 0, IGNORED, values - 1))
+        classes = self.numbering.classes_of(read_label_map(path))
+        if classes.max(initial=IGNORED) >= self.classes:
+            raise UserError(
+                f"{path}: has labels beyond the {self.classes} classes: it was changed since it was counted"
+            )
+        return torch.from_numpy(classes)
 
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
         """Image and labels. Raises UserError where their sizes differ."""
@@ -69,21 +86,24 @@ class AdeFolder:
         return image, label
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        check_regular(path, MOST_IMAGE_BYTES)
-        with Image.open(path) as file:
-            file.load()
-            return file.copy()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as an image ({one_line(str(error))})") from None
+def read_label_map(path: Path) -> npt.NDArray[np.int64]:
+    """Numbers as the file has them, shape (H, W), turned as EXIF says. Raises UserError for what is no label map."""
+    values = np.asarray(read_image(path, upright=True))
+    if values.ndim != 2:
+        raise UserError(f"{path}: a label map has one channel of class numbers, this one has {values.shape[2]}")
+    if values.dtype.kind == "f" or values.min(initial=0) < 0:
+        raise UserError(f"{path}: a label map has whole numbers from 0, this one has others")
+    return values.astype(np.int64)
 
 
-def read_ade(root: Path, split: str, classes: int) -> AdeFolder:
-    """Find the images of a split and their label maps.
+def read_ade(root: Path, split: str, numbering: Numbering) -> AdeFolder:
+    """Find the images of a split and their label maps, and count the labels of all of them.
+
+    Images that EXIF turns are taken as their label maps have them, see :func:`vheatbench.image_file.turned_by`.
 
     Raises:
-        UserError: no such folders, no images, images without label map, or label maps without image.
+        UserError: no such folders, no images, images without label map, label maps without image, files that are no
+            images, sizes that differ, numbers that are no class, or fewer than two classes that occur.
     """
     folder, labels = root / "images" / split, root / "annotations" / split
     for path in (folder, labels):
@@ -101,7 +121,20 @@ def read_ade(root: Path, split: str, classes: int) -> AdeFolder:
     if alone:
         raise UserError(f"{len(alone)} label maps in {labels} have no image in {folder}: {_some(alone)}")
     listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in (*images, *maps))
-    return AdeFolder(tuple(images), tuple(maps), classes, hashlib.sha256(listing.encode()).hexdigest()[:12])
+    found = in_threads(_surveyed, zip(images, maps, strict=True))
+    headers = {path: header for path, (header, _, _) in zip(images, found, strict=True)}
+    turned = turned_by(headers, {path: size for path, (_, size, _) in zip(images, found, strict=True)})
+    counts = LabelCounts(numbering, summed(part for _, _, part in found), len(maps), str(labels))
+    counts.check()
+    digest = hashlib.sha256(listing.encode() + turned.key(folder)).hexdigest()[:12]
+    return AdeFolder(tuple(images), tuple(maps), numbering, digest, counts, turned)
+
+
+def _surveyed(pair: tuple[Path, Path]) -> tuple[ImageHeader, Size, dict[int, int]]:
+    """Header of an image; size of its label map and pixels by number there."""
+    image, label = pair
+    values = read_label_map(label)
+    return read_header(image), (values.shape[1], values.shape[0]), counted(values)
 
 
 def _some(names: list[str]) -> str:

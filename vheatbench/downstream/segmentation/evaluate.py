@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vheatbench.downstream.dense_answers import Answers, Told, answer_all, silent
 from vheatbench.downstream.distributed import Group
-from vheatbench.downstream.segmentation.ade import IGNORED, AdeFolder, normed
-from vheatbench.errors import UserError
+from vheatbench.downstream.segmentation.ade import AdeFolder, normed
+from vheatbench.downstream.segmentation.labels import IGNORED
 
 SIDE, LONGEST = 512, 2048
 """An image is resized so that its shorter side is at most the first and its longer at most the second."""
@@ -73,7 +73,7 @@ def evaluate_segmenter(
         kept: where answers are kept, to go on with if it is stopped.
 
     Raises:
-        UserError: an image or label map that cannot be used; no pixel has a class.
+        UserError: an image or label map that cannot be used.
     """
 
     def answer(numbers: Sequence[int]) -> tuple[list[list[int]], float]:
@@ -94,14 +94,6 @@ def evaluate_segmenter(
     total = torch.zeros(folder.classes**2, dtype=torch.int64)
     for pairs, counts in parts:
         total[torch.tensor(pairs, dtype=torch.int64)] += torch.tensor(counts, dtype=torch.int64)
-
-    def check() -> None:
-        if not total.any():
-            if kept is not None:
-                kept.forget()
-            raise UserError(f"{folder.labels[0].parent}: no pixel of any label map has a class: nothing to test")
-
-    group.together(check)
     return SegmentationResult(total.reshape(folder.classes, folder.classes), len(folder.images), seconds)
 
 

@@ -14,7 +14,8 @@ from vheatbench.downstream.backbone import Beginning, drop_path_argument, publis
 from vheatbench.downstream.dense_files import write_trained
 from vheatbench.downstream.dense_training import Schedule, Step, fit
 from vheatbench.downstream.distributed import Group
-from vheatbench.downstream.segmentation.ade import IGNORED, AdeFolder, SegmentationCrops
+from vheatbench.downstream.segmentation.ade import AdeFolder, SegmentationCrops
+from vheatbench.downstream.segmentation.labels import IGNORED, Numbering
 from vheatbench.downstream.segmentation.model import UperNet
 
 SCHEDULES = {"160k": 160_000, "80k": 80_000}
@@ -64,6 +65,7 @@ def about_of(
         "backbone": full_name,
         "drop_path": published_drop_path(full_name, schedule) if drop_path is None else drop_path,
         "classes": folder.classes,
+        **folder.numbering.settings,
         "schedule": schedule,
         "crop": crop,
         "channels": channels,
@@ -118,8 +120,9 @@ def train_segmenter(
     training = fit(
         model, data, len(data), schedule, segmentation_losses, collate, group, out,
         about={**about, "data": folder.fingerprint}, resume=resume, workers=workers, autocast=autocast,
-        save_every=save_every, told=told, initial=initial,
+        save_every=save_every, told=told, initial=initial, earlier=Numbering.of(folder.classes).settings,
     )  # fmt: skip
+    training["labels"] = {str(number): pixels for number, pixels in folder.counts.pixels.items()}
     path = out / f"{name}.safetensors"
     group.on_main(lambda: write_trained(path, model, {**about, "training": training}))
     return path
