@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -40,7 +41,7 @@ class Levels(nn.Module):
 
 
 class Dying(Levels):
-    """Kills its process on the call that the environment names."""
+    """Kills its process on the call that the environment names, or has torchrun end them all."""
 
     calls = 0
 
@@ -49,6 +50,9 @@ class Dying(Levels):
             Dying.calls += 1
             mortal = os.environ.get("RANK", "0") == os.environ.get("DYING_RANK", "0")
             if mortal and str(Dying.calls) == os.environ.get("DIE_AT_CALL"):
+                if "END_TORCHRUN" in os.environ:
+                    os.kill(os.getppid(), signal.SIGTERM)
+                    time.sleep(60)
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
 

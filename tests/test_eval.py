@@ -218,6 +218,19 @@ def test_a_killed_process_of_two_loses_no_answer(call, levels):
     assert the_run().records[0].metrics["top1_accuracy"].value == 0.6
 
 
+@pytest.mark.slow
+def test_a_stopped_torchrun_names_once_what_goes_on(call, levels):
+    words = ["--model", "eval_models:dying", "--data", "levels", "--resolution", "32", "--batch", "4"]
+    command = [*TORCHRUN, "-m", "vheatbench", "eval", *words, "--save-every", "1"]
+    environment = {**ENVIRONMENT, "DYING_RANK": "1", "DIE_AT_CALL": "5", "END_TORCHRUN": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    (partial,) = list_runs("results")
+    kept = f"what was done is kept; continue with: vheatbench eval --resume {partial}\n"
+    assert done.stderr.count("interrupted: ") == done.stderr.count(f"interrupted: {kept}") == 1
+    assert "vheatbench/cli" not in done.stderr, "no traceback of ours"
+    assert call("--resume", "latest").exit_code == 0
+
+
 def test_a_killed_evaluation_goes_on_where_it_was(call, levels):
     words = ["--model", "eval_models:dying", "--data", "levels", "--resolution", "32,40", "--batch", "3"]
     assert call(*words, "--results", "whole").exit_code == 0

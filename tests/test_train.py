@@ -604,6 +604,23 @@ def mend(folder: Path) -> None:
     sys.modules.pop("broken_model")
 
 
+def test_a_stopped_training_names_what_goes_on(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = write_recipe(tmp_path / "recipe.json", recipe_of(epochs=2)).rename("recipe.yaml")
+
+    def stopped(path: Path, state: dict[str, Any]) -> None:
+        write_checkpoint(path, state)
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0.01)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vheatbench.downstream.trainer.write_checkpoint", stopped)
+        code, said = line_of(["--config", str(config), "--data", str(images), "--out", "a folder"])
+    assert code == 129
+    assert "the checkpoints are kept; continue with: vheatbench train --resume 'a folder'\n" in said
+    assert line_of(["--resume", "a folder"])[0] == 0
+
+
 @pytest.fixture
 def trained(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of two models of which the first diverged; the folder that it was made in."""
