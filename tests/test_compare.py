@@ -688,7 +688,7 @@ def test_a_floor_that_cannot_be_read_or_written_is_one_line(tmp_path):
     with pytest.raises(UserError, match="another machine"):
         read_floor(tmp_path, "abc")
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot be written"):
         write_floor(tmp_path / "file", NoiseFloor(fingerprint="a", metrics={}, rounds=8))
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from vheatbench import cli
 from vheatbench.cli.erf_progress import Bar, Lines, Silent, make_progress, outcome
-from vheatbench.errors import UserError
+from vheatbench.errors import StoreError, UserError
 from vheatbench.pictures import erf_run
 from vheatbench.pictures.erf_plan import ErfSettings, make_plan, planned_cases
 from vheatbench.pictures.erf_result import read_map, results_of, write_map
@@ -498,15 +498,16 @@ def test_interrupt_keeps_what_is_there(monkeypatch, after, tmp_path):
     assert len(results_of(run)[0]) == 1
 
 
-def test_figures_that_cannot_be_drawn_lose_no_number(monkeypatch):
+@pytest.mark.parametrize(("error", "expected"), [(UserError, 0), (StoreError, 6)])
+def test_figures_that_cannot_be_drawn_lose_no_number(monkeypatch, error, expected):
     import vheatbench.pictures.erf_figures as figures
 
     def full(results, folder):
-        raise UserError("no room")
+        raise error("no room")
 
     monkeypatch.setattr(figures, "save_erf_figures", full)
     code, out, err = run_erf(*SMALL)
-    assert code == 0
+    assert code == expected
     assert "no room" in err
     assert "stages.3" in out
 

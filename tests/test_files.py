@@ -142,7 +142,7 @@ def test_a_path_that_takes_no_file_ends_in_2(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "file" / "below", tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="cannot be written"):
             files.write_file(path, b"x")
-        with pytest.raises(OSError, match=r"directory|too long|File exists"):
+        with pytest.raises(OSError, match=r"directory|too long"):
             files.check_target(path)
     files.write_file(tmp_path / ("ü" * 127), b"the longest name there is")
     with pytest.raises(FileExistsError), files.whole_file(tmp_path / "file", replace=False):

@@ -93,7 +93,7 @@ def write_file(path: str | Path, content: bytes | str) -> None:
     # half a surrogate pair, from a name that is not UTF-8, has no place in a text
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with whole_file(path) as file:
             file.write(data)
     except OSError as error:
@@ -116,7 +116,7 @@ def check_target(path: str | Path) -> None:
         OSError: it cannot.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     if path.exists() and not path.is_file():
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -227,6 +227,13 @@ def lock(file: int | IO[bytes], wait: bool = False) -> bool:
 def reason_of(error: OSError) -> str:
     """Why, in the words of the operating system or of this module, without the path."""
     return error.strerror or str(error)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
 
 
 def _check(status: os.stat_result, path: str | Path, limit: int | None) -> None:

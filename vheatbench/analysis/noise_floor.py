@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vheatbench.analysis.fingerprint import fingerprint
-from vheatbench.errors import UserError
+from vheatbench.errors import StoreError, UserError
 from vheatbench.files import MIB, read_bytes, reason_of, write_file
 from vheatbench.store.read import Run
 from vheatbench.store.write import utc_now
@@ -56,9 +56,12 @@ def floor_path(results: str | Path, fingerprint: str) -> Path:
 
 
 def write_floor(results: str | Path, floor: NoiseFloor) -> Path:
-    """Keep a floor, in place of an older one of the same machine. Raises UserError or StoreError if that fails."""
+    """Keep a floor, in place of an older one of the same machine. Raises StoreError if it cannot be written."""
     path = floor_path(results, floor.fingerprint)
-    write_file(path, json.dumps(floor.model_dump(), indent=2) + "\n")
+    try:
+        write_file(path, json.dumps(floor.model_dump(), indent=2) + "\n")
+    except UserError as error:  # the folder took run files for hours: it is not what was typed
+        raise StoreError(str(error)) from error
     return path
 
 
