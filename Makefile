@@ -4,10 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find vheatbench suites -name '*.py' -o -name '*.yaml')
 
-.PHONY: help report measure test bench lint clean
+.PHONY: help report measure test test-avx2 bench lint clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # Everything else needs the environment; it is made once and again when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -31,6 +31,11 @@ measure:  ## measure again, whether or not anything changed
 
 test: $(VENV)/.installed  ## run the tests
 	@$(BIN)/python -m pytest -q -n 2
+
+# What oneDNN and torch compute by, and in which types, hangs on the processor's instructions.
+AVX2_TESTS := $(addprefix tests/test_,$(addsuffix .py,catalog erf_gradient heat_backends lean_autograd official operators paths))
+test-avx2: $(VENV)/.installed  ## run the tests that hang on the processor as on one without AVX-512
+	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -q -n 2 $(AVX2_TESTS)
 
 BENCH ?= benchmarks
 bench: $(VENV)/.installed  ## run the tests in benchmarks/ (BENCH="FILE -k NAME" for some) and add them to the history
