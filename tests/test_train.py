@@ -259,7 +259,7 @@ def test_the_loop_is_the_plain_one(images: Path, tmp_path: Path) -> None:
 
 
 def test_learning_rate_warms_up_and_falls(images: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(epochs=3, warmup_learning_rate=0.0, min_learning_rate=0.0)
+    recipe = recipe_of(epochs=3, warmup_learning_rate=1e-9, min_learning_rate=1e-9)
     trainer_of(recipe, images, tmp_path).fit()
     with (tmp_path / "losses.csv").open(newline="") as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
@@ -310,6 +310,41 @@ def test_gradients_are_clipped(images: Path, tmp_path: Path) -> None:
     after = torch.cat([one.detach().flatten() for one in trainer.model.parameters()])
     # a gradient is clipped before the momentum, of which the first step has none (Nesterov: 1.9 times it)
     assert 0 < float((after - before).norm()) <= 2e-3
+
+
+class TwoHeads(nn.Module):
+    """In training main and auxiliary logits, each from its own weights; packed as ``pack`` says."""
+
+    def __init__(self, pack: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.pack, self.main, self.side = pack, nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        pooled = x.mean((2, 3))
+        return self.pack(self.main(pooled), self.side(pooled)) if self.training else {"out": self.main(pooled)}
+
+
+def test_losses_of_auxiliary_outputs_are_summed_and_said(images: Path, tmp_path: Path) -> None:
+    packs = {
+        "alone": lambda main, side: main,
+        "tuple": lambda main, side: (main, side),
+        "dict": lambda main, side: {"aux": side, "logits": main},
+    }
+    done = {}
+    for name, pack in packs.items():
+        trainer = trainer_of(recipe_of(learning_rate=1e-9), images, tmp_path / name, TwoHeads(pack))
+        done[name] = trainer.fit()
+    side = trainer_of(recipe_of(learning_rate=1e-9), images, tmp_path / "side", TwoHeads(lambda main, side: side)).fit()
+    alone, losses = done["alone"].history["train_loss"][0], done["tuple"].history["train_loss"][0]
+    assert losses == pytest.approx(alone + side.history["train_loss"][0], rel=1e-5)
+    assert done["dict"].history["train_loss"] == pytest.approx(done["tuple"].history["train_loss"], rel=1e-6)
+    assert done["dict"].history["test_loss"] == pytest.approx(done["alone"].history["test_loss"])
+    assert [done[name].loss_note for name in packs] == [
+        None,
+        "the loss is the sum over the outputs '0', '1', each with weight 1",
+        "the loss is the sum over the outputs 'logits', 'aux', each with weight 1",
+    ]
 
 
 def test_moving_average_is_kept_and_measured(images: Path, tmp_path: Path) -> None:

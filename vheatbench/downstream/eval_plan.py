@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from timm.data import create_transform, resolve_data_config
-from torch import Tensor, nn
+from torch import nn
 
 from vheatbench.case import Case, DeviceType, DType, kind_of
 from vheatbench.downstream.classes import ClassMap, map_classes
@@ -20,6 +20,7 @@ from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build, find_subject
 from vheatbench.subjects.checkpoints import WeightSet
 from vheatbench.subjects.heat_operator import FrequencyResize
+from vheatbench.subjects.outputs import logits_of, tensors_of
 from vheatbench.subjects.vheat import VHeat
 
 
@@ -166,12 +167,13 @@ def _outputs(name: str, case: Case) -> int:
             raise UserError(f"model {name!r} takes images of {built.input_shape[0]} channels: pictures have 3, or 1")
         try:
             with torch.inference_mode():
-                logits = built.model.eval()(torch.zeros(1, *built.input_shape, device=device))
+                output = built.model.eval()(torch.zeros(1, *built.input_shape, device=device))
         except Exception as error:  # many models cannot compute without real numbers
             failure = error
             continue
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            what = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        logits = logits_of(output) if tensors_of(output) else None
+        if logits is None or logits.ndim != 2:
+            what = f"a {type(output).__name__} without a tensor" if logits is None else f"shape {tuple(logits.shape)}"
             raise UserError(f"model {name!r} returns {what}, not one row of logits per image")
         if logits.shape[1] < 2:
             raise UserError(f"model {name!r} has a head of {logits.shape[1]} outputs: nothing to tell apart")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from vheatbench.store.attachments import attach, folder_of
 from vheatbench.store.read import PARTIAL, read_run
 from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter, utc_now
+from vheatbench.subjects.outputs import check_finite, logits_of
 from vheatbench.suites import SuitePolicy
 
 
@@ -195,13 +196,13 @@ class _Asking:
         self.autocast = torch.autocast(self.device.type, DTYPES[self.case.dtype], enabled=low)
 
     @torch.inference_mode()
-    def logits(self, images: Tensor) -> Tensor:
-        """Of a batch, when they are there: the device has finished. Whatever the model raises."""
+    def ask(self, images: Tensor) -> Any:
+        """The model's output of a batch, when it is there: the device has finished. Whatever the model raises."""
         with self.autocast, self.ready.built.context():
-            logits = self.model(images)
+            output = self.model(images)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return logits
+        return output
 
     def answer(self, batches: Iterator[Batch], count: int) -> Part:
         """The answers to the next ``count`` batches.
@@ -223,10 +224,10 @@ class _Asking:
             targets = torch.tensor([self.plan.images.targets[i] for i in batch.indices], device=self.device)
             began = time.perf_counter()
             waited += began - clock
-            logits = self.logits(images)
+            output = self.ask(images)
             clock = time.perf_counter()
             model_s += clock - began
-            self._note(part, batch.indices, logits, self.outputs[targets])
+            self._note(part, batch.indices, output, self.outputs[targets])
         return replace(part, model_s=model_s, waited_s=waited)
 
     def _check_broken(self, batch: Batch) -> None:
@@ -239,12 +240,13 @@ class _Asking:
                 "add --skip-broken to leave it out, or repair it and begin a new evaluation"
             )
 
-    def _note(self, part: Part, indices: list[int], logits: Tensor, right: Tensor) -> None:
+    def _note(self, part: Part, indices: list[int], output: Any, right: Tensor) -> None:
         """Rank, answer and loss of a batch, in float64; of equal logits the first output comes first."""
-        exact = logits.double()
+        exact = logits_of(output).double()
         if not torch.isfinite(exact).all():
             first = indices[int((~torch.isfinite(exact).all(1)).nonzero()[0])]
             raise ValueError(f"the logits of {self.plan.images.names[first]} are not finite")
+        check_finite(output, f" of {self.plan.images.names[indices[0]]} or an image beside it")
         own = exact.gather(1, right[:, None])
         before = torch.arange(exact.shape[1], device=self.device) < right[:, None]
         rank = ((exact > own) | ((exact == own) & before)).sum(1)
@@ -276,7 +278,7 @@ def _ask_all(
         pin_memory=asking.device.type == "cuda",
     )
     shape = (min(size, n), *asking.ready.built.input_shape)
-    group.together(lambda: asking.logits(torch.zeros(shape, device=asking.device)))  # the clock is for a warm model
+    group.together(lambda: asking.ask(torch.zeros(shape, device=asking.device)))  # the clock is for a warm model
     loaded = iter(loader)
     for share in shares:
         answers.add(group.gather_or_raise(partial(asking.answer, loaded, len(share))))

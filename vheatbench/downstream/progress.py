@@ -24,6 +24,8 @@ class Progress:
     waited: float = 0.0
     """Seconds of them spent waiting for images."""
     peak_bytes: int | None = None
+    loss_note: str | None = None
+    """What the loss is of, where the model returns more than logits."""
     history: dict[str, list[float]] = field(default_factory=dict)
     """By name (:data:`COLUMNS`), one value per finished epoch."""
 

@@ -151,6 +151,7 @@ def _trained(model: Model, folder: TrainingFolder, parts: Parts, group: Group, r
             trainer.restore()
         progress = trainer.fit()
         parameters = sum(one.numel() for one in built.parameters())
+        record.warnings += [progress.loss_note] if progress.loss_note else []
         fill(record, progress, len(parts.test), parameters, trainer.peak_how)
         about = {"model": model.entry.model, "recipe": model.case.analysis["recipe"], "epochs": str(progress.epoch)}
         write = trainer.write_weights

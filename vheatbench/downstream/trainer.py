@@ -33,6 +33,7 @@ from vheatbench.downstream.peak import PeakMemory
 from vheatbench.downstream.progress import Diverged, Progress
 from vheatbench.downstream.recipe import Recipe
 from vheatbench.errors import UserError, one_line
+from vheatbench.subjects.outputs import logits_of, loss_note, training_loss
 
 
 class Trainer:
@@ -178,13 +179,18 @@ class Trainer:
             alone = isinstance(self._shared, DistributedDataParallel) and not last
             with self._shared.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
                 with self._autocast():
-                    loss = self._criterion(self._shared(images), targets) / recipe.accumulation
+                    output = self._shared(images)
+                    loss = self._loss(output, targets) / recipe.accumulation
                 self._backward(loss, last)
+            self.progress.loss_note = loss_note(output)
             total += loss.detach()
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update(self.model)
         return total
+
+    def _loss(self, output: Any, targets: Tensor) -> Tensor:
+        return training_loss(output, lambda logits: self._criterion(logits, targets))
 
     def _backward(self, loss: Tensor, last: bool) -> None:
         """Gradients, and after the last step of an update the optimizer's step on the clipped ones."""
@@ -255,8 +261,8 @@ class Trainer:
             for batch in self._test_loader:
                 images, targets = on_device(batch, self._test, self.group.device)
                 with self._autocast():
-                    logits = model(images)
-                logits = logits.double()
+                    output = model(images)
+                logits = logits_of(output).double()
                 right += int((logits.argmax(1) == targets).sum())
                 loss += float(nn.functional.cross_entropy(logits, targets, reduction="sum"))
             return right, loss

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from vheatbench.store.schema import Metric
+from vheatbench.subjects.outputs import tensors_of
 
 TRAIN_FACTOR = 3
 """A training step counts as 3 forward passes: the backward of every product is two products of its size.
@@ -71,6 +72,30 @@ CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _at
 """The fused kernel of CPUs, which torch's own counter knows from 2.15 on."""
 
 
+class _NoModules:
+    """In place of torch's tracker of modules: everything belongs to the whole."""
+
+    parents = frozenset(("Global",))
+
+    def __enter__(self) -> _NoModules:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class FlopCounter(FlopCounterMode):
+    """torch's counter without its tracker of modules, whose hooks would change what is counted.
+
+    They let a model that heeds hooks take another path than it takes without, and fail on a parameter or a view of one
+    as a module's input where no gradients are taken: in every model with a frequency embedding or pooling by attention.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(display=False, custom_mapping=CPU_ATTENTION)
+        self.mod_tracker = _NoModules()  # type: ignore[assignment]
+
+
 class _Operators(TorchDispatchMode):
     """Counts the calls of every operator."""
 
@@ -86,16 +111,14 @@ class _Operators(TorchDispatchMode):
 
 
 def count_flops(forward: Callable[[], object]) -> FlopCount:
-    """Count the FLOPs of one call of ``forward``, best on tensors of the meta device.
+    """Count the FLOPs of one call of ``forward``, best on tensors of the meta device; in any autograd mode.
 
     Uses ``torch.utils.flop_counter``, which knows convolutions, matrix products and every fused
     attention kernel. There it costs no memory and a fraction of a second at any resolution.
     """
     operators = _Operators()
-    counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
-    # with gradients: the counter's module hooks fail on a view of a parameter taken without them, as in
-    # every model that pools by attention. On the meta device the graph costs nothing.
-    with torch.enable_grad(), operators, counter:
+    counter = FlopCounter()
+    with operators, counter:
         forward()
     by_operator = {str(key): int(value) for key, value in counter.get_flop_counts().get("Global", {}).items()}
     uncounted = {
@@ -144,25 +167,41 @@ def count_with_fvcore(model: nn.Module, inputs: Tensor) -> FvcoreCount:
 
     It traces the model with real tensors: seconds, where :func:`count_flops` takes a tenth. Out of the
     box it leaves out fused attention (18 % of ViT-B at 512, 47 % at 1024) and the batch of a broadcast
-    product (half of the heat operator's transforms).
+    product (half of the heat operator's transforms). The model is left in the mode that it was in.
     """
     from fvcore.nn import FlopCountAnalysis
 
-    analysis = FlopCountAnalysis(model.eval(), inputs)
-    for name in ("aten::scaled_dot_product_attention", "aten::_scaled_dot_product_flash_attention_for_cpu"):
-        analysis.set_op_handle(name, _attention_macs)
-    analysis.set_op_handle("aten::matmul", _matmul_macs)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    logging.getLogger("fvcore").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        by_operator = dict(analysis.by_operator())
-        skipped = dict(analysis.unsupported_ops())
+    training = [module for module in model.modules() if module.training]
+    try:
+        analysis = FlopCountAnalysis(_Tensors(model.eval()), inputs)
+        for name in ("aten::scaled_dot_product_attention", "aten::_scaled_dot_product_flash_attention_for_cpu"):
+            analysis.set_op_handle(name, _attention_macs)
+        analysis.set_op_handle("aten::matmul", _matmul_macs)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        logging.getLogger("fvcore").setLevel(logging.ERROR)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            by_operator = dict(analysis.by_operator())
+            skipped = dict(analysis.unsupported_ops())
+    finally:
+        for module in training:
+            module.training = True
     minor = sum(
         macs for name, macs in by_operator.items() if any(word in name for word in ("norm", "pool", "upsample"))
     )
     total = float(sum(by_operator.values()))
     return FvcoreCount(total, total - minor, skipped)
+
+
+class _Tensors(nn.Module):
+    """A model whose output is a tuple of tensors, which is all that torch's tracer takes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensors_of(self.model(*inputs)).values())
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> float:

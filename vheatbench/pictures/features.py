@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vheatbench.errors import UserError, one_line
 from vheatbench.pictures.centre import Axis, Geometry, Size
+from vheatbench.subjects.outputs import tensors_of
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,12 @@ def read_features(
 def as_map(layer: str, output: Any, model: nn.Module, image: Size) -> Tensor:
     """A module's output as (B, C, H, W): from (B, C, H, W), (B, H, W, C), or tokens (B, N, C).
 
+    Of several tensors, in whatever they are packed, the first is taken.
+
     Raises:
         UserError: it is none of these, or both of the first two would fit.
     """
-    if isinstance(output, (tuple, list)):
-        output = next((part for part in output if isinstance(part, Tensor)), None)
+    output = next(iter(tensors_of(output).values()), None)
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
         raise UserError(f"layer {layer!r} gives no map with rows and columns")
     if output.ndim == 3:

@@ -31,6 +31,7 @@ from vheatbench.store.schema import Metric, Record, Status
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build
 from vheatbench.subjects.operators import heat_backend
+from vheatbench.subjects.outputs import check_finite
 from vheatbench.suites import SuitePolicy
 
 GIB = 1024**3
@@ -97,6 +98,7 @@ def _measure(case: Case, policy: SuitePolicy, device: torch.device, record: Reco
         )
         setup = prepare(model, built, batch, case, device)
         record.subject["precision"] = setup.precision
+        record.warnings += setup.notes
         if case.kind == "operator":
             count_operator(case, built, batch, backend, record)
         baseline = host_baseline() if device.type == "cpu" else None
@@ -261,9 +263,7 @@ def _first_call(setup: Setup, case: Case, device: torch.device, record: Record) 
             direction="lower",
             how="first call under torch.compile, wall clock",
         )
-    tensors = output if isinstance(output, tuple) else (output,)
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-        raise FloatingPointError(f"the output is not finite in {record.subject['precision']}")
+    check_finite(output, f" in {setup.precision}")
 
 
 def _energy(record: Record, loops: int, batch: int) -> None:

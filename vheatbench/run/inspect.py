@@ -21,6 +21,7 @@ from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build, find_subject
 from vheatbench.subjects.closed_form import operator_step_macs
 from vheatbench.subjects.operators import channels, check_operator, find_operator, head_dim, operator_macs
+from vheatbench.subjects.outputs import training_loss
 
 COMMON_MULTIPLE = 32
 """Sizes that are multiples of this fit every known family; others are tried out before the run."""
@@ -114,7 +115,7 @@ def _model_cost(case: Case, built: Built, batch: int) -> tuple[float, int]:
 
     def step() -> None:
         if case.trains:
-            model(images).sum().backward()
+            training_loss(model(images), torch.sum).backward()
         else:
             with torch.no_grad():
                 model(images)

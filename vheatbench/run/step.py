@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.subjects.built import Built
+from vheatbench.subjects.outputs import check_finite, logits_of, loss_note, training_loss
 
 DTYPES = {
     "float32": torch.float32,
@@ -31,6 +32,8 @@ class Setup:
     input_bytes: int
     """Of the inputs; of an operator's backward also the gradient that it starts from."""
     precision: str
+    notes: list[str] = field(default_factory=list)
+    """What is to be said of the step beside its numbers."""
 
 
 def check_compile(case: Case) -> None:
@@ -72,8 +75,9 @@ def prepare(model: nn.Module, built: Built, batch: int, case: Case, device: torc
     inputs = built.inputs(batch, device, torch.float32 if autocast else dtype)
     if case.memory_format == "channels_last":
         inputs = tuple(x.contiguous(memory_format=torch.channels_last) for x in inputs)
-    call: Callable[..., Tensor] = _compiled(model, case) if case.compile else model
+    call: Callable[..., Any] = _compiled(model, case) if case.compile else model
     held = list(inputs)
+    notes: list[str] = []
     step: Callable[[], Any]
     if not case.trains:
         step = _inference_step(call, inputs, dtype if autocast else torch.float32)
@@ -83,31 +87,30 @@ def prepare(model: nn.Module, built: Built, batch: int, case: Case, device: torc
             held.append(torch.randn_like(model(*inputs)))
         step = _gradient_step(model, call, inputs, held[-1])
     else:
-        step = _training_step(model, call, inputs[0], dtype, optimize=case.mode == "train")
+        step, note = _training_step(model, call, inputs[0], dtype, optimize=case.mode == "train")
+        notes += [note] if note else []
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     precision = f"weights and input in {str(dtype).removeprefix('torch.')}"
     if autocast and dtype != torch.float32:
         precision = f"float32 weights, {str(dtype).removeprefix('torch.')} autocast"
     if case.dtype == "tf32":
         precision += ", products in TF32"
-    return Setup(step, inputs, weights, sum(t.numel() * t.element_size() for t in held), precision)
+    return Setup(step, inputs, weights, sum(t.numel() * t.element_size() for t in held), precision, notes)
 
 
-def _compiled(model: nn.Module, case: Case) -> Callable[..., Tensor]:
+def _compiled(model: nn.Module, case: Case) -> Callable[..., Any]:
     return torch.compile(model, mode="reduce-overhead" if case.compile == "cudagraphs" else None)
 
 
-def _inference_step(
-    call: Callable[..., Tensor], inputs: tuple[Tensor, ...], autocast: torch.dtype
-) -> Callable[[], Tensor]:
+def _inference_step(call: Callable[..., Any], inputs: tuple[Tensor, ...], autocast: torch.dtype) -> Callable[[], Any]:
     """A forward pass; ``autocast`` to float32 is none."""
     kind = inputs[0].device.type
 
-    def step() -> Tensor:
+    def step() -> Any:
         with torch.inference_mode():
             return call(*inputs)
 
-    def cast_step() -> Tensor:
+    def cast_step() -> Any:
         with torch.inference_mode(), torch.autocast(kind, autocast):
             return call(*inputs)
 
@@ -115,13 +118,13 @@ def _inference_step(
     return step if autocast == torch.float32 else cast_step
 
 
-def _frozen(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def _frozen(step: Callable[[], Any]) -> Callable[[], Any]:
     """Have inductor fold the weights when it compiles, which it does in the first call."""
     import torch._inductor.config as inductor
 
     compiled = False
 
-    def frozen_step() -> Tensor:
+    def frozen_step() -> Any:
         nonlocal compiled
         if compiled:
             return step()
@@ -147,21 +150,27 @@ def _gradient_step(
 
 
 def _training_step(
-    model: nn.Module, call: Callable[..., Tensor], images: Tensor, dtype: torch.dtype, optimize: bool
-) -> Callable[[], Tensor]:
+    model: nn.Module, call: Callable[..., Any], images: Tensor, dtype: torch.dtype, optimize: bool
+) -> tuple[Callable[[], Tensor], str | None]:
     """Forward, cross-entropy, backward and AdamW; low precision by autocast, float16 with a scaler.
 
-    Without ``optimize`` the gradients are dropped and the weights stay.
+    Without ``optimize`` the gradients are dropped and the weights stay. The second value is what is to be said of the
+    loss.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     scaler = torch.amp.GradScaler(images.device.type, enabled=dtype == torch.float16)
     with torch.no_grad():
-        classes = model(images[:1]).shape[-1]
-    labels = torch.arange(images.shape[0], device=images.device) % classes
+        output = model(images[:1])
+        check_finite(output)
+    note, shape = loss_note(output), logits_of(output).shape
+    # one label per image, of maps of logits one per pixel
+    labels = (torch.arange(images.shape[0], device=images.device) % shape[1]).view(-1, *(1,) * len(shape[2:]))
+    labels = labels.expand(-1, *shape[2:])
+    del output
 
     def step() -> Tensor:
         with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-            loss = nn.functional.cross_entropy(call(images), labels)
+            loss = training_loss(call(images), lambda logits: nn.functional.cross_entropy(logits, labels))
         scaler.scale(loss).backward()
         if optimize:
             scaler.step(optimizer)
@@ -169,4 +178,4 @@ def _training_step(
         optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
-    return step
+    return step, note
