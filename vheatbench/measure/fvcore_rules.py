@@ -50,9 +50,15 @@ class _Extras(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        output = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         rule = _RULES.get(name)
+        if rule is None:
+            # with inference tensors alone composite operators, such as norms, arrive whole
+            with self:
+                output = func.decompose(*args, **(kwargs or {}))
+            if output is not NotImplemented:
+                return output
+        output = func(*args, **(kwargs or {}))
         if rule is not None:
             self.extra[name] += rule(args, output)
         return output

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.profiler import ProfilerActivity, record_function
-from torch.utils.flop_counter import FlopCounterMode
 
+from vheatbench.measure.flops import FlopCounter
 from vheatbench.measure.trace import MODULE, OUTSIDE, PART, STEP, Place
 
 Listener = Callable[[str], AbstractContextManager[object]]
@@ -61,7 +61,7 @@ def module_ranges(model: nn.Module, listener: Listener) -> Iterator[None]:
 class _FlopRanges:
     """Charges what a FLOP counter counts to the innermost range."""
 
-    def __init__(self, counter: FlopCounterMode) -> None:
+    def __init__(self, counter: FlopCounter) -> None:
         self.counter = counter
         self.flops: dict[Place, int] = defaultdict(int)
         self.place = Place(OUTSIDE, "")
@@ -89,10 +89,9 @@ def flops_by_place(model: nn.Module, forward: Callable[[], object], parts: Parts
 
     Counted are the operators that ``torch.utils.flop_counter`` knows, as in :func:`.flops.count_flops`.
     """
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounter()
     ranges = _FlopRanges(counter)
-    # with gradients, for the reason given in count_flops
-    with torch.enable_grad(), counter, module_ranges(model, ranges.range), parts(_part(ranges.range)):
+    with counter, module_ranges(model, ranges.range), parts(_part(ranges.range)):
         forward()
     return dict(ranges.flops)
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.flop_counter import register_flop_formula
 
 from vheatbench.subjects.parts import part
@@ -140,8 +141,8 @@ if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
 def _works(dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
-    # the answer is kept, so nothing around the first question may change it
-    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+    # the answer is kept, so nothing around the first question may change it, nor may whoever counts hear of it
+    with _disable_current_modes(), torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
         generator = torch.Generator().manual_seed(0)
         x, residual = torch.randn(2, 6, 64, generator=generator).to(dtype).split(32, -1)
         weight, bias = torch.randn(32, 33, generator=generator).to(dtype).split((32, 1), -1)

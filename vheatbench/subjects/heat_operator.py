@@ -92,6 +92,7 @@ class HeatOperator(nn.Module):
         self.out_linear = nn.Linear(dim, dim)
         self.set_grid(grid)
 
+    @torch.inference_mode(False)  # also called where a model is only moved, and must not make it unfit for training
     def set_grid(self, grid: tuple[int, int]) -> None:
         """Keep the cosine matrices of this grid at hand; other grids build theirs when they come."""
         weight = next(self.parameters())

@@ -138,6 +138,7 @@ class VHeat(nn.Module):
         stride = 4 * 2**stage
         return img_size[0] // stride, img_size[1] // stride
 
+    @torch.inference_mode(False)  # what is made here is the model's, and may be trained later
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Resize the frequency embeddings for another height and width, for good."""
         if self.deployed_for is not None:
@@ -146,6 +147,7 @@ class VHeat(nn.Module):
         for i, stage in enumerate(self._stages()):
             stage.set_grid(self._grid(i, self.img_size))
 
+    @torch.inference_mode(False)
     def deploy(self, img_size: int | tuple[int, int] | None = None, fold: bool = True) -> VHeat:
         """Turn into the deploy form for one input size, in place; the output stays the same.
 
