@@ -22,9 +22,9 @@ from math import log
 from pathlib import Path
 from typing import Any
 
-from vheatbench.analysis.settings import QUANTILES, Location
-from vheatbench.analysis.verdict import Verdict, gate
 from vheatbench.stats import median, quantile
+from vheatbench.verdict.rule import Verdict, gate
+from vheatbench.verdict.settings import QUANTILES, Location
 
 CALLS = {"same": 10, "again": 10, "+10 %": 11, "+20 %": 12}
 """Calls of the operator per sample, by what a burst is for."""

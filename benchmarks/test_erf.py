@@ -19,13 +19,13 @@ import pytest
 import torch
 
 from benchmarks.interleaved import run_interleaved
-from vheatbench.cli.erf_progress import Silent
-from vheatbench.pictures.centre import central_cells
-from vheatbench.pictures.erf import GradientBatches, centre_of
-from vheatbench.pictures.erf_estimates import GroupedMean, metrics_of, numbers_of
-from vheatbench.pictures.erf_plan import ErfSettings, Job, make_plan
-from vheatbench.pictures.erf_run import measure_fields
-from vheatbench.pictures.images import ImageSet, open_images
+from vheatbench.studies.erf.centre import central_cells
+from vheatbench.studies.erf.estimates import GroupedMean, metrics_of, numbers_of
+from vheatbench.studies.erf.gradient import GradientBatches, centre_of
+from vheatbench.studies.erf.plan import ErfSettings, Job, make_plan
+from vheatbench.studies.erf.progress import Silent
+from vheatbench.studies.erf.run import measure_fields
+from vheatbench.studies.images.photographs import ImageSet, open_images
 from vheatbench.subjects.catalog import build
 
 COMPARED = ("erf_a50", "erf_a99", "erf_entropy_area", "erf_radius_px")

@@ -10,10 +10,10 @@ from PIL import Image
 from records import run_of
 
 from vheatbench.case import Case
-from vheatbench.pictures.heat_results import write_arrays
-from vheatbench.pictures.temperature import cosine_matrix, field_at
 from vheatbench.store import Metric, Record, Run
 from vheatbench.store.attachments import attach
+from vheatbench.studies.heat.results import write_arrays
+from vheatbench.studies.heat.temperature import cosine_matrix, field_at
 
 
 def metrics(**values: float | None) -> dict[str, Metric]:

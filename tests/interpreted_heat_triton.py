@@ -1,4 +1,4 @@
-"""Numbers of the Triton kernels, in Triton's interpreter: run by tests/test_heat_triton.py in a process of its own.
+"""Numbers of the Triton kernels, in Triton's interpreter: run by subjects/heat/test_triton.py in a process of its own.
 
 The interpreter must be chosen (``TRITON_INTERPRET=1``) before Triton is imported. It runs one program after the
 other in numpy, so maps are as small as the path through the kernels allows.
@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vheatbench.subjects import heat_launches, heat_triton
-from vheatbench.subjects.heat import cosine_matrix
+from vheatbench.subjects.heat import launches as heat_launches
+from vheatbench.subjects.heat import triton as heat_triton
+from vheatbench.subjects.heat.conduct import cosine_matrix
 from vheatbench.subjects.heat_operator import HeatOperator
 from vheatbench.subjects.paths import plain_operations
 

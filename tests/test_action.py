@@ -16,9 +16,9 @@ import typer
 import yaml
 from records import record, run_of
 
-from vheatbench.analysis.compare import compare_runs
-from vheatbench.analysis.compare_text import as_dict
 from vheatbench.cli import app, exits
+from vheatbench.verdict.compare import compare_runs
+from vheatbench.verdict.text import as_dict
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

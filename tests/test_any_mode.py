@@ -17,9 +17,9 @@ from vheatbench import load_checkpoint
 from vheatbench.measure.flops import count_flops, count_with_fvcore
 from vheatbench.measure.fvcore_rules import count_by_rules
 from vheatbench.measure.memory import host_baseline, measure_memory
-from vheatbench.measure.profile import flops_by_place
 from vheatbench.measure.stopping import Policy
 from vheatbench.measure.timing import CpuTimer, measure_time
+from vheatbench.studies.profile.shares import flops_by_place
 from vheatbench.subjects.fused import _works
 
 MODES: dict[str, Callable[[], AbstractContextManager[object]]] = {

@@ -1,5 +1,5 @@
 """Correctness on the device that numbers are taken on. Skipped without CUDA; ``--device cpu`` runs it anywhere,
-but for the Triton kernels, whose numbers on a CPU are tests/test_heat_triton.py's."""
+but for the Triton kernels, whose numbers on a CPU are tests/subjects/heat/test_triton.py's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from vheatbench.case import Case
 from vheatbench.run.carry_out import carry_out
 from vheatbench.run.task import MeasureTask
-from vheatbench.subjects import heat_triton
 from vheatbench.subjects.checkpoints import load_checkpoint
-from vheatbench.subjects.heat import conduct_heat, cosine_matrix
+from vheatbench.subjects.heat import triton as heat_triton
+from vheatbench.subjects.heat.conduct import conduct_heat, cosine_matrix
 from vheatbench.subjects.vheat import VHeat
 from vheatbench.suites import SuitePolicy
 

@@ -15,8 +15,8 @@ import pytest
 from test_runner import a_run, gone, wait_for
 
 from vheatbench import stop
+from vheatbench.ab import interpreter
 from vheatbench.errors import StoreError, UserError
-from vheatbench.run import interpreter
 
 ROOT = Path(__file__).parents[1]
 

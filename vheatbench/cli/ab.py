@@ -14,11 +14,11 @@ from vheatbench.cli.output import command_line
 from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
-    from vheatbench.analysis.sequential import Looks
+    from vheatbench.ab.request import Request
+    from vheatbench.ab.session import Output
     from vheatbench.case import Case
-    from vheatbench.cli.ab_session import Output
-    from vheatbench.run.ab import Request
     from vheatbench.suites import Suite
+    from vheatbench.verdict.sequential import Looks
 
 ALPHA = 0.01
 """Probability of an error that all looks at a case share."""
@@ -66,7 +66,7 @@ def ab(
 
     Ends 0: nothing worse; 3: regressed; 4: inconclusive; 5: not comparable; 6: a side could not be measured.
     """
-    from vheatbench.cli.ab_session import Output, settings_of
+    from vheatbench.ab.session import Output, settings_of
     from vheatbench.cli.compare import parse_margins
     from vheatbench.cli.parse import booleans, comma_list, numbers_or_words
 
@@ -112,7 +112,7 @@ def ab(
 
 
 def _check_metrics(option: str, names: Iterable[str]) -> None:
-    from vheatbench.analysis.judge import MEASURED
+    from vheatbench.verdict.judge import MEASURED
 
     for name in names:
         if name not in MEASURED:
@@ -130,7 +130,7 @@ def _option(name: str) -> str:
 
 def _request(base: str | None, head: str | None, base_model: str | None, head_model: str | None, aa: bool) -> Request:
     """Which kind of comparison is meant."""
-    from vheatbench.run.ab import Request
+    from vheatbench.ab.request import Request
 
     if aa:
         if base_model or head_model or (head is not None and head != base):
@@ -150,9 +150,9 @@ def _request(base: str | None, head: str | None, base_model: str | None, head_mo
 
 
 def _looks(text: str | None, request: Request) -> Looks:
-    from vheatbench.analysis.judge import PORTABLE
-    from vheatbench.analysis.sequential import Looks
-    from vheatbench.analysis.verdict import MIN_ROUNDS
+    from vheatbench.verdict.judge import PORTABLE
+    from vheatbench.verdict.rule import MIN_ROUNDS
+    from vheatbench.verdict.sequential import Looks
 
     exact = request.metrics is not None and PORTABLE.issuperset(request.metrics)
     if text is not None:
@@ -202,8 +202,8 @@ def _suite(name: str, kind: str, overrides: dict[str, Any], burst: float) -> Sui
 def _begin(request: Request, suite: Suite, kind: str, looks: Looks, seed: int, output: Output) -> None:
     import secrets
 
-    from vheatbench.cli.ab_session import Session, rounds_for
-    from vheatbench.run.rounds import Pair
+    from vheatbench.ab.rounds import Pair
+    from vheatbench.ab.session import Session, rounds_for
     from vheatbench.store.schema import Header
     from vheatbench.store.write import utc_now
 
@@ -237,10 +237,10 @@ def _check_models(plan: list[Case]) -> None:
 
 
 def _resume(name: str, output: Output) -> None:
-    from vheatbench.analysis.sequential import Looks
-    from vheatbench.cli.ab_session import Session, rounds_for
-    from vheatbench.run.ab import Request, find_comparison
-    from vheatbench.run.rounds import Pair
+    from vheatbench.ab.request import Request, find_comparison
+    from vheatbench.ab.rounds import Pair
+    from vheatbench.ab.session import Session, rounds_for
+    from vheatbench.verdict.sequential import Looks
 
     begun = find_comparison(name, output.out)
     header = begun["base"].header

@@ -13,8 +13,8 @@ from vheatbench.cli import exits
 from vheatbench.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from vheatbench.analysis.comparison import Comparison, Outcome
     from vheatbench.store.read import Run
+    from vheatbench.verdict.comparison import Comparison, Outcome
 
 EXITS: dict[Outcome, int] = {
     "pass": exits.OK,
@@ -50,9 +50,9 @@ def compare(
 
     Ends 0: nothing worse; 3: regressed; 4: inconclusive or no baseline; 5: not comparable; 6: the head failed.
     """
-    from vheatbench.analysis.compare import compare_runs
-    from vheatbench.analysis.settings import settings_for
     from vheatbench.cli.parse import comma_list
+    from vheatbench.verdict.compare import compare_runs
+    from vheatbench.verdict.settings import settings_for
 
     margins = parse_margins(margin or [])
     if json_ and markdown == "-":
@@ -97,11 +97,11 @@ def present(
     """
     import json
 
-    from vheatbench.analysis.compare_text import as_dict
-    from vheatbench.analysis.compare_text import markdown as as_markdown
     from vheatbench.cli.output import print_json
     from vheatbench.files import write_file
     from vheatbench.present.terminal import print_warnings
+    from vheatbench.verdict.text import as_dict
+    from vheatbench.verdict.text import markdown as as_markdown
 
     document = {**as_dict(comparison), "exit_code": code}
     if verdict is not None:
@@ -161,8 +161,8 @@ def _runs(text: str, results: Path) -> list[Run]:
 
 
 def _print(comparison: Comparison, everything: bool) -> None:
-    from vheatbench.analysis.compare_text import HEADINGS, absences, detectable, headline, rows, unchanged
     from vheatbench.present.terminal import Column, Role, print_line, print_table
+    from vheatbench.verdict.text import HEADINGS, absences, detectable, headline, rows, unchanged
 
     roles: dict[str, Role] = {"case": "name", "metric": "name", "verdict": "words", "notes": "notes"}
     found = rows(comparison, everything)

@@ -38,7 +38,7 @@ def convert(
         raise UserError(f"--resolution: {error}") from None
     # models and libraries print what they like; stdout is for the answer
     with contextlib.redirect_stdout(sys.stderr):
-        from vheatbench.downstream.conversion import convert as write_converted
+        from vheatbench.studies.accuracy.conversion import convert as write_converted
 
         done = write_converted(
             checkpoint,

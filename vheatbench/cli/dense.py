@@ -21,11 +21,11 @@ from vheatbench.stop import stoppable
 if TYPE_CHECKING:
     import torch
 
-    from vheatbench.downstream.backbone import Beginning
-    from vheatbench.downstream.dense_answers import Answers, Told
-    from vheatbench.downstream.dense_training import Step
-    from vheatbench.downstream.distributed import Group
+    from vheatbench.run.distributed import Group
     from vheatbench.store.read import Run
+    from vheatbench.studies.dense.answers import Answers, Told
+    from vheatbench.studies.dense.fit import Step
+    from vheatbench.subjects.backbone import Beginning
 
 EVERY_S = 10.0
 """Between two lines of progress."""
@@ -36,7 +36,7 @@ DTYPES = ("float32", "bfloat16")
 def working(device: str) -> Iterator[Group]:
     """See :func:`vheatbench.cli.processes.working`. A loss that diverged ends the command with exit code 6."""
     with one_voice():
-        from vheatbench.downstream.dense_training import DivergedError
+        from vheatbench.studies.dense.fit import DivergedError
 
         kind = device_of(device)
     with processes.working(kind) as group:
@@ -63,7 +63,7 @@ def positive(option: str, value: float) -> None:
 
 def beginning_of(path: Path | None, use: str, rule: str, trust_pickle: bool) -> Beginning | None:
     """The classification checkpoint that a training begins with. Raises UserError."""
-    from vheatbench.downstream.backbone import Beginning
+    from vheatbench.subjects.backbone import Beginning
 
     chosen("--use", use, ("model", "model_ema"))
     chosen("--rule", rule, ("bicubic", "zeropad"))
@@ -93,7 +93,7 @@ def sides(text: str | None, option: str) -> tuple[int, ...] | None:
 @contextlib.contextmanager
 def keeping(kept: Callable[[], str], group: Group) -> Iterator[None]:
     """Where the work is stopped, say what of it is kept and how it goes on; ``kept`` is empty where nothing is."""
-    from vheatbench.downstream.distributed import PeerError, naming_lost_peers
+    from vheatbench.run.distributed import PeerError, naming_lost_peers
 
     try:
         with stoppable(lambda: kept() or "nothing is kept yet"), naming_lost_peers():
@@ -107,7 +107,7 @@ def keeping(kept: Callable[[], str], group: Group) -> Iterator[None]:
 
 def checkpoint_kept(out: Path, progress: StepLines) -> str:
     """What :func:`keeping` says of a training: nothing of one that was refused before its first step."""
-    from vheatbench.downstream.checkpointing import CHECKPOINT
+    from vheatbench.run.checkpointing import CHECKPOINT
 
     there = progress.begun and (out / CHECKPOINT).exists()
     again = command_line() if "--resume" in sys.argv else f"{command_line()} --resume"
@@ -128,7 +128,7 @@ def tell(lines: Iterable[str], group: Group) -> None:
 
 def fresh(out: Path, resume: bool) -> None:
     """Raises UserError where a training would write over another."""
-    from vheatbench.downstream.checkpointing import CHECKPOINT
+    from vheatbench.run.checkpointing import CHECKPOINT
 
     if not resume and (out / CHECKPOINT).exists():
         raise UserError(f"{out} holds a training: continue it with --resume, or give another --out")

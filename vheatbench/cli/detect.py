@@ -30,10 +30,10 @@ from vheatbench.cli.processes import one_voice
 if TYPE_CHECKING:
     from torchvision.models.detection import MaskRCNN
 
-    from vheatbench.downstream.backbone import Beginning
-    from vheatbench.downstream.dense_files import TrainedFile
-    from vheatbench.downstream.dense_training import Schedule
-    from vheatbench.downstream.detection.coco import CocoFolder
+    from vheatbench.studies.dense.detection.coco import CocoFolder
+    from vheatbench.studies.dense.files import TrainedFile
+    from vheatbench.studies.dense.fit import Schedule
+    from vheatbench.subjects.backbone import Beginning
 
 app = typer.Typer(
     help="Detection: Mask R-CNN over any backbone, on a folder in COCO's format.",
@@ -91,8 +91,8 @@ def train(
         autocast = precision(dtype)
         fresh(out, resume)
     with working(device) as group:
-        from vheatbench.downstream.detection.coco import read_coco
-        from vheatbench.downstream.detection.train import (
+        from vheatbench.studies.dense.detection.coco import read_coco
+        from vheatbench.studies.dense.detection.train import (
             SIDES,
             about_of,
             detection_schedule,
@@ -144,13 +144,13 @@ def evaluate(
     """Box and mask mAP by pycocotools; every image is answered once, by whichever process."""
     path: Path | None = None
     with working(device) as group:
-        from vheatbench.downstream.dense_answers import Answers
-        from vheatbench.downstream.dense_files import read_trained
-        from vheatbench.downstream.dense_record import Evaluation, write_evaluation
-        from vheatbench.downstream.detection.coco import check_testable, read_coco
-        from vheatbench.downstream.detection.evaluate import evaluate_detector
-        from vheatbench.downstream.detection.train import build_detector
         from vheatbench.store.write import utc_now
+        from vheatbench.studies.dense.answers import Answers
+        from vheatbench.studies.dense.detection.coco import check_testable, read_coco
+        from vheatbench.studies.dense.detection.evaluate import evaluate_detector
+        from vheatbench.studies.dense.detection.train import build_detector
+        from vheatbench.studies.dense.files import read_trained
+        from vheatbench.studies.dense.record import Evaluation, write_evaluation
 
         def plan() -> tuple[TrainedFile, CocoFolder, MaskRCNN, Answers]:
             trained = read_trained(weights, "maskrcnn")

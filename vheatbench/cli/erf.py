@@ -18,10 +18,10 @@ from vheatbench.errors import StoreError, UserError
 from vheatbench.stop import end, stoppable
 
 if TYPE_CHECKING:
-    from vheatbench.pictures.erf_plan import ErfSettings
-    from vheatbench.pictures.erf_run import ErfProgress
     from vheatbench.store.read import Run
     from vheatbench.store.schema import Metric, Record
+    from vheatbench.studies.erf.plan import ErfSettings
+    from vheatbench.studies.erf.run import ErfProgress
 
 
 def erf(
@@ -137,7 +137,7 @@ def _settings(
         kind = "cuda" if there else "cpu"
     if dtype == "tf32" and kind == "cpu":
         raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
-    from vheatbench.pictures.erf_plan import ErfSettings
+    from vheatbench.studies.erf.plan import ErfSettings
 
     return ErfSettings(
         models=tuple(models),
@@ -155,11 +155,11 @@ def _settings(
 
 
 def _measure(settings: ErfSettings, results: Path, figures: Path, quiet: bool) -> tuple[Path, bool]:
-    from vheatbench.cli.erf_progress import make_progress
-    from vheatbench.pictures.erf_plan import make_plan
-    from vheatbench.pictures.erf_run import measure_plan
-    from vheatbench.pictures.images import open_images
     from vheatbench.present.terminal import print_warnings
+    from vheatbench.studies.erf.plan import make_plan
+    from vheatbench.studies.erf.progress import make_progress
+    from vheatbench.studies.erf.run import measure_plan
+    from vheatbench.studies.images.photographs import open_images
 
     images = open_images(settings.images, settings.max_images, settings.seed)
     plan = make_plan(settings, images)
@@ -178,9 +178,9 @@ def _figures(run: Run, out: Path | None) -> tuple[list[Path], bool]:
 
     They can be drawn again, so no failure here loses a number.
     """
-    from vheatbench.pictures.erf_figures import save_erf_figures
-    from vheatbench.pictures.erf_result import results_of
     from vheatbench.present.terminal import print_warnings
+    from vheatbench.studies.erf.figures import save_erf_figures
+    from vheatbench.studies.erf.results import results_of
 
     found, problems = results_of(run)
     print_warnings(problems)
@@ -247,7 +247,7 @@ def _weights(record: Record) -> str:
     k = {None: "", "none": ", k = 0"}.get(conduction, f", k = {conduction}")
     weights = str(record.case.analysis["weights"])
     if weights != "random":  # a record that failed knows the hash alone
-        from vheatbench.pictures.style import shorten
+        from vheatbench.present.style import shorten
 
         weights = shorten(str(record.conditions.get("weights", weights)), 40)
     return f"{weights}{k}"

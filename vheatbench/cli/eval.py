@@ -18,8 +18,8 @@ from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
-    from vheatbench.downstream.distributed import Group
-    from vheatbench.downstream.eval_plan import EvalSettings
+    from vheatbench.run.distributed import Group
+    from vheatbench.studies.accuracy.plan import EvalSettings
 
 BESIDE_RESUME = {"resume", "results", "device", "workers", "skip_broken", "trust_pickle", "worst", "json_", "quiet"}
 """Options that may stand beside ``--resume``: they do not change what is evaluated."""
@@ -109,7 +109,7 @@ def _refuse_beside_resume(context: typer.Context) -> None:
 
 def _settings(*, data: Path | None, weights: Path | None, resolution: str | None, **others: Any) -> EvalSettings:
     from vheatbench.case import DType
-    from vheatbench.downstream.eval_plan import EvalSettings
+    from vheatbench.studies.accuracy.plan import EvalSettings
     from vheatbench.suites import parse_resolution
 
     if data is None:
@@ -130,8 +130,8 @@ def _settings(*, data: Path | None, weights: Path | None, resolution: str | None
 def _unfinished(name: str, results: Path, device: str, trust_pickle: bool) -> tuple[Path, EvalSettings]:
     from dataclasses import replace
 
-    from vheatbench.downstream.evaluate import settings_of
     from vheatbench.store.read import PARTIAL, begun_runs, find_run, suite_of
+    from vheatbench.studies.accuracy.evaluate import settings_of
 
     if name == "latest":
         unfinished = (path for path in begun_runs(results) if path.suffix == PARTIAL)
@@ -163,11 +163,11 @@ def _carry_out(
     skip_broken: bool,
     quiet: bool,
 ) -> Path:
-    from vheatbench.cli.eval_output import make_progress
-    from vheatbench.downstream.distributed import PeerError
-    from vheatbench.downstream.eval_plan import make_plan
-    from vheatbench.downstream.evaluate import begin, evaluate, reopen
+    from vheatbench.run.distributed import PeerError
     from vheatbench.store.write import RunWriter
+    from vheatbench.studies.accuracy.evaluate import begin, evaluate, reopen
+    from vheatbench.studies.accuracy.plan import make_plan
+    from vheatbench.studies.accuracy.table import make_progress
 
     plan = group.together(lambda: make_plan(settings))
     opened: list[Path] = []
@@ -208,7 +208,7 @@ def _print(path: Path, json_: bool, worst: int) -> None:
 
         print_json({"path": str(path), "records": [record.model_dump(mode="json") for record in run.records]})
     else:
-        from vheatbench.cli.eval_output import print_accuracies
+        from vheatbench.studies.accuracy.table import print_accuracies
 
         print_accuracies(run, worst)
     print(path, file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from vheatbench.store.exports import Export
+    from vheatbench.report.exports import Export
     from vheatbench.store.read import Run
 
 FORMATS = ("gab-smaller", "gab-bigger", "bmf", "otava", "csv", "parquet", "markdown")
@@ -58,7 +58,7 @@ def deliver(export: Export, output: Path | None) -> None:
 
 def _exported(run: Run, format_: str) -> Export:
     from vheatbench.analysis.history import entries_of
-    from vheatbench.store import exports
+    from vheatbench.report import exports
 
     entries = entries_of(run)
     if format_ == "bmf":

@@ -20,10 +20,10 @@ from vheatbench.stop import stoppable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from vheatbench.pictures.heat_model import HeatModel
-    from vheatbench.pictures.heat_run import Piece
     from vheatbench.store.read import Run
     from vheatbench.store.schema import Record
+    from vheatbench.studies.heat.model import HeatModel
+    from vheatbench.studies.heat.run import Piece
 
 app = typer.Typer(
     help="Show heat conduction itself: fields, diffusivity, and the operator against theory.",
@@ -76,8 +76,8 @@ def diffuse(
     ks = [_k(word) for word in comma_list(k) or []]
     _check_rules([rule])
     with _to_stderr():
-        from vheatbench.pictures.diffusion import parse_source, parse_times
-        from vheatbench.pictures.heat_run import CAT, diffusion_pieces, png_of
+        from vheatbench.studies.heat.diffusion import parse_source, parse_times
+        from vheatbench.studies.heat.run import CAT, diffusion_pieces, png_of
 
         when, where = parse_times(times), parse_source(source)
         picture = image if image is not None else CAT
@@ -105,7 +105,7 @@ def diffusivity(
     words = comma_list(resolution)
     sizes = [_resolution(word) for word in words] if words is not None else [_own_size(model)]
     with _to_stderr():
-        from vheatbench.pictures.heat_run import diffusivity_pieces
+        from vheatbench.studies.heat.run import diffusivity_pieces
 
         pieces = []
         for size in sizes:
@@ -131,8 +131,8 @@ def kernel(
     if min(kts) <= 0:
         raise UserError(f"--kt {kt}: every k t must be positive")
     with _to_stderr():
-        from vheatbench.pictures.diffusion import parse_source, source_cell
-        from vheatbench.pictures.heat_run import kernel_pieces
+        from vheatbench.studies.heat.diffusion import parse_source, source_cell
+        from vheatbench.studies.heat.run import kernel_pieces
 
         pieces = kernel_pieces(size, source_cell(parse_source(source), size), kts)
     _finish("heat-kernel", pieces, results, out, json_)
@@ -177,14 +177,14 @@ def _to_stderr() -> Iterator[None]:
 
 def _own_size(model: str) -> tuple[int, int]:
     with _to_stderr():
-        from vheatbench.pictures.heat_model import own_size
+        from vheatbench.studies.heat.model import own_size
 
         return own_size(model)
 
 
 def _load(model: str, size: tuple[int, int], rule: str, weights: Path | None, trust_pickle: bool) -> HeatModel:
-    from vheatbench.pictures.heat_model import load_heat_model
     from vheatbench.run.carry_out import classify
+    from vheatbench.studies.heat.model import load_heat_model
 
     try:
         return load_heat_model(model, size, rule, weights, trust_pickle)  # type: ignore[arg-type]
@@ -197,10 +197,10 @@ def _load(model: str, size: tuple[int, int], rule: str, weights: Path | None, tr
 
 def _finish(suite: str, pieces: Sequence[Piece], results: Path, out: Path | None, json_: bool) -> None:
     """Find the numbers, write the run, print it, draw it; say by the exit code whether all went well."""
-    from vheatbench.cli.heat_table import print_heat
     from vheatbench.cli.output import print_json
     from vheatbench.cli.run import exit_code, say_skipped
     from vheatbench.store.read import read_run
+    from vheatbench.studies.heat.table import print_heat
 
     check_writable(out if out is not None else REPORTS, "--out")
     run = read_run(_carry_out(suite, pieces, results))
@@ -222,7 +222,7 @@ def _carry_out(suite: str, pieces: Sequence[Piece], results: Path) -> Path:
     from rich.console import Console
     from rich.progress import Progress
 
-    from vheatbench.pictures.heat_run import carry_out
+    from vheatbench.studies.heat.run import carry_out
 
     progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     task = progress.add_task("conducting", total=len(pieces))
@@ -239,7 +239,7 @@ def _carry_out(suite: str, pieces: Sequence[Piece], results: Path) -> Path:
 
 
 def _draw(run: Run, folder: Path) -> list[Path]:
-    from vheatbench.pictures.heat_figures import save_heat_figures
+    from vheatbench.studies.heat.figures import save_heat_figures
 
     with _to_stderr():
         figures = save_heat_figures(run, folder)

@@ -15,7 +15,7 @@ from vheatbench.cli.parse import device_kind
 from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
-    from vheatbench.downstream.distributed import Group
+    from vheatbench.run.distributed import Group
 
 
 def device_of(text: str) -> str:
@@ -54,7 +54,7 @@ def working(kind: str) -> Iterator[Group]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         with one_voice():
-            from vheatbench.downstream.distributed import (
+            from vheatbench.run.distributed import (
                 LostPeerError,
                 PeerError,
                 SharedUserError,

@@ -20,7 +20,7 @@ from vheatbench.files import check_target, reason_of, write_file
 
 if TYPE_CHECKING:
     from vheatbench.case import Case
-    from vheatbench.run.profile import Profile, Row
+    from vheatbench.studies.profile.run import Profile, Row
 
 SHOWN = 20
 """Operators on the terminal; ``--json`` has all."""
@@ -115,8 +115,8 @@ def _profile(case: Case, steps: int, depth: int) -> Profile:
     _prepare_libraries(bool(case.compile))
     # models and libraries print what they like; stdout is for the tables
     with contextlib.redirect_stdout(sys.stderr):
-        from vheatbench.run import profile as run
         from vheatbench.run.carry_out import classify
+        from vheatbench.studies.profile import run
 
         try:
             return run.profile(case, steps, depth)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from vheatbench.report.parts import Section
+    from vheatbench.present.parts import Section
     from vheatbench.store.read import Run
 
 FORMATS = ("html", "md", "tex")
@@ -60,10 +60,10 @@ def report(
 
 def _verdict(base: Run, head: Run, margin: list[str], results: Path) -> Section:
     """By the same settings as `vheatbench ab` and `vheatbench compare`: see settings_for."""
-    from vheatbench.analysis.compare import compare_runs
-    from vheatbench.analysis.settings import settings_for
     from vheatbench.cli.compare import parse_margins
     from vheatbench.report.verdict_section import verdict_section
+    from vheatbench.verdict.compare import compare_runs
+    from vheatbench.verdict.settings import settings_for
 
     settings = settings_for([base], [head], results, margins=parse_margins(margin))
     return verdict_section(compare_runs([base], [head], settings), "verdict")

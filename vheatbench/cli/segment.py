@@ -28,11 +28,11 @@ from vheatbench.cli.output import command_line
 from vheatbench.cli.processes import one_voice
 
 if TYPE_CHECKING:
-    from vheatbench.downstream.backbone import Beginning
-    from vheatbench.downstream.dense_files import TrainedFile
-    from vheatbench.downstream.distributed import Group
-    from vheatbench.downstream.segmentation.ade import AdeFolder
-    from vheatbench.downstream.segmentation.model import UperNet
+    from vheatbench.run.distributed import Group
+    from vheatbench.studies.dense.files import TrainedFile
+    from vheatbench.studies.dense.segmentation.ade import AdeFolder
+    from vheatbench.subjects.backbone import Beginning
+    from vheatbench.subjects.segmenter import UperNet
 
 IGNORE_HELP = "Label that counts for nothing, a number after --reduce-zero-label; 255 stays 255 in that"
 
@@ -92,14 +92,14 @@ def train(
         autocast = precision(dtype)
         fresh(out, resume)
     with working(device) as group:
-        from vheatbench.downstream.segmentation.ade import read_ade
-        from vheatbench.downstream.segmentation.labels import Numbering
-        from vheatbench.downstream.segmentation.train import (
+        from vheatbench.errors import UserError
+        from vheatbench.studies.dense.segmentation.ade import read_ade
+        from vheatbench.studies.dense.segmentation.labels import Numbering
+        from vheatbench.studies.dense.segmentation.train import (
             about_of,
             segmentation_schedule,
             train_segmenter,
         )
-        from vheatbench.errors import UserError
 
         def plan() -> tuple[AdeFolder, dict[str, Any], Beginning | None]:
             if batch < 2 * group.size:
@@ -157,14 +157,14 @@ def evaluate(
         chosen("--test", test, ("slide", "whole"))
     path: Path | None = None
     with working(device) as group:
-        from vheatbench.downstream.dense_answers import Answers
-        from vheatbench.downstream.dense_files import read_trained
-        from vheatbench.downstream.dense_record import Evaluation, write_evaluation
-        from vheatbench.downstream.segmentation.ade import read_ade
-        from vheatbench.downstream.segmentation.evaluate import LONGEST, SCALES, SIDE, evaluate_segmenter
-        from vheatbench.downstream.segmentation.labels import Numbering
-        from vheatbench.downstream.segmentation.train import build_segmenter
         from vheatbench.store.write import utc_now
+        from vheatbench.studies.dense.answers import Answers
+        from vheatbench.studies.dense.files import read_trained
+        from vheatbench.studies.dense.record import Evaluation, write_evaluation
+        from vheatbench.studies.dense.segmentation.ade import read_ade
+        from vheatbench.studies.dense.segmentation.evaluate import LONGEST, SCALES, SIDE, evaluate_segmenter
+        from vheatbench.studies.dense.segmentation.labels import Numbering
+        from vheatbench.studies.dense.segmentation.train import build_segmenter
 
         def plan() -> tuple[TrainedFile, AdeFolder, dict[str, Any], UperNet, Answers]:
             trained = read_trained(weights, "upernet")

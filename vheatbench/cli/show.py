@@ -40,13 +40,13 @@ def _print(run: Run) -> None:
     if "erf" in modes:
         from vheatbench.cli.erf import print_fields as print_table
     elif "heat" in modes:
-        from vheatbench.cli.heat_table import print_heat as print_table
+        from vheatbench.studies.heat.table import print_heat as print_table
     elif run.header.suite in ("detect-eval", "segment-eval"):
         from vheatbench.cli.dense import print_scores as print_table
     elif "eval" in modes:
-        from vheatbench.cli.eval_output import print_accuracies as print_table
+        from vheatbench.studies.accuracy.table import print_accuracies as print_table
     elif "fit" in modes:
-        from vheatbench.cli.train_table import print_training as print_table
+        from vheatbench.studies.training.table import print_training as print_table
     else:
         from vheatbench.cli.table import print_run as print_table
     print_table(run)

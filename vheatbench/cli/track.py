@@ -114,7 +114,7 @@ def export(
     from vheatbench.analysis.history import select
     from vheatbench.cli.export import deliver
     from vheatbench.errors import UserError
-    from vheatbench.store.exports import otava_csv
+    from vheatbench.report.exports import otava_csv
 
     if format_ != "otava":
         raise UserError(
@@ -200,7 +200,7 @@ def _print_tables(trends: list[Trend]) -> None:
 
 
 def _row(trend: Trend) -> list[str]:
-    from vheatbench.store.exports import readable
+    from vheatbench.report.exports import readable
 
     last = readable(trend.values[-1], trend.unit) if trend.points else "—"
     if trend.status != "ok":

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from vheatbench.measure.outputs import tensors_of
 from vheatbench.store.schema import Metric
-from vheatbench.subjects.outputs import tensors_of
 
 TRAIN_FACTOR = 3
 """A training step counts as 3 forward passes: the backward of every product is two products of its size.

@@ -10,17 +10,17 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from vheatbench import numbers
 from vheatbench.analysis.crossover import ratio_at
 from vheatbench.analysis.findings import common_sizes
 from vheatbench.analysis.fingerprint import differences, facts
 from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.operator_findings import as_fast, significant
 from vheatbench.analysis.series import Point, Series
-from vheatbench.report import numbers
+from vheatbench.present.parts import Chart, Section, Table
+from vheatbench.present.theme import DASHES, MARKERS, Style, style_of
 from vheatbench.report.charts import LOOKS, View, scaling_chart
-from vheatbench.report.parts import Chart, Section, Table
 from vheatbench.report.section import MOST_CURVES, MOST_POINTS, point_in_words, samples_of
-from vheatbench.report.theme import DASHES, MARKERS, Style, style_of
 from vheatbench.store.read import Run
 
 OVERLAID = ("latency_s", "peak_memory_bytes", "energy_per_image_j")

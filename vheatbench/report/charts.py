@@ -16,8 +16,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullL
 from vheatbench.analysis.axis import GRID as TOKEN_GRID
 from vheatbench.analysis.scaling import PowerFit, Scaling
 from vheatbench.analysis.series import Point, Series
-from vheatbench.report.svg import Target, with_targets
-from vheatbench.report.theme import FAINT, GRID, Style, add_legend, chart_style, series_id, svg_of
+from vheatbench.present.svg import Target, with_targets
+from vheatbench.present.theme import FAINT, GRID, Style, add_legend, chart_style, series_id, svg_of
 
 View = Literal["log", "linear", "tokens"]
 

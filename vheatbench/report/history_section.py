@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from vheatbench import numbers
 from vheatbench.analysis.changepoint import WINDOW, ChangePoint
 from vheatbench.analysis.history import Trend, trends_of
-from vheatbench.report import numbers
-from vheatbench.report.parts import Chart, Section, Table
-from vheatbench.report.theme import FAINT, GRID, INK, SERIES_COLOURS, chart_style, svg_of
-from vheatbench.store.exports import UNITS
+from vheatbench.present.parts import Chart, Section, Table
+from vheatbench.present.theme import FAINT, GRID, INK, SERIES_COLOURS, chart_style, svg_of
+from vheatbench.report.exports import UNITS
 from vheatbench.store.history import History
 
 CHARTED = (

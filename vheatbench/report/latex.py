@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vheatbench import numbers
 from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.analysis.series import Point, Series
-from vheatbench.report import numbers
-from vheatbench.report.analysis_table import AnalysisTable, analysis_tables
 from vheatbench.report.charts import LOOKS
+from vheatbench.report.studies_table import AnalysisTable, analysis_tables
 from vheatbench.store.read import Run
 
 COLUMNS = ("latency_s", "throughput_images_per_s", "peak_memory_bytes", "macs", "energy_per_image_j")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from vheatbench import numbers
 from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
-from vheatbench.report import numbers
-from vheatbench.report.analysis_table import AnalysisTable, analysis_tables
 from vheatbench.report.records_table import columns_of
 from vheatbench.report.story import story_of
+from vheatbench.report.studies_table import AnalysisTable, analysis_tables
 from vheatbench.store.read import Run
 
 MOST_CHARACTERS = 65_536

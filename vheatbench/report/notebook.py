@@ -8,7 +8,7 @@ from html import escape
 from vheatbench.analysis.groups import groups_of
 from vheatbench.analysis.operators import rank
 from vheatbench.analysis.outcomes import outcomes_of
-from vheatbench.report.parts import Chart
+from vheatbench.present.parts import Chart
 from vheatbench.report.records_table import records_table
 from vheatbench.report.section import section_of
 from vheatbench.store.per_image import with_per_image

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vheatbench import numbers
 from vheatbench.analysis.axis import GRID
 from vheatbench.analysis.backends import fastest_backends
 from vheatbench.analysis.crossover import Crossover, Ratio
@@ -14,8 +15,7 @@ from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, signi
 from vheatbench.analysis.operators import HEAT
 from vheatbench.analysis.roofline import Placed, Roofline, roofline_of
 from vheatbench.analysis.series import Point
-from vheatbench.report import numbers
-from vheatbench.report.parts import Chart, Section, Table
+from vheatbench.present.parts import Chart, Section, Table
 from vheatbench.report.roofline_chart import rate_unit, roofline_chart, said
 
 

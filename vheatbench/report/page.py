@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from vheatbench import __version__
+from vheatbench import __version__, numbers
 from vheatbench.analysis.findings import Finding, failure_findings
 from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.operators import rank
@@ -23,11 +23,10 @@ from vheatbench.analysis.published import PublishedRow, published_rows
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.files import write_file
-from vheatbench.report import numbers
+from vheatbench.present.parts import Section
 from vheatbench.report.across import across_section, environment_rows, labels_of
 from vheatbench.report.charts import MOST_TARGETS, VIEWS, View
 from vheatbench.report.operator_parts import Glance, glance_of
-from vheatbench.report.parts import Section
 from vheatbench.report.records_table import COMPACT, RecordsTable, records_table, warnings_of
 from vheatbench.report.section import cost_of, most_telling, section_of
 from vheatbench.report.story import Told, story_of
@@ -267,10 +266,10 @@ def _analyses(run: Run, index: int, runs: Sequence[Run]) -> list[Section]:
         papers = paper_sections(run, f"r{index}paper", [other for other in runs if other is not run])
     if all(record.case.timed for record in run.records):
         return papers
-    from vheatbench.report.accuracy_section import accuracy_sections
-    from vheatbench.report.erf_section import erf_sections
-    from vheatbench.report.heat_section import heat_sections
-    from vheatbench.report.training_section import training_sections
+    from vheatbench.studies.accuracy.section import accuracy_sections
+    from vheatbench.studies.erf.section import erf_sections
+    from vheatbench.studies.heat.section import heat_sections
+    from vheatbench.studies.training.section import training_sections
 
     analyses = [*erf_sections(run, f"r{index}erf"), *heat_sections(run, f"r{index}heat")]
     analyses += [*accuracy_sections(run, f"r{index}eval"), *training_sections(run, f"r{index}fit")]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vheatbench import numbers
 from vheatbench.analysis.findings import Finding
 from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.analysis.paper_tables import PaperTable, paper_tables
 from vheatbench.analysis.published import Check
 from vheatbench.analysis.series import Point
-from vheatbench.report import numbers
-from vheatbench.report.parts import Section, Table
+from vheatbench.present.parts import Section, Table
 from vheatbench.store.read import Run
 
 NONE = "—"

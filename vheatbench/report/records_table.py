@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vheatbench import numbers
 from vheatbench.analysis.outcomes import Outcome
-from vheatbench.report import numbers
 from vheatbench.store.per_image import compared_name
 
 COLUMNS = (

@@ -12,9 +12,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from vheatbench import numbers
 from vheatbench.analysis.roofline import Placed, Roof, Roofline
-from vheatbench.report import numbers
-from vheatbench.report.theme import FAINT, GRID, INK, PAPER, add_legend, chart_style, style_of, svg_of
+from vheatbench.present.theme import FAINT, GRID, INK, PAPER, add_legend, chart_style, style_of, svg_of
 
 CLOSE = 9.0
 """Points of text height: labels nearer than this would cover each other."""

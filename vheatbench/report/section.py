@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vheatbench import numbers
 from vheatbench.analysis.crossover import Crossover
 from vheatbench.analysis.findings import crossovers_of, model_findings, scaling_of
 from vheatbench.analysis.groups import Group, pairs_of
@@ -12,11 +13,10 @@ from vheatbench.analysis.operator_findings import operator_crossovers, operator_
 from vheatbench.analysis.operators import HEAT, OFFICIAL, is_heat, theory_of
 from vheatbench.analysis.scaling import PowerFit, Scaling
 from vheatbench.analysis.series import Point, Series
-from vheatbench.report import numbers
+from vheatbench.present.parts import Chart, Section, Table
+from vheatbench.present.theme import style_of
 from vheatbench.report.charts import LOOKS, View, scaling_chart
 from vheatbench.report.operator_parts import add_operator_parts
-from vheatbench.report.parts import Chart, Section, Table
-from vheatbench.report.theme import style_of
 from vheatbench.store.per_image import PER_IMAGE, step_name
 
 FITTED = ("latency_s", "peak_memory_bytes", "macs")
@@ -30,7 +30,7 @@ OF_OPERATORS = ("latency_s", "peak_memory_bytes", "macs", "energy_per_image_j")
 """The same for operators."""
 
 MOST_CURVES = 24
-"""On one chart: as many as can be told apart (:func:`vheatbench.report.theme.style_of`)."""
+"""On one chart: as many as can be told apart (:func:`vheatbench.present.theme.style_of`)."""
 MOST_POINTS = 150
 """In the table behind a chart. The records' table has all."""
 

@@ -10,16 +10,16 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from vheatbench.analysis.compare_text import HEADINGS, absences, detectable, headline, rows, unchanged
-from vheatbench.analysis.comparison import Comparison
+from vheatbench import numbers
 from vheatbench.analysis.findings import Finding
-from vheatbench.analysis.judge import CaseVerdict
-from vheatbench.analysis.verdict import Gate
-from vheatbench.report import numbers
-from vheatbench.report.parts import Chart, Section, Table
-from vheatbench.report.svg import Target, with_targets
-from vheatbench.report.theme import FAINT, GRID, INK, SERIES_COLOURS, chart_style, svg_of
+from vheatbench.present.parts import Chart, Section, Table
+from vheatbench.present.svg import Target, with_targets
+from vheatbench.present.theme import FAINT, GRID, INK, SERIES_COLOURS, chart_style, svg_of
 from vheatbench.store.per_image import OF_STEP, step_name
+from vheatbench.verdict.comparison import Comparison
+from vheatbench.verdict.judge import CaseVerdict
+from vheatbench.verdict.rule import Gate
+from vheatbench.verdict.text import HEADINGS, absences, detectable, headline, rows, unchanged
 
 MOST_CASES = 30
 """On one chart, worst first. The table has all."""
@@ -34,7 +34,7 @@ def verdict_section(comparison: Comparison, id_: str) -> Section:
     """Everything the page says of two sides. Where they are not comparable there is no ratio, and why stands first.
 
     Args:
-        comparison: of :func:`vheatbench.analysis.compare.compare_runs`.
+        comparison: of :func:`vheatbench.verdict.compare.compare_runs`.
         id_: unique on the page: the section's, and the beginning of its charts' and tables'.
     """
     section = Section(id_, f"Verdict: {comparison.verdict}")

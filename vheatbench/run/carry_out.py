@@ -19,6 +19,7 @@ from vheatbench.measure.device import energy_metrics
 from vheatbench.measure.host import free_memory_bytes
 from vheatbench.measure.kernels import attention_kernels
 from vheatbench.measure.memory import host_baseline, measure_memory, unmeasured_memory
+from vheatbench.measure.outputs import check_finite
 from vheatbench.measure.precision import slow_precision
 from vheatbench.measure.timing import measure_time, timer_for, timing_metrics
 from vheatbench.measure.watch import DeviceWatch
@@ -31,7 +32,6 @@ from vheatbench.store.schema import Metric, Record, Status
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build
 from vheatbench.subjects.operators import heat_backend
-from vheatbench.subjects.outputs import check_finite
 from vheatbench.suites import SuitePolicy
 
 GIB = 1024**3

@@ -12,6 +12,7 @@ from vheatbench.errors import UserError
 from vheatbench.measure.environment import environment
 from vheatbench.measure.flops import TRAIN_FACTOR, count_flops
 from vheatbench.measure.footprint import activation_bytes
+from vheatbench.measure.outputs import training_loss
 from vheatbench.measure.precision import slow_precision
 from vheatbench.measure.stopping import Policy
 from vheatbench.run.carry_out import classify, memory_limit
@@ -21,7 +22,6 @@ from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build, find_subject
 from vheatbench.subjects.closed_form import operator_step_macs
 from vheatbench.subjects.operators import channels, check_operator, find_operator, head_dim, operator_macs
-from vheatbench.subjects.outputs import training_loss
 
 COMMON_MULTIPLE = 32
 """Sizes that are multiples of this fit every known family; others are tried out before the run."""

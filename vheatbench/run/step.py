@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError
+from vheatbench.measure.outputs import check_finite, logits_of, loss_note, training_loss
 from vheatbench.subjects.built import Built
-from vheatbench.subjects.outputs import check_finite, logits_of, loss_note, training_loss
 
 DTYPES = {
     "float32": torch.float32,

@@ -91,10 +91,10 @@ def find_subject(name: str) -> Subject:
         UserError: unknown name, with near matches; a module that cannot be imported.
     """
     if name.startswith(DOWNSTREAM):
-        from vheatbench.subjects.downstream import downstream_subject
+        from vheatbench.subjects.dense import downstream_subject
 
         full_name, factory, form, task = downstream_subject(name)
-        return Subject(name, full_name, factory, None, "vheatbench.subjects.downstream", form, task)
+        return Subject(name, full_name, factory, None, "vheatbench.subjects.dense", form, task)
     if ":" in name:
         return _own_subject(name)
     full_name = ALIASES.get(name.lower(), name)

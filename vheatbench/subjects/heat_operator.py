@@ -11,8 +11,9 @@ from timm.models import register_notrace_function, register_notrace_module
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from vheatbench.subjects import fused, heat_triton, lean_autograd
-from vheatbench.subjects.heat import choose_backend, conduct_heat, cosine_matrix, cosines_for, heat_decay
+from vheatbench.subjects import fused, lean_autograd
+from vheatbench.subjects.heat import triton as heat_triton
+from vheatbench.subjects.heat.conduct import choose_backend, conduct_heat, cosine_matrix, cosines_for, heat_decay
 from vheatbench.subjects.parts import part
 from vheatbench.subjects.paths import has_hooks, path_for
 
@@ -75,7 +76,7 @@ class HeatOperator(nn.Module):
     Args:
         dim: channels C.
         grid: height and width whose cosine matrices are kept at hand; other grids work too.
-        backend: how heat is conducted, see :func:`vheatbench.subjects.heat.conduct_heat`.
+        backend: how heat is conducted, see :func:`vheatbench.subjects.heat.conduct.conduct_heat`.
     """
 
     cos_h: Tensor

@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from vheatbench.subjects.dct import dct2, idct2
+from vheatbench.subjects.heat.cosines import dct2, idct2
 from vheatbench.subjects.lean_pieces import (
     add,
     affine,

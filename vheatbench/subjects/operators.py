@@ -25,7 +25,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError
-from vheatbench.subjects import heat_triton
 from vheatbench.subjects.attention import (
     HEAD_DIM,
     AttentionLayer,
@@ -45,7 +44,8 @@ from vheatbench.subjects.closed_form import (
     linear_attention_macs,
     window_attention_macs,
 )
-from vheatbench.subjects.heat import BACKENDS, choose_backend, conduct_heat, cosine_matrix, heat_decay
+from vheatbench.subjects.heat import triton as heat_triton
+from vheatbench.subjects.heat.conduct import BACKENDS, choose_backend, conduct_heat, cosine_matrix, heat_decay
 from vheatbench.subjects.heat_operator import HeatOperator, frequency_embedding
 
 

@@ -1,0 +1,297 @@
+"""Carrying a comparison out: both sides made ready, measured in turns, judged; also one that was interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+from vheatbench.ab.arm import SIDES, Arm, ArmError, Side
+from vheatbench.ab.request import Request, arms_of, begin
+from vheatbench.ab.rounds import Answer, Pair, Rounds
+from vheatbench.ab.turns import TurnProgress, take_turns
+from vheatbench.analysis.fingerprint import differences, fingerprint
+from vheatbench.cli import exits
+from vheatbench.cli.compare import EXITS, present
+from vheatbench.cli.output import print_json
+from vheatbench.errors import StoreError, UserError
+from vheatbench.files import write_file
+from vheatbench.run.task import Inspection
+from vheatbench.stop import stoppable
+from vheatbench.store.per_image import step_name
+from vheatbench.store.read import PARTIAL, Run, read_run
+from vheatbench.store.schema import Header, Record
+from vheatbench.store.write import RunWriter
+from vheatbench.suites import SuitePolicy
+from vheatbench.verdict.compare import compare_runs
+from vheatbench.verdict.judge import GATED, judge_case
+from vheatbench.verdict.noise_floor import NoiseFloor, read_floor, write_floor
+from vheatbench.verdict.paired import Rounds as PairedRounds
+from vheatbench.verdict.regroup import floor_of, log_ratios
+from vheatbench.verdict.sequential import Looks
+from vheatbench.verdict.settings import Settings, asked, settings_for
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the answer goes."""
+
+    out: Path
+    verdict: Path
+    markdown: str | None
+    json_: bool
+    quiet: bool
+    everything: bool
+
+    @property
+    def files(self) -> list[Path]:
+        """What is written while the working tree is measured."""
+        return [self.out, self.verdict, Path(self.markdown or "-")]
+
+
+def settings_of(request: Request, looks: Looks) -> Settings:
+    """How the two runs are compared. Raises UserError where that makes no sense."""
+    kept = {"request": request.model_dump(mode="json"), "looks": list(looks.rounds), "alpha": looks.alpha}
+    return asked(kept)  # as everybody will who reads the runs
+
+
+def rounds_for(request: Request, pairs: Sequence[Pair], looks: Looks, seed: int) -> Rounds:
+    """The plan of a comparison; one of code with itself takes all rounds and confirms nothing."""
+    if request.aa:
+        return Rounds(pairs, (looks.rounds[-1],), 0, seed, lambda _: "settled")
+    settings = settings_of(request, looks)
+
+    def judge(records: Sequence[tuple[Record, Record]]) -> Answer:
+        base, head = tuple(one for one, _ in records), tuple(other for _, other in records)
+        rounds = PairedRounds(base, head, paired=True, capped=None)
+        verdicts = judge_case(head[0].case, base[0].case, rounds, settings, looks.confidence, comparable=True)
+        gated = [v for v in verdicts if v.gate is not None and v.judged]
+        if any(v.verdict == "regressed" for v in gated):
+            return "flagged"
+        # how much the head is better is worth more rounds in time, not in memory
+        open_ = [
+            v.verdict not in ("same", "improved")
+            if step_name(v.metric) == "latency_s"
+            else v.open or v.verdict == "suspect"
+            for v in gated
+        ]
+        return "open" if any(open_) else "settled"
+
+    return Rounds(pairs, looks.rounds, looks.rounds[0], seed, judge)
+
+
+@dataclass
+class Session:
+    """One comparison from its beginning, or from where it was interrupted, to its exit code."""
+
+    request: Request
+    header: Header
+    """What both runs have in common; its ``run_id`` is the comparison's."""
+    looks: Looks
+    rounds: Rounds
+    output: Output
+    begun: Mapping[Side, Run] | None = None
+    """The runs that are continued."""
+    writers: Mapping[Side, RunWriter] = field(default_factory=dict, init=False)
+    """Open once there is something to be kept."""
+
+    def carry_out(self) -> None:
+        """Measure what is due, print the verdict, and end with its exit code.
+
+        Raises:
+            UserError: a version, the working tree or a margin that will not do.
+            StoreError: a run could not be written.
+            typer.Exit: with the code that the verdict has, if not 0.
+        """
+        try:
+            with stoppable(self._kept):
+                paths = self._measure()
+        except ArmError as error:
+            self._failed(str(error))
+        runs = {side: read_run(path) for side, path in paths.items()}
+        if self.request.aa:
+            self._keep_floor(runs)
+        else:
+            self._judge(runs)
+
+    def _measure(self) -> dict[Side, Path]:
+        """Take every turn that is due, and return the finished files."""
+        if self.begun is not None and any(run.path.suffix != PARTIAL for run in self.begun.values()):
+            return self._finish_other(self.begun)
+        policy = SuitePolicy.model_validate(self.header.policy)
+        with (
+            arms_of(self.request, self.output.files, self._say, self.begun) as arms,
+            contextlib.ExitStack() as stack,
+        ):
+            inspections = self._inspect(arms, policy)
+            if self.begun is None:
+                environments = {side: inspection.environment for side, inspection in inspections.items()}
+                writers = begin(
+                    self.output.out, self.header, self.request, arms, environments, self.rounds, self.looks.alpha
+                )
+            else:
+                writers = {side: RunWriter.resume(run.path) for side, run in self.begun.items()}
+            for writer in writers.values():
+                stack.enter_context(writer)
+            self.writers = writers
+            try:
+                take_turns(
+                    arms, writers, self.rounds, policy, self.request.device,
+                    TurnProgress(self.rounds, self.output.quiet),
+                )  # fmt: skip
+            except ArmError:
+                for writer in writers.values():  # why it failed stays on disk
+                    writer.finish()
+                raise
+            return {side: writers[side].finish() for side in SIDES}
+
+    def _finish_other(self, begun: Mapping[Side, Run]) -> dict[Side, Path]:
+        """The crash came between the ends of the two files: everything is measured."""
+        paths = {}
+        for side, run in begun.items():
+            if run.path.suffix != PARTIAL:
+                paths[side] = run.path
+                continue
+            with RunWriter.resume(run.path) as writer:
+                paths[side] = writer.finish()
+        return paths
+
+    def _inspect(self, arms: Mapping[Side, Arm], policy: SuitePolicy) -> dict[Side, Inspection]:
+        """Each side on this machine; refuses before anything is measured what could not be compared afterwards."""
+        cases = {"base": [pair.base for pair in self.rounds.pairs], "head": [pair.head for pair in self.rounds.pairs]}
+        found: dict[Side, Inspection] = {}
+        for side, arm in arms.items():
+            arm.check_understood(cases[side], policy)
+            found[side] = arm.inspect(cases[side])
+        problems = {side: inspection.problems for side, inspection in found.items()}
+        shared = [line for line in problems["head"] if line in problems["base"]]
+        if shared:
+            raise UserError(shared[0])
+        for side in SIDES:
+            if problems[side] and (side == "head" or self.request.base is None):
+                raise ArmError(f"{side} ({arms[side].name}): {problems[side][0]}")
+        for line in problems["base"]:
+            self._say(f"base ({arms['base'].name}) cannot measure all cases: {line}")
+        self._check_machine({side: inspection.environment for side, inspection in found.items()})
+        return found
+
+    def _check_machine(self, environments: Mapping[Side, Mapping[str, object]]) -> None:
+        kind = self.request.device.split(":")[0]
+        unlike = differences(environments["base"], environments["head"], kind)
+        if unlike:
+            self._refuse(f"the two sides do not run in comparable environments: {'; '.join(unlike)}")
+        for side, run in (self.begun or {}).items():
+            unlike = differences(run.header.environment, environments[side], kind)
+            if unlike:
+                raise UserError(
+                    f"the comparison was begun in another environment ({'; '.join(unlike[:3])}): begin anew"
+                )
+        floor = read_floor(self.output.out, fingerprint(environments["head"], kind))
+        if floor is not None and not self.request.aa:
+            settings_of(self.request, self.looks).check_floor(floor)
+
+    def _judge(self, runs: Mapping[Side, Run]) -> None:
+        pairs = {pair.base.id: pair.head.id for pair in self.rounds.pairs}
+        base, head = [runs["base"]], [runs["head"]]
+        comparison = compare_runs(base, head, settings_for(base, head, self.output.out), pairs)
+        code = EXITS[comparison.outcome]
+        present(
+            comparison,
+            code,
+            json_=self.output.json_,
+            markdown=self.output.markdown,
+            verdict=self.output.verdict,
+            everything=self.output.everything,
+        )
+        self._say_runs(runs)
+        if code:
+            raise typer.Exit(code)
+
+    def _keep_floor(self, runs: Mapping[Side, Run]) -> None:
+        """Of code compared with itself: how far apart it comes out, kept for later comparisons here."""
+        settings = settings_of(self.request, self.looks)
+        kind, size = self.request.device.split(":")[0], self.looks.rounds[0]
+        ids = [pair.base.id for pair in self.rounds.pairs]
+        metrics, cases = {}, 0
+        for metric in filter(settings.wants, GATED):
+            sides = [[[r for r in runs[side].records if r.case_id == id_] for id_ in ids] for side in SIDES]
+            ratios = [log_ratios(one, other, metric, settings.location) for one, other in zip(*sides, strict=True)]
+            enough = [found for found in ratios if len(found) >= size]
+            if enough:
+                metrics[metric] = floor_of(enough, size, settings.confidence)
+                cases = max(cases, len(enough))
+        if not metrics:
+            self._failed(f"no case has the {size} rounds on both sides that a noise floor needs")
+        floor = NoiseFloor(
+            fingerprint=fingerprint(runs["head"].header.environment, kind),
+            device=kind,
+            metrics=metrics,
+            rounds=size,
+            location=settings.location,
+            cases=cases,
+        )
+        path = write_floor(self.output.out, floor)
+        if self.output.json_:
+            print_json(floor.model_dump())
+        else:
+            print(f"Noise of {runs['head'].device_name}: identical code against itself, {size} rounds per comparison")
+            for metric, found in metrics.items():
+                print(
+                    f"{metric}: 99 % of {found.comparisons} comparisons come out within {found.margin:.2%}; "
+                    f"with that as margin {found.false_alarms:.2%} end 'regressed'"
+                )
+        print(f"kept in {path}: a smaller --margin is refused here from now on", file=sys.stderr)
+        self._say_runs(runs)
+
+    def _refuse(self, reason: str) -> NoReturn:
+        self._end(reason, "incomparable", exits.INCOMPARABLE)
+
+    def _failed(self, reason: str) -> NoReturn:
+        self._end(reason, "failed", exits.FAILED)
+
+    def _end(self, reason: str, outcome: str, code: int) -> NoReturn:
+        """End without a comparison; the file for the verdict says why."""
+        verdict = "incomparable" if outcome == "incomparable" else "inconclusive"
+        document = {"verdict": verdict, "outcome": outcome, "reasons": [reason], "exit_code": code}
+        words = f"### {outcome}\n\n- {reason}\n"
+        with contextlib.suppress(UserError, StoreError):  # the exit code says it too
+            write_file(self.output.verdict, json.dumps(document, indent=2) + "\n")
+            if self.output.markdown not in (None, "-"):
+                write_file(str(self.output.markdown), words)
+        if self.output.json_:
+            print_json(document)
+        elif self.output.markdown == "-":
+            print(words, end="")
+        print(f"vheatbench: {reason}", file=sys.stderr)
+        raise typer.Exit(code)
+
+    def _say(self, text: str) -> None:
+        if not self.output.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def _say_runs(self, runs: Mapping[Side, Run]) -> None:
+        for side in SIDES:
+            print(f"{side}: {runs[side].path}", file=sys.stderr)
+
+    def _kept(self) -> str:
+        """Of a comparison that was stopped, and how it goes on. Raises StoreError where a run's file is gone."""
+        if not self.writers and self.begun is None:
+            return "nothing was measured yet"
+        if self.writers:
+            for writer in self.writers.values():
+                writer.check()
+            count = sum(writer.count for writer in self.writers.values())
+        else:
+            count = sum(len(run.records) for run in (self.begun or {}).values())
+        place = f" --out {shlex.quote(str(self.output.out))}" if self.output.out != Path("results") else ""
+        return (
+            f"{count} measurements are safe in {self.output.out}\n"
+            f"continue with: vheatbench ab --resume {self.header.run_id}{place}"
+        )

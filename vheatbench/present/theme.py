@@ -1,0 +1,115 @@
+"""How charts look: stand-in colours that become CSS variables, one style per subject, and the way to SVG."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vheatbench.present.svg import SERIES_GROUP, tidied
+
+INK, FAINT, GRID, PAPER = "#010203", "#040506", "#070809", "#fdfefe"
+"""Stand-ins that no chart uses otherwise; each becomes a CSS variable, so that dark mode recolours it."""
+
+SERIES_COLOURS = ("#d55e01", "#0072b3", "#009e74", "#cc79a8", "#56b4ea", "#e69f02", "#8c6bb2", "#7f7f80")
+"""Okabe and Ito's colour-blind safe palette, one step off so that each is unique in the SVG."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+
+DASHES = ("-", "--", ":")
+
+_VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--grid", PAPER: "--panel"} | {
+    colour: f"--series-{i + 1}" for i, colour in enumerate(SERIES_COLOURS)
+}
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "svg.fonttype": "none",
+    # names come from outside: a dollar sign in one is no formula
+    "text.parse_math": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """What tells a subject from the others, alike in every chart of the page."""
+
+    colour: str
+    marker: str
+    dash: str
+    hollow: bool
+
+    @property
+    def face(self) -> str:
+        """Fill of the marker."""
+        return PAPER if self.hollow else self.colour
+
+
+def style_of(subject: str, subjects: Sequence[str]) -> Style:
+    """Style by a subject's place among all subjects of the page.
+
+    The first eight have a colour and a filled marker each. After them colours return with another marker, hollow, and
+    a dashed line, then with a third marker and a dotted one: 24 in all.
+    """
+    turn, place = divmod(list(subjects).index(subject), len(SERIES_COLOURS))
+    marker = MARKERS[(place + 3 * turn) % len(MARKERS)]
+    return Style(SERIES_COLOURS[place], marker, DASHES[turn % len(DASHES)], turn % 2 == 1)
+
+
+def chart_style(name: str) -> dict[Any, Any]:
+    """matplotlib's settings for one chart; ``name``, unique on the page, keeps the SVG's internal ids apart."""
+    return {**_STYLE, "svg.hashsalt": name}
+
+
+def add_legend(figure: Figure, axes: Axes) -> None:
+    """Within the axes where there is room for it; in two columns below them for more than four entries."""
+    entries = len(axes.get_legend_handles_labels()[0])
+    if entries <= 4:
+        axes.legend(loc="best", fontsize=9)
+        return
+    rows = (entries + 1) // 2
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.17 * rows)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, columnspacing=1.2, handlelength=2.8)
+
+
+def svg_of(figure: Figure, names: Sequence[str] = ()) -> str:
+    """The bare ``<svg>`` element, its stand-in colours replaced by CSS variables, its size by the page's.
+
+    Artists whose gid is :func:`series_id` ``(i)`` are marked as those of the series ``names[i]``, which the page can
+    then hide.
+    """
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # the browser draws the text, with fonts that matplotlib does not know of
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = tidied(buffer.getvalue(), names)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    # described by the figure's own text; a reader need not step through every tick
+    return svg.replace("<svg", '<svg role="img" aria-hidden="true" focusable="false" stroke-linejoin="round"', 1)
+
+
+def series_id(place: int) -> str:
+    """The gid of what is drawn of a series."""
+    return f"{SERIES_GROUP}{place}"

@@ -1,0 +1,231 @@
+"""What a run of receptive fields will measure: settings in, jobs out, all checked before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from vheatbench.case import Case, DeviceType, DType
+from vheatbench.errors import UserError
+from vheatbench.studies.erf.conduction import conducts, constant_k
+from vheatbench.studies.erf.features import Layer, find_layers, survey_failed
+from vheatbench.studies.erf.gradient import Protocol
+from vheatbench.studies.images.photographs import RESAMPLING, SINGLE, Cut, ImageSet
+from vheatbench.subjects.catalog import build, find_subject
+from vheatbench.subjects.erf_weights import RANDOM, Weights, identify, load_weights
+
+
+@dataclass(frozen=True)
+class ErfSettings:
+    """What the user asked for."""
+
+    models: tuple[str, ...]
+    """The first one's preprocessing decides how photographs are cut, for all."""
+    resolutions: tuple[tuple[int, int], ...] = ((224, 224),)
+    layers: tuple[str, ...] = ("last",)
+    weights: tuple[str, ...] = ()
+    """``random``, for every model; ``FILE``, for the first; ``MODEL=FILE``. None: random."""
+    trust_pickle: bool = False
+    conduction: tuple[str, ...] = ("learned",)
+    """``learned``, ``none`` or a constant k; for models with heat operators."""
+    images: str | None = None
+    protocol: Protocol = "centre"
+    dtype: DType = "float32"
+    device: DeviceType = "cpu"
+    target: float = 0.05
+    """Relative standard error of the deciding numbers that is precise enough."""
+    max_images: int = 50
+    batch: int = 5
+    """Images at once; at least two such batches are taken."""
+    seed: int = 0
+    """Of the images; random weights always have seed 0."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model's own configuration says of its input."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Preprocessing:
+        """timm's, or its defaults (ImageNet's mean and deviation) for a model without one."""
+        config = resolve_model_data_config(model)
+        known = config["interpolation"] in RESAMPLING
+        return cls(
+            tuple(config["mean"]),
+            tuple(config["std"]),
+            config["interpolation"] if known else "bicubic",
+            float(config["crop_pct"]),
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one forward pass per batch measures: all layers of one model at one size, with one set of weights."""
+
+    base: Case
+    layers: tuple[Layer, ...]
+    cases: tuple[Case, ...]
+    """One for each layer."""
+    weights: Weights
+    path: Path | None
+    """Of the weights; None for random ones."""
+    conduction: str
+    """Empty for a model without heat operators."""
+    preprocessing: Preprocessing
+    cut: Cut
+
+    @property
+    def label(self) -> str:
+        words = [self.base.subject, self.base.size]
+        if self.path is not None:
+            words.append(self.path.name)
+        if self.conduction not in ("", "learned"):
+            words.append(f"k={0 if self.conduction == 'none' else self.conduction}")
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a run, and what the user should know about them."""
+
+    jobs: list[Job]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """A model at one size as it was looked at without being computed."""
+
+    layers: list[Layer]
+    preprocessing: Preprocessing
+    conducts: bool
+
+
+def make_plan(settings: ErfSettings, images: ImageSet) -> Plan:
+    """The jobs, in the order of models, sizes, weights, conduction.
+
+    Raises:
+        UserError: an unknown model, layer or size, weights that cannot be read or are another model's, a conduction
+            that is no number, or one for models that do not conduct.
+    """
+    for name in settings.models:
+        find_subject(name)
+    weights = _weights(settings)
+    conduction = list(dict.fromkeys(_canonical(word) for word in settings.conduction))
+    surveys = {(name, size): _survey(name, size, settings) for name in settings.models for size in settings.resolutions}
+    if conduction != ["learned"] and not any(survey.conducts for survey in surveys.values()):
+        raise UserError(f"--conduction: none of {', '.join(settings.models)} has heat conduction")
+    _check_weights(weights, settings)
+    leader = next(iter(surveys.values())).preprocessing
+    jobs = []
+    for (name, size), survey in surveys.items():
+        how = "squash" if settings.protocol == "replknet" else "crop"
+        cut = Cut(size, leader.interpolation, leader.crop_pct, how)  # type: ignore[arg-type]
+        digest = images.digest(cut)[:12]
+        for known, path in weights[name]:
+            for word in conduction if survey.conducts else [""]:
+                base = _case(name, size, settings)
+                cases = [_with_analysis(base, layer, known, settings, digest, word) for layer in survey.layers]
+                layers = tuple(survey.layers)
+                jobs.append(Job(base, layers, tuple(cases), known, path, word, survey.preprocessing, cut))
+    notes = [f"{SINGLE}; give --images a folder of several"] if images.single else []
+    return Plan(jobs, notes + _notes(settings, weights))
+
+
+def _case(name: str, size: tuple[int, int], settings: ErfSettings) -> Case:
+    return Case(subject=name, resolution=size, dtype=settings.dtype, mode="erf", device=settings.device)
+
+
+def _with_analysis(
+    base: Case, layer: Layer, weights: Weights, settings: ErfSettings, digest: str, conduction: str
+) -> Case:
+    analysis: dict[str, Any] = {
+        "layer": layer.name,
+        "weights": weights.short,
+        "protocol": settings.protocol,
+        "images": digest,
+    }
+    if conduction not in ("", "learned"):
+        analysis["conduction"] = conduction
+    return base.model_copy(update={"analysis": analysis})
+
+
+def _survey(name: str, size: tuple[int, int], settings: ErfSettings) -> _Survey:
+    """Look at a model on the meta device, or for real where it cannot be there."""
+    case = _case(name, size, settings)
+    for device in ("meta", "cpu"):
+        built = build(case, device)
+        colours = built.input_shape[0]
+        if colours not in (1, 3):
+            raise UserError(f"model {name!r} takes images of {colours} channels: photographs have 3, or 1 as grey")
+        try:
+            layers = find_layers(name, built.model, torch.zeros(1, *built.input_shape, device=device), settings.layers)
+            return _Survey(layers, Preprocessing.of(built.model), conducts(built.model))
+        except UserError:
+            raise
+        except Exception as error:  # whatever a model raises; many cannot compute without real numbers
+            failure = error
+    raise survey_failed(name, failure) from failure
+
+
+def _weights(settings: ErfSettings) -> dict[str, list[tuple[Weights, Path | None]]]:
+    """The sets of weights of every model; a file is read once to name it by its hash."""
+    chosen: dict[str, list[tuple[Weights, Path | None]]] = {name: [] for name in settings.models}
+    for word in settings.weights:
+        if word == "random":
+            for sets in chosen.values():
+                sets.append((RANDOM, None))
+            continue
+        model, sign, file = word.partition("=")
+        name = model
+        if not sign or name not in chosen:
+            name, file = settings.models[0], word
+        path = Path(file)
+        if not path.exists():
+            if sign and file == word:
+                models = ", ".join(settings.models)
+                raise UserError(
+                    f"--weights {word}: {model!r} is none of the models here ({models}), and no file has the whole name"
+                )
+            raise UserError(f"--weights {word}: no such file (FILE, MODEL=FILE or random)")
+        chosen[name].append((identify(path), path))
+    return {name: list(dict.fromkeys(sets)) or [(RANDOM, None)] for name, sets in chosen.items()}
+
+
+def _check_weights(weights: dict[str, list[tuple[Weights, Path | None]]], settings: ErfSettings) -> None:
+    """Load every file once: one of another model is to be found before anything is measured."""
+    for name, sets in weights.items():
+        for _, path in sets:
+            if path is not None:
+                model = build(_case(name, settings.resolutions[0], settings)).model
+                load_weights(model, path, settings.trust_pickle)
+
+
+def _canonical(conduction: str) -> str:
+    """The same word for the same k."""
+    k = constant_k(conduction)
+    return "learned" if k is None else "none" if k == 0 else f"{k:g}"
+
+
+def _notes(settings: ErfSettings, weights: dict[str, list[tuple[Weights, Path | None]]]) -> list[str]:
+    random = [name for name, sets in weights.items() if all(path is None for _, path in sets)]
+    trained = any(path is not None for sets in weights.values() for _, path in sets)
+    if trained and random:
+        return [f"{', '.join(random)}: random weights, beside trained ones: give --weights {random[0]}=FILE"]
+    return []
+
+
+def planned_cases(jobs: Sequence[Job]) -> list[Case]:
+    """Every case once, in measuring order."""
+    return list({case.id: case for job in jobs for case in job.cases}.values())

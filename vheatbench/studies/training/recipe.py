@@ -1,0 +1,300 @@
+"""A training recipe: a YAML file in ``suites/train``, validated, with values overridden from the command line."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vheatbench.errors import UserError, one_line
+from vheatbench.files import read_text, reason_of
+from vheatbench.suite_file import suite_folders
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+LIKE_512 = 512
+"""Images per update that the recipe's learning rates are given for; they grow with the batch (Goyal et al., 2017)."""
+
+MAX_FILE_BYTES = 100_000
+
+FREE = ("description", "workers", "log_every", "checkpoint_every", "eval_batch")
+"""What may change between a training and its continuation: no weight depends on it."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelEntry(_Part):
+    """A model to train: the catalog's name, what it is called here, and what its constructor is given."""
+
+    model: str = Field(min_length=1)
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
+    """Of the folder with its checkpoints, of its curve and its row; the model's own where not given."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    drop_path: float | None = Field(default=None, ge=0, lt=1)
+    """Stochastic depth of the last block, growing linearly from 0; None leaves the model's own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+    @property
+    def label(self) -> str:
+        """What the model is called in tables, and its folder: no sign that a path gives a meaning to."""
+        return self.name or self.model.replace("/", "-").replace(":", "-")
+
+
+class Recipe(_Part):
+    """How models are trained. The defaults are those of the vHeat paper's ImageNet-1K training (section 4.1, appendix).
+
+    Learning rates are those of a batch of 512 images and scaled by the batch over 512.
+    """
+
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
+    description: str = ""
+    models: list[ModelEntry] = Field(min_length=1)
+    data: Literal["folder", "digits", "mnist_5k", "textures"] = "folder"
+    """``folder``: ``--data DIR`` with class folders in ``train`` and ``val``. The others come inside a package, see
+    :mod:`vheatbench.studies.images.packaged_images`."""
+    num_classes: int | None = Field(default=None, ge=2)
+    """Of the head; None: as many as the data has."""
+    resolution: int = Field(default=224, ge=1)
+    """Height and width of the input in pixels."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+    epochs: int = Field(default=300, ge=1)
+    batch: int = Field(default=2048, ge=1)
+    """Images per update, over all processes and accumulated steps."""
+    accumulation: int = Field(default=1, ge=1)
+    """Steps whose gradients are summed up to one update."""
+    optimizer: str = "adamw"
+    """A name of timm's ``create_optimizer_v2``."""
+    betas: tuple[float, float] | None = None
+    """None: the optimizer's own, (0.9, 0.999) of AdamW."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    warmup_learning_rate: float = Field(default=5e-7, ge=0)
+    min_learning_rate: float = Field(default=5e-6, ge=0)
+    warmup_epochs: float = Field(default=20, ge=0)
+    weight_decay: float = Field(default=0.08, ge=0)
+    clip_gradients: float | None = Field(default=5.0, gt=0)
+    """Largest norm of all gradients."""
+    ema_decay: float | None = Field(default=0.9999, gt=0, lt=1)
+    """Of the moving average of the weights, which is evaluated and kept beside them; null for none."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of activations (autocast). ``auto``: float16 with loss scaling on CUDA, float32 on a CPU."""
+    gradient_checkpointing: bool = False
+
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    mixup: float = Field(default=0.8, ge=0)
+    cutmix: float = Field(default=1.0, ge=0)
+    mixup_switch: float = Field(default=0.5, ge=0, le=1)
+    """How often cutmix takes the place of mixup."""
+    random_crop: tuple[float, float] | None = (0.08, 1.0)
+    """Share of the image that a random crop takes; null for the whole image."""
+    horizontal_flip: float = Field(default=0.5, ge=0, le=1)
+    color_jitter: float | None = Field(default=0.4, gt=0)
+    """Used where there is no ``auto_augment``, as in timm."""
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    random_erasing: float = Field(default=0.25, ge=0, le=1)
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    crop_pct: float = Field(default=0.875, gt=0, le=1)
+    """Of the test images: side of the centre crop over the shorter side of the resized image."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    workers: int = Field(default=8, ge=0)
+    """Processes that load images, per process that trains."""
+    eval_batch: int = Field(default=256, ge=1)
+    """Test images per step and process."""
+    log_every: int = Field(default=50, ge=1)
+    """Updates between looks at the loss: then the losses are written, and one that is not finite ends the training."""
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    """Updates between checkpoints within an epoch; there is always one at the end of an epoch."""
+
+    @field_validator("models")
+    @classmethod
+    def _distinct(cls, models: list[ModelEntry]) -> list[ModelEntry]:
+        labels = [entry.label for entry in models]
+        again = next((label for label in labels if labels.count(label) > 1), None)
+        if again is not None:
+            raise ValueError(f"two models are called {again!r}: give each a 'name'")
+        return models
+
+    @model_validator(mode="after")
+    def _leaves_the_warmup(self) -> Recipe:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} take up all {self.epochs} epochs, and the learning rate never "
+                "falls: change both, for example --override epochs=30 --override warmup_epochs=2"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """8 hexadecimal digits of what the weights depend on but the models: equal for equal training."""
+        content = self.model_dump(mode="json", exclude={"models", "name", *FREE})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def scaled(self, learning_rate: float) -> float:
+        """A learning rate for this batch."""
+        return learning_rate * self.batch / LIKE_512
+
+    def differences(self, other: Recipe) -> list[str]:
+        """What this recipe has other than ``other``, ``epochs: 300, not 100`` each; what is :data:`FREE` left out."""
+        mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        return [
+            f"{key}: {_text(theirs[key])}, not {_text(mine[key])}"
+            for key in mine
+            if key not in FREE and mine[key] != theirs[key]
+        ]
+
+
+def list_recipes() -> dict[str, Path]:
+    """Names of the recipes that are found, and their files; the working directory's first."""
+    found: dict[str, Path] = {}
+    for folder in suite_folders():
+        if (folder / "train").is_dir():
+            for path in sorted((folder / "train").glob("*.yaml")):
+                found.setdefault(path.stem, path)
+    return found
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        name: path of a YAML file or the name of a recipe in ``suites/train``.
+        overrides: ``key=value`` each, the value as in YAML.
+
+    Raises:
+        UserError: no such recipe, a misspelt key, a value that is not allowed; with file and line.
+    """
+    path = _find(name)
+    content, lines = _parse(path)
+    changed = [_override(text) for text in overrides]
+    content |= dict(changed)
+    content.setdefault("name", path.stem)
+    if changed and "description" not in dict(changed) and content.get("description"):
+        # what the file says of itself is not all true any more
+        content["description"] = f"{content['description']}, but {', '.join(one.strip() for one in overrides)}"
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_explain(error, path, lines, dict(changed))) from None
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = list_recipes()
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        # the shipped recipes under the name that the documentation types, from any folder
+        if path.parent.parts[-2:] == ("suites", "train") and path.stem in known:
+            return known[path.stem]
+        what = "is no regular file" if path.exists() else "does not exist"
+        raise UserError(f"recipe {name!r} {what}; there are {', '.join(sorted(known))}")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(f"unknown recipe {name!r}: {hint}there are {', '.join(sorted(known))}")
+    return known[name]
+
+
+def _parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    try:
+        text = read_text(path, MAX_FILE_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read ({one_line(str(error))})") from None
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(f"{path}:{_line(event.start_mark)}: YAML aliases are not allowed, write it out")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{_line(mark)}"
+        raise UserError(
+            f"{where}: not valid YAML ({one_line(getattr(error, 'problem', None) or str(error))})"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML ({one_line(str(error))})") from None
+    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{path}: a recipe is a mapping with 'models', not a {type(content).__name__}")
+    return {str(key): value for key, value in content.items()}, dict(_lines(node, path))
+
+
+def _lines(node: yaml.MappingNode, path: Path) -> Iterator[tuple[str, int]]:
+    """Key and line of everything on the first level; a key that stands twice is refused."""
+    seen: dict[str, int] = {}
+    for key, _ in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in seen:
+            raise UserError(f"{path}:{line}: {name!r} stands twice, first in line {seen[name]}: keep one")
+        seen[name] = line
+        yield name, line
+
+
+def _line(mark: Any) -> int:
+    return mark.line + 1 if mark is not None else 1
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise UserError(f"--override {text!r}: give key=value, for example epochs=10")
+    try:
+        return key.strip(), _number(yaml.safe_load(value))
+    except (yaml.YAMLError, ValueError):
+        raise UserError(f"--override {text!r}: the value is not valid YAML") from None
+
+
+def _number(value: Any) -> Any:
+    # YAML 1.1 takes 5e-4 for a word: only 5.0e-4 is a number to it
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(error: ValidationError, path: Path, lines: dict[str, int], overrides: dict[str, Any]) -> str:
+    """The first problem on one line: where, what, and what is allowed."""
+    first = error.errors(include_url=False)[0]
+    place = [part for part in first["loc"] if part != "function-before"]
+    key = ".".join(map(str, place)) or "the recipe"
+    top = str(place[0]) if place else ""
+    where = f"--override {top}" if top in overrides else f"{path}:{lines.get(top, 1)}: {key}"
+    if first["type"] == "extra_forbidden":
+        known = list(Recipe.model_fields if len(place) == 1 else ModelEntry.model_fields)
+        near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(known)}"
+        return f"{where}: unknown key {str(place[-1])!r}; {hint}"
+    if first["type"] == "missing":
+        return f"{where}: is missing"
+    given = first.get("input")
+    message = one_line(first["msg"].removeprefix("Value error, "))
+    return f"{where}: {message}" + ("" if isinstance(given, (dict, list)) else f", not {_text(given)}")
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else f"{text[:60]}..."
