@@ -25,12 +25,10 @@ from vheatbench.report.paper_section import paper_sections
 from vheatbench.run.inspect import seconds_of
 from vheatbench.store.read import read_run
 from vheatbench.store.schema import Metric, Record
-from vheatbench.studies.dense.cost import Cost, cost_of
-from vheatbench.studies.dense.detection.counting import BOX_REGIONS, MASK_REGIONS, count_detector, forward_fixed
-from vheatbench.studies.dense.segmentation.counting import count_segmenter
+from vheatbench.studies.dense.cost import Cost, cost_of, count_detector, count_segmenter
 from vheatbench.subjects.backbone import backbone_arguments, timm_name
 from vheatbench.subjects.catalog import build, find_subject
-from vheatbench.subjects.detector import mask_rcnn
+from vheatbench.subjects.detector import BOX_REGIONS, MASK_REGIONS, forward_fixed, mask_rcnn
 from vheatbench.subjects.segmenter import UperNet
 from vheatbench.suite_file import load_suite
 

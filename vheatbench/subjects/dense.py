@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from vheatbench.studies.dense.detection.counting import BOX_REGIONS, MASK_REGIONS, forward_fixed
 from vheatbench.subjects.backbone import timm_name
-from vheatbench.subjects.detector import mask_rcnn
+from vheatbench.subjects.detector import BOX_REGIONS, MASK_REGIONS, forward_fixed, mask_rcnn
 from vheatbench.subjects.segmenter import UperNet
 
 
@@ -25,7 +24,7 @@ class MaskRCNNSubject(nn.Module):
     """Mask R-CNN on images of one size; ``img_size`` is that size, other arguments are those of ``mask_rcnn``.
 
     On the meta device, where nothing can depend on data, it is
-    :func:`vheatbench.studies.dense.detection.counting.forward_fixed`.
+    :func:`vheatbench.subjects.detector.forward_fixed`.
     """
 
     sized_when_built = True

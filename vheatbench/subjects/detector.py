@@ -16,6 +16,10 @@ COCO_CLASSES = 81
 """80 and the background."""
 CHANNELS = 256
 """Of every level of the pyramid."""
+BOX_REGIONS, MASK_REGIONS = 1000, 100
+"""Per image: what the box head and the mask head are given where nothing may depend on data."""
+BOX_SIDE, MASK_SIDE = 7, 14
+"""Cells of an aligned region."""
 ANCHORS = (32, 64, 128, 256, 512)
 """Side in pixels of the square anchor of each level."""
 
@@ -58,3 +62,19 @@ def mask_rcnn(
     pyramid = Pyramid(StageMaps(name, size, **(backbone or {})))
     generator = AnchorGenerator(tuple((side,) for side in anchors), ((0.5, 1.0, 2.0),) * len(anchors))
     return MaskRCNN(pyramid, num_classes=classes, rpn_anchor_generator=generator, **options)
+
+
+def forward_fixed(model: MaskRCNN, images: Tensor) -> tuple[Tensor, ...]:
+    """Backbone, pyramid and every head once: box logits and deltas, mask logits, proposals' logits and deltas.
+
+    Args:
+        model: from :func:`mask_rcnn`.
+        images: normed, shape (B, 3, H, W).
+    """
+    levels = list(model.backbone(images).values())
+    objectness, deltas = model.rpn.head(levels)
+    heads: Any = model.roi_heads
+    boxes = images.new_empty(len(images) * BOX_REGIONS, CHANNELS, BOX_SIDE, BOX_SIDE)
+    masks = images.new_empty(len(images) * MASK_REGIONS, CHANNELS, MASK_SIDE, MASK_SIDE)
+    logits, regression = heads.box_predictor(heads.box_head(boxes))
+    return logits, regression, heads.mask_predictor(heads.mask_head(masks)), *objectness, *deltas
