@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from vheatbench.studies.accuracy.accuracy import by_class, mean_interval, paired_difference, wilson
+from vheatbench.stats import paired_difference, wilson
+from vheatbench.studies.accuracy.accuracy import by_class, mean_interval
 from vheatbench.studies.accuracy.answers import PENDING, Answers, Part
 from vheatbench.studies.accuracy.classes import ClassMap
 

@@ -25,11 +25,11 @@ from typer.testing import CliRunner
 from vheatbench import load_checkpoint
 from vheatbench.cli import app, exits
 from vheatbench.errors import UserError
+from vheatbench.stats import wilson
 from vheatbench.store.attachments import folder_of, read_attachment
 from vheatbench.store.read import list_runs, read_run
 from vheatbench.studies.accuracy import evaluate
 from vheatbench.studies.accuracy import table as eval_output
-from vheatbench.studies.accuracy.accuracy import wilson
 from vheatbench.studies.accuracy.answers import Answers
 from vheatbench.studies.images.data import open_images
 

@@ -12,8 +12,8 @@ from vheatbench.case import Case
 from vheatbench.report.latex import latex_of
 from vheatbench.report.markdown import markdown_of
 from vheatbench.report.page import render
+from vheatbench.stats import wilson
 from vheatbench.store.schema import Metric, Record
-from vheatbench.studies.accuracy.accuracy import wilson
 from vheatbench.studies.accuracy.section import accuracy_sections
 
 WORST = {

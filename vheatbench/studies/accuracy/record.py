@@ -11,10 +11,10 @@ import torch
 
 from vheatbench.case import Case
 from vheatbench.files import GIB, read_bytes
-from vheatbench.stats import Interval
+from vheatbench.stats import Interval, paired_difference, wilson
 from vheatbench.store.attachments import attach, folder_of
 from vheatbench.store.schema import Direction, Metric, Record, Samples
-from vheatbench.studies.accuracy.accuracy import ClassResult, by_class, mean_interval, paired_difference, wilson
+from vheatbench.studies.accuracy.accuracy import ClassResult, by_class, mean_interval
 from vheatbench.studies.accuracy.answers import Answers
 from vheatbench.studies.accuracy.plan import Plan, Ready
 from vheatbench.subjects.catalog import OWN_PRODUCTS

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from vheatbench.stats import median_interval
+from vheatbench.stats import median_interval, wilson
 from vheatbench.store.schema import Direction, Metric, Record, Samples
-from vheatbench.studies.accuracy.accuracy import wilson
 from vheatbench.studies.training.progress import COLUMNS, Progress
 
 
