@@ -23,13 +23,17 @@ ARROWS = {
     "analysis": {"store"},
     "verdict": {"analysis", "store"},
     "ab": {"run", "verdict", "analysis", "store", "suites"},
-    "present": {"store.schema"},
+    "present": {"store.schema", "analysis.findings"},
     "studies": {"run", "subjects", "measure", "store", "analysis", "present", "suites", "suite_file", "studies.images"},
     "report": {"studies", "present", "analysis", "verdict", "store"},
 }
 """Room to what it may import beside itself: a room, or one file of it. ``cli`` may import anything."""
 
-NOTEBOOKS = {("store.read", "report.notebook"), ("store.schema", "report.notebook"), ("present.parts", "report.notebook")}
+NOTEBOOKS = {
+    ("store.read", "report.notebook"),
+    ("store.schema", "report.notebook"),
+    ("present.parts", "report.notebook"),
+}
 """The one arrow back: ``_repr_html_`` of what a notebook shows."""
 
 WITHOUT_TORCH = ("store", "analysis", "verdict", "present", "report")
@@ -107,7 +111,9 @@ def test_rooms_that_show_import_no_torch() -> None:
     found = []
     for source, path in modules():
         if room(source) in WITHOUT_TORCH:
-            found += [f"{path.relative_to(ROOT)}:{line}" for module, _, line in imports(path) if module.split(".")[0] in heavy]
+            found += [
+                f"{path.relative_to(ROOT)}:{line}" for module, _, line in imports(path) if module.split(".")[0] in heavy
+            ]
     assert found == []
 
 

@@ -3,9 +3,37 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
-from vheatbench.analysis.scaling import OverheadFit, PowerFit, Unfit
-from vheatbench.analysis.series import Point
+
+class Estimate(Protocol):
+    """A value with the ends of its interval, None where it has none."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+class Fit(Protocol):
+    """An exponent with the ends of its interval."""
+
+    @property
+    def exponent(self) -> float: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+@runtime_checkable
+class NoFit(Protocol):
+    """Why there is no exponent."""
+
+    @property
+    def reason(self) -> str: ...
 
 
 def plain(value: float, digits: int = 4) -> str:
@@ -16,7 +44,7 @@ def plain(value: float, digits: int = 4) -> str:
     return f"{value:,.{decimals}f}".replace(",", "\u202f") if abs(value) >= 10_000 else f"{value:.{decimals}f}"
 
 
-def digits_for(point: Point) -> int:
+def digits_for(point: Estimate) -> int:
     """Significant digits that an interval supports: two of its half width, at least 2, at most 5."""
     if point.low is None or point.high is None or point.high <= point.low or point.value == 0:
         return 4
@@ -24,12 +52,12 @@ def digits_for(point: Point) -> int:
     return min(5, max(2, 2 - math.floor(math.log10(relative))))
 
 
-def value_of(point: Point, factor: float) -> str:
+def value_of(point: Estimate, factor: float) -> str:
     """The value, rounded to what its interval supports."""
     return plain(point.value * factor, digits_for(point))
 
 
-def interval_of(point: Point, factor: float) -> str:
+def interval_of(point: Estimate, factor: float) -> str:
     """``low to high``, or empty for a value without an interval."""
     if point.low is None or point.high is None or point.low == point.high:
         return ""
@@ -37,7 +65,7 @@ def interval_of(point: Point, factor: float) -> str:
     return f"{plain(point.low * factor, digits)} to {plain(point.high * factor, digits)}"
 
 
-def with_interval(point: Point | None, factor: float) -> str:
+def with_interval(point: Estimate | None, factor: float) -> str:
     """``4.02 (3.81 to 4.23)``; a dash for no point, four significant digits at most for one without an interval."""
     if point is None:
         return "—"
@@ -45,15 +73,14 @@ def with_interval(point: Point | None, factor: float) -> str:
     return f"{value_of(point, factor)} ({interval})" if interval else f"{point.value * factor:.4g}"
 
 
-def exponent_of(fit: PowerFit | OverheadFit | Unfit) -> str:
-    """An exponent with its interval, or why there is none."""
-    if isinstance(fit, Unfit):
+def exponent_of(fit: Fit | NoFit, without: str = "no interval") -> str:
+    """An exponent with its interval, of which an end may be open and both may be ``without``; or why there is none."""
+    if isinstance(fit, NoFit):
         return f"— ({fit.reason})"
-    low = f"{fit.low:.2f}" if fit.low is not None else "open"
-    high = f"{fit.high:.2f}" if fit.high is not None else "open"
     if fit.low is None and fit.high is None:
-        return f"{fit.exponent:.2f} (no interval)" if isinstance(fit, PowerFit) else f"{fit.exponent:.2f} (open)"
-    return f"{fit.exponent:.2f} ({low} to {high})"
+        return f"{fit.exponent:.2f} ({without})"
+    ends = (f"{end:.2f}" if end is not None else "open" for end in (fit.low, fit.high))
+    return f"{fit.exponent:.2f} ({' to '.join(ends)})"
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -61,7 +88,7 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{value:+.{digits}%}".replace("%", " %").replace("-", "−")
 
 
-def half_width(point: Point) -> str:
+def half_width(point: Estimate) -> str:
     """Half the interval as a share of the value, `` ±1.2 %``; empty for a value without an interval."""
     if point.low is None or point.high is None or point.low == point.high or point.value == 0:
         return ""

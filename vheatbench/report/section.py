@@ -230,7 +230,7 @@ def _exponent_row(series: Series, scaling: Scaling, group: Group) -> tuple[str, 
         numbers.exponent_of(scaling.power),
         *theory,
         f"{local[0]:.2f} → {local[1]:.2f}" if local is not None else "—",
-        numbers.exponent_of(scaling.overhead),
+        numbers.exponent_of(scaling.overhead, "open"),
         f"{series.tokens[0]:.0f} to {series.tokens[-1]:.0f}",
         str(len(series.points)),
     )
