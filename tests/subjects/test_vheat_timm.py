@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.models import get_notrace_functions, get_notrace_modules
 from timm.optim import param_groups_layer_decay
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 import vheatbench.subjects  # noqa: F401  (registers the models)
 
@@ -136,6 +138,57 @@ def test_fx_graph(model, image):
 
     extractor = create_feature_extractor(model, ["head"])
     assert torch.allclose(extractor(image)["head"], model(image), atol=1e-6)
+
+
+def as_timm_traces(model: torch.nn.Module) -> torch.nn.Module:
+    """The graph of a model's output as timm's own tests make it."""
+    leaves = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
+    kwargs = {**leaves, "param_shapes_constant": True}
+    train, evaluate = get_graph_node_names(model, tracer_kwargs=kwargs)
+    nodes = {"train_return_nodes": train[-1:], "eval_return_nodes": evaluate[-1:]}
+    return create_feature_extractor(model, tracer_kwargs=kwargs, **nodes)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+@pytest.mark.parametrize(
+    ("name", "small"),
+    [("test_vheat", {}), *((name, {"depths": (1, 1, 2, 1), "img_size": 64}) for name in NAMES)],
+)
+def test_forward_of_the_fx_graph_is_equal_to_the_bit(name, small, mode, image):
+    torch.manual_seed(0)
+    model = timm.create_model(name, **small).eval()
+    with mode():
+        (output,) = as_timm_traces(model)(image).values()
+        assert torch.equal(output, model(image))
+    model.deploy(64)
+    with mode():
+        (output,) = as_timm_traces(model)(image).values()
+        assert torch.equal(output, model(image))
+
+
+def test_backward_of_the_fx_graph(model, image):
+    """As timm's, and to the bit."""
+    model.train()
+    graph = as_timm_traces(model).train()
+    gradients = []
+    for one in (model, graph):
+        one.zero_grad()
+        output = one(image)
+        (output if isinstance(output, torch.Tensor) else next(iter(output.values()))).mean().backward()
+        gradients.append([p.grad.clone() for p in one.parameters()])
+    assert len(gradients[0]) == len(gradients[1])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_torchscript_is_refused_in_one_line_and_what_to_take_instead_works(image):
+    model = timm.create_model("test_vheat", depths=(1, 1)).eval()
+    for one in (model, torch.nn.Sequential(model), as_timm_traces(model)):
+        with pytest.raises(NotImplementedError, match=r"vHeat cannot be scripted.*torch\.export") as caught:
+            torch.jit.script(one)
+        assert "\n" not in str(caught.value)
+    with torch.no_grad():
+        assert torch.allclose(torch.jit.trace(model, image)(image), model(image), atol=1e-6)
+        assert torch.allclose(torch.export.export(model, (image,)).module()(image), model(image), atol=1e-6)
 
 
 def test_layer_decay_groups_cover_every_parameter(model):

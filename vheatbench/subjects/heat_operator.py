@@ -108,6 +108,13 @@ class HeatOperator(nn.Module):
         self.set_grid(self.grid)
         return self
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Asked by ``torch.jit.script`` of every module of a model. Raises NotImplementedError."""
+        raise NotImplementedError(
+            "vHeat cannot be scripted: which products it takes depends on mode and device, which TorchScript does not "
+            "know. Use torch.export or torch.compile; torch.jit.trace works too"
+        )
+
     def diffusivity(self, embedding: Tensor) -> Tensor:
         """k >= 0 for every frequency and channel, shape (H, W, C), in cells squared."""
         assert self.to_k is not None, "the deploy form keeps the decay, not k"

@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 from timm.layers import DropPath, Mlp
-from timm.models import checkpoint
+from timm.models import checkpoint, register_notrace_module
 from torch import Tensor, nn
 
 from vheatbench.subjects import fused, lean_autograd
@@ -54,6 +54,7 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
+@register_notrace_module  # what is inside depends on mode and device: traced through, a graph would keep one way of it
 class HeatBlock(nn.Module):
     """Heat operator and MLP, each with a residual; norms before them or, ``post_norm``, after.
 
