@@ -10,7 +10,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vheatbench"
 
-EVERYBODYS = {"case", "errors", "stats", "text", "files", "yaml_file", "metrics", "numbers"}
+EVERYBODYS = {"case", "errors", "files", "image_file", "metrics", "numbers", "stats", "stop", "text", "yaml_file"}
 """What everybody may import."""
 
 ARROWS = {
@@ -22,7 +22,7 @@ ARROWS = {
     "run": {"subjects", "measure", "store", "suites"},
     "analysis": {"store"},
     "verdict": {"analysis", "store"},
-    "ab": {"run", "verdict", "analysis", "store", "suites"},
+    "ab": {"run", "verdict", "analysis", "store", "suites", "measure.checkout"},
     "present": {"store.schema", "analysis.findings"},
     "studies": {"run", "subjects", "measure", "store", "analysis", "present", "suites", "suite_file", "studies.images"},
     "report": {"studies", "present", "analysis", "verdict", "store"},

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
-
-import typer
 
 from vheatbench.ab.arm import SIDES, Arm, ArmError, Side
 from vheatbench.ab.request import Request, arms_of, begin
 from vheatbench.ab.rounds import Answer, Pair, Rounds
 from vheatbench.ab.turns import TurnProgress, take_turns
 from vheatbench.analysis.fingerprint import differences, fingerprint
-from vheatbench.cli import exits
-from vheatbench.cli.compare import EXITS, present
-from vheatbench.cli.output import print_json
-from vheatbench.errors import StoreError, UserError
-from vheatbench.files import write_file
+from vheatbench.errors import UserError
 from vheatbench.run.task import Inspection
 from vheatbench.stop import stoppable
 from vheatbench.store.per_image import step_name
@@ -31,12 +23,21 @@ from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter
 from vheatbench.suites import SuitePolicy
 from vheatbench.verdict.compare import compare_runs
+from vheatbench.verdict.comparison import Comparison, Outcome
 from vheatbench.verdict.judge import GATED, judge_case
-from vheatbench.verdict.noise_floor import NoiseFloor, read_floor, write_floor
+from vheatbench.verdict.noise_floor import NoiseFloor, read_floor
 from vheatbench.verdict.paired import Rounds as PairedRounds
 from vheatbench.verdict.regroup import floor_of, log_ratios
 from vheatbench.verdict.sequential import Looks
 from vheatbench.verdict.settings import Settings, asked, settings_for
+
+
+class EndedError(Exception):
+    """A comparison that ends without a verdict on any metric: the reason in one line."""
+
+    def __init__(self, reason: str, outcome: Outcome) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
 
 
 @dataclass(frozen=True)
@@ -102,24 +103,20 @@ class Session:
     writers: Mapping[Side, RunWriter] = field(default_factory=dict, init=False)
     """Open once there is something to be kept."""
 
-    def carry_out(self) -> None:
-        """Measure what is due, print the verdict, and end with its exit code.
+    def measure(self) -> dict[Side, Run]:
+        """Measure what is due; the two finished runs.
 
         Raises:
             UserError: a version, the working tree or a margin that will not do.
             StoreError: a run could not be written.
-            typer.Exit: with the code that the verdict has, if not 0.
+            EndedError: a side that cannot be measured, or sides that cannot be compared.
         """
         try:
             with stoppable(self._kept):
                 paths = self._measure()
         except ArmError as error:
-            self._failed(str(error))
-        runs = {side: read_run(path) for side, path in paths.items()}
-        if self.request.aa:
-            self._keep_floor(runs)
-        else:
-            self._judge(runs)
+            raise EndedError(str(error), "failed") from None
+        return {side: read_run(path) for side, path in paths.items()}
 
     def _measure(self) -> dict[Side, Path]:
         """Take every turn that is due, and return the finished files."""
@@ -186,7 +183,9 @@ class Session:
         kind = self.request.device.split(":")[0]
         unlike = differences(environments["base"], environments["head"], kind)
         if unlike:
-            self._refuse(f"the two sides do not run in comparable environments: {'; '.join(unlike)}")
+            raise EndedError(
+                f"the two sides do not run in comparable environments: {'; '.join(unlike)}", "incomparable"
+            )
         for side, run in (self.begun or {}).items():
             unlike = differences(run.header.environment, environments[side], kind)
             if unlike:
@@ -197,25 +196,17 @@ class Session:
         if floor is not None and not self.request.aa:
             settings_of(self.request, self.looks).check_floor(floor)
 
-    def _judge(self, runs: Mapping[Side, Run]) -> None:
+    def compare(self, runs: Mapping[Side, Run]) -> Comparison:
+        """The verdict, by what was asked for."""
         pairs = {pair.base.id: pair.head.id for pair in self.rounds.pairs}
         base, head = [runs["base"]], [runs["head"]]
-        comparison = compare_runs(base, head, settings_for(base, head, self.output.out), pairs)
-        code = EXITS[comparison.outcome]
-        present(
-            comparison,
-            code,
-            json_=self.output.json_,
-            markdown=self.output.markdown,
-            verdict=self.output.verdict,
-            everything=self.output.everything,
-        )
-        self._say_runs(runs)
-        if code:
-            raise typer.Exit(code)
+        return compare_runs(base, head, settings_for(base, head, self.output.out), pairs)
 
-    def _keep_floor(self, runs: Mapping[Side, Run]) -> None:
-        """Of code compared with itself: how far apart it comes out, kept for later comparisons here."""
+    def noise_floor(self, runs: Mapping[Side, Run]) -> NoiseFloor:
+        """Of code compared with itself: how far apart it comes out, for later comparisons here.
+
+        Raises EndedError where too few rounds were measured to tell.
+        """
         settings = settings_of(self.request, self.looks)
         kind, size = self.request.device.split(":")[0], self.looks.rounds[0]
         ids = [pair.base.id for pair in self.rounds.pairs]
@@ -228,8 +219,8 @@ class Session:
                 metrics[metric] = floor_of(enough, size, settings.confidence)
                 cases = max(cases, len(enough))
         if not metrics:
-            self._failed(f"no case has the {size} rounds on both sides that a noise floor needs")
-        floor = NoiseFloor(
+            raise EndedError(f"no case has the {size} rounds on both sides that a noise floor needs", "failed")
+        return NoiseFloor(
             fingerprint=fingerprint(runs["head"].header.environment, kind),
             device=kind,
             metrics=metrics,
@@ -237,48 +228,10 @@ class Session:
             location=settings.location,
             cases=cases,
         )
-        path = write_floor(self.output.out, floor)
-        if self.output.json_:
-            print_json(floor.model_dump())
-        else:
-            print(f"Noise of {runs['head'].device_name}: identical code against itself, {size} rounds per comparison")
-            for metric, found in metrics.items():
-                print(
-                    f"{metric}: 99 % of {found.comparisons} comparisons come out within {found.margin:.2%}; "
-                    f"with that as margin {found.false_alarms:.2%} end 'regressed'"
-                )
-        print(f"kept in {path}: a smaller --margin is refused here from now on", file=sys.stderr)
-        self._say_runs(runs)
-
-    def _refuse(self, reason: str) -> NoReturn:
-        self._end(reason, "incomparable", exits.INCOMPARABLE)
-
-    def _failed(self, reason: str) -> NoReturn:
-        self._end(reason, "failed", exits.FAILED)
-
-    def _end(self, reason: str, outcome: str, code: int) -> NoReturn:
-        """End without a comparison; the file for the verdict says why."""
-        verdict = "incomparable" if outcome == "incomparable" else "inconclusive"
-        document = {"verdict": verdict, "outcome": outcome, "reasons": [reason], "exit_code": code}
-        words = f"### {outcome}\n\n- {reason}\n"
-        with contextlib.suppress(UserError, StoreError):  # the exit code says it too
-            write_file(self.output.verdict, json.dumps(document, indent=2) + "\n")
-            if self.output.markdown not in (None, "-"):
-                write_file(str(self.output.markdown), words)
-        if self.output.json_:
-            print_json(document)
-        elif self.output.markdown == "-":
-            print(words, end="")
-        print(f"vheatbench: {reason}", file=sys.stderr)
-        raise typer.Exit(code)
 
     def _say(self, text: str) -> None:
         if not self.output.quiet:
             print(text, file=sys.stderr, flush=True)
-
-    def _say_runs(self, runs: Mapping[Side, Run]) -> None:
-        for side in SIDES:
-            print(f"{side}: {runs[side].path}", file=sys.stderr)
 
     def _kept(self) -> str:
         """Of a comparison that was stopped, and how it goes on. Raises StoreError where a run's file is gone."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from vheatbench.cli import exits
 from vheatbench.cli.output import command_line
-from vheatbench.errors import UserError
+from vheatbench.errors import StoreError, UserError
 
 if TYPE_CHECKING:
     from vheatbench.ab.request import Request
-    from vheatbench.ab.session import Output
+    from vheatbench.ab.session import EndedError, Output, Session
     from vheatbench.case import Case
+    from vheatbench.store.read import Run
     from vheatbench.suites import Suite
+    from vheatbench.verdict.noise_floor import NoiseFloor
     from vheatbench.verdict.sequential import Looks
 
 ALPHA = 0.01
@@ -224,7 +229,7 @@ def _begin(request: Request, suite: Suite, kind: str, looks: Looks, seed: int, o
         policy=suite.policy.model_dump(mode="json"),
         reference=suite.reference.model_dump(mode="json") if suite.reference else {},
     )
-    Session(request, header, looks, rounds_for(request, pairs, looks, seed), output).carry_out()
+    _carry_out(Session(request, header, looks, rounds_for(request, pairs, looks, seed), output))
 
 
 def _check_models(plan: list[Case]) -> None:
@@ -250,4 +255,71 @@ def _resume(name: str, output: Output) -> None:
     pairs = [Pair(one, other) for one, other in zip(header.plan, begun["head"].header.plan, strict=True)]
     rounds = rounds_for(request, pairs, looks, pairing["seed"])
     common = header.model_copy(update={"run_id": pairing["id"]})
-    Session(request, common, looks, rounds, output, begun).carry_out()
+    _carry_out(Session(request, common, looks, rounds, output, begun))
+
+
+def _carry_out(session: Session) -> None:
+    """Measure what is due, print the answer, and end with its exit code."""
+    from vheatbench.ab.session import EndedError
+    from vheatbench.cli.compare import EXITS, present
+
+    output = session.output
+    try:
+        runs = session.measure()
+        if session.request.aa:
+            _keep_floor(session.noise_floor(runs), runs["head"], output)
+            code = exits.OK
+        else:
+            comparison = session.compare(runs)
+            code = EXITS[comparison.outcome]
+            present(
+                comparison,
+                code,
+                json_=output.json_,
+                markdown=output.markdown,
+                verdict=output.verdict,
+                everything=output.everything,
+            )
+    except EndedError as error:
+        _end(error, EXITS[error.outcome], output)
+    for side, run in runs.items():
+        print(f"{side}: {run.path}", file=sys.stderr)
+    if code:
+        raise typer.Exit(code)
+
+
+def _keep_floor(floor: NoiseFloor, run: Run, output: Output) -> None:
+    from vheatbench.cli.output import print_json
+    from vheatbench.verdict.noise_floor import write_floor
+
+    path = write_floor(output.out, floor)
+    if output.json_:
+        print_json(floor.model_dump())
+    else:
+        print(f"Noise of {run.device_name}: identical code against itself, {floor.rounds} rounds per comparison")
+        for metric, found in floor.metrics.items():
+            print(
+                f"{metric}: 99 % of {found.comparisons} comparisons come out within {found.margin:.2%}; "
+                f"with that as margin {found.false_alarms:.2%} end 'regressed'"
+            )
+    print(f"kept in {path}: a smaller --margin is refused here from now on", file=sys.stderr)
+
+
+def _end(error: EndedError, code: int, output: Output) -> NoReturn:
+    """End without a comparison; the file for the verdict says why."""
+    from vheatbench.cli.output import print_json
+    from vheatbench.files import write_file
+
+    verdict = "incomparable" if error.outcome == "incomparable" else "inconclusive"
+    document = {"verdict": verdict, "outcome": error.outcome, "reasons": [str(error)], "exit_code": code}
+    words = f"### {error.outcome}\n\n- {error}\n"
+    with contextlib.suppress(UserError, StoreError):  # the exit code says it too
+        write_file(output.verdict, json.dumps(document, indent=2) + "\n")
+        if output.markdown not in (None, "-"):
+            write_file(str(output.markdown), words)
+    if output.json_:
+        print_json(document)
+    elif output.markdown == "-":
+        print(words, end="")
+    print(f"vheatbench: {error}", file=sys.stderr)
+    raise typer.Exit(code)
