@@ -157,8 +157,8 @@ def show_operators(_: Path) -> None:
 
 
 def show_erf(_: Path) -> None:
-    from vheatbench.cli.erf import COLUMNS as columns
-    from vheatbench.cli.erf import print_fields
+    from vheatbench.studies.erf.table import COLUMNS as columns
+    from vheatbench.studies.erf.table import print_fields
 
     names = [name for name, *_ in columns] + ["erf_major_px", "erf_minor_px"]
     cases = [
@@ -194,7 +194,7 @@ def show_accuracies(_: Path) -> None:
 
 
 def show_scores(_: Path) -> None:
-    from vheatbench.cli.dense import print_scores
+    from vheatbench.studies.dense.table import print_scores
 
     values = {
         name: Metric(value=0.1 + i / 10, unit="share", direction="higher", how="h")

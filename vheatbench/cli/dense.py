@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from vheatbench.run.distributed import Group
-    from vheatbench.store.read import Run
     from vheatbench.studies.dense.answers import Answers, Told
     from vheatbench.studies.dense.fit import Step
     from vheatbench.subjects.backbone import Beginning
@@ -177,17 +176,7 @@ def show_evaluation(path: Path, json_: bool) -> None:
 
         print_json({"path": str(path), "record": run.records[0].model_dump(mode="json")})
     else:
+        from vheatbench.studies.dense.table import print_scores
+
         print_scores(run)
     print(path, file=sys.stderr)
-
-
-def print_scores(run: Run) -> None:
-    """The scores of every record, in percent, on stdout; every warning on stderr."""
-    from vheatbench.present.terminal import Column, print_table, print_warnings
-
-    for record in run.records:
-        title = f"{record.case.subject}, {record.subject['weights']}, {record.metrics['images'].value:.0f} images"
-        shares = {name: metric.value for name, metric in record.metrics.items() if metric.unit == "share"}
-        rows = [(name, f"{100 * value:.2f}") for name, value in shares.items() if value is not None]
-        print_table((Column("score", "name"), Column("%")), rows, title=title)
-    print_warnings(run.problems, ((record.case.subject, record.warnings) for record in run.records))

@@ -35,18 +35,13 @@ def show(
 
 
 def _print(run: Run) -> None:
-    """The table of what the run is: an analysis has one of its own."""
-    modes = {record.case.mode for record in run.records}
-    if "erf" in modes:
-        from vheatbench.cli.erf import print_fields as print_table
-    elif "heat" in modes:
-        from vheatbench.studies.heat.table import print_heat as print_table
-    elif run.header.suite in ("detect-eval", "segment-eval"):
-        from vheatbench.cli.dense import print_scores as print_table
-    elif "eval" in modes:
-        from vheatbench.studies.accuracy.table import print_accuracies as print_table
-    elif "fit" in modes:
-        from vheatbench.studies.training.table import print_training as print_table
-    else:
-        from vheatbench.cli.table import print_run as print_table
-    print_table(run)
+    """The table of what the run is: a study has one of its own."""
+    from vheatbench.studies import study_of
+
+    study = study_of(run)
+    if study is not None:
+        study.print_table(run)
+        return
+    from vheatbench.cli.table import print_run
+
+    print_run(run)

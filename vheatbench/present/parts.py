@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from vheatbench.analysis.findings import Finding
+from vheatbench.case import Case
+from vheatbench.store.schema import Record
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,20 @@ class Table:
     """Cells hold sentences, not numbers."""
     marked: int = 0
     """How many of the first rows stand out."""
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """Which numbers of a study Markdown and LaTeX show, a row for each case."""
+
+    title: str
+    heads: tuple[str, ...]
+    """Of the names of a case."""
+    names_of: Callable[[Record], tuple[str, ...]]
+    columns: tuple[tuple[str, str, float], ...]
+    """Metric, heading with unit, factor from the metric's unit."""
+    holds: Callable[[Case], bool]
+    """Whether a case belongs into it."""
 
 
 @dataclass

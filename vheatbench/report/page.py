@@ -31,6 +31,7 @@ from vheatbench.report.records_table import COMPACT, RecordsTable, records_table
 from vheatbench.report.section import cost_of, most_telling, section_of
 from vheatbench.report.story import Told, story_of
 from vheatbench.store.read import Run
+from vheatbench.studies import STUDIES
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -132,8 +133,7 @@ def _terms(cases: Sequence[Case]) -> dict[str, bool]:
     return {
         "timed": any(case.timed for case in cases),
         "operators": any(case.kind == "operator" and case.timed for case in cases),
-        "erf": any(case.mode == "erf" for case in cases),
-        "heat": any(case.mode == "heat" for case in cases),
+        **{study.name: any(case.mode == study.mode for case in cases) for study in STUDIES},
     }
 
 
@@ -266,13 +266,7 @@ def _analyses(run: Run, index: int, runs: Sequence[Run]) -> list[Section]:
         papers = paper_sections(run, f"r{index}paper", [other for other in runs if other is not run])
     if all(record.case.timed for record in run.records):
         return papers
-    from vheatbench.studies.accuracy.section import accuracy_sections
-    from vheatbench.studies.erf.section import erf_sections
-    from vheatbench.studies.heat.section import heat_sections
-    from vheatbench.studies.training.section import training_sections
-
-    analyses = [*erf_sections(run, f"r{index}erf"), *heat_sections(run, f"r{index}heat")]
-    analyses += [*accuracy_sections(run, f"r{index}eval"), *training_sections(run, f"r{index}fit")]
+    analyses = [section for study in STUDIES for section in study.sections_of(run, f"r{index}{study.mode}")]
     return [*papers, *analyses]
 
 

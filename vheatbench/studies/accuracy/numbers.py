@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vheatbench.present.parts import StudyTable
 from vheatbench.store.schema import Record
 
 COLUMNS = (
@@ -42,3 +43,6 @@ def names_of(record: Record) -> tuple[str, str, str, str, str]:
     how[1:1] = [f"{analysis['steps']} steps"] if "steps" in analysis else []
     data_name = name or str(analysis.get("data", ""))
     return record.case.subject, record.case.size, ", ".join(how), str(weights), data_name
+
+
+TABLES = (StudyTable("accuracy", NAMES, names_of, COLUMNS, lambda case: case.mode == "eval"),)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from vheatbench import numbers
 from vheatbench.analysis.findings import Finding
 from vheatbench.analysis.groups import is_focus
-from vheatbench.present.parts import Table
+from vheatbench.present.parts import StudyTable, Table
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Metric, Record
 from vheatbench.studies.erf.maps import with_interval
@@ -25,6 +25,8 @@ COLUMNS = (
     ("erf_rect50", "r at 50 % (%)", 100.0),
 )
 """Metric, heading with unit, factor."""
+EXPORTED = ("erf_images", "erf_a50", "erf_a99", "erf_radius_share", "erf_entropy_area")
+"""Of them, in tables for papers."""
 
 
 def erf_records(run: Run) -> list[Record]:
@@ -170,3 +172,14 @@ def _compared(record: Record, baseline: Record, name: str) -> str | None:
         f"{numbers.plain(low, 2)} to {numbers.plain(high, 2)}" if other.low > 0 else f"{numbers.plain(low, 2)} or more"
     )
     return f"{said}{numbers.plain(ratio, 2)}× ({bound})" + (", no clear difference," if low <= 1 <= high else "")
+
+
+TABLES = (
+    StudyTable(
+        "effective receptive fields",
+        ("model", "size", "layer", "weights"),
+        name_of,
+        tuple(column for column in COLUMNS if column[0] in EXPORTED),
+        lambda case: case.mode == "erf",
+    ),
+)

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from vheatbench import numbers
 from vheatbench.analysis.findings import Finding
-from vheatbench.present.parts import Chart, Section, Table
+from vheatbench.present.parts import Chart, Section, StudyTable, Table
 from vheatbench.present.svg import Target, with_targets
 from vheatbench.present.theme import GRID, add_legend, chart_style, series_id, style_of, svg_of
 from vheatbench.store.read import Run
@@ -93,6 +93,21 @@ def _section(records: Sequence[Record], id_: str, title: str) -> Section:
 def name_of(record: Record) -> str:
     """What the recipe calls the model."""
     return str(record.conditions.get("name") or record.case.subject)
+
+
+def _names(record: Record) -> tuple[str, ...]:
+    return name_of(record), record.case.size, str(record.case.analysis.get("epochs", ""))
+
+
+TABLES = (
+    StudyTable(
+        "training",
+        ("model", "size", "epochs"),
+        _names,
+        tuple((metric, heading, factor) for metric, heading, factor, _ in COLUMNS),
+        lambda case: case.mode == "fit",
+    ),
+)
 
 
 def _curves(records: Sequence[Record], metric: str, factor: float) -> list[Curve]:
