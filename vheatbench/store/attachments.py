@@ -83,7 +83,7 @@ def copy_attachments(run: Run, record: Record, target: str | Path) -> dict[str, 
         data = read_attachment(run, attachment)
         name = Path(attachment.name).name
         there = folder_of(target) / _plain(name)
-        if there.exists() and there.read_bytes() != data:
+        if there.exists() and read_bytes(there, MOST_BYTES) != data:
             name = f"{attachment.sha256[:12]}-{name}"
         copied[what] = attach(target, name, data)
     return copied

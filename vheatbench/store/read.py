@@ -208,7 +208,7 @@ def find_measured(name: str, results_dir: str | Path) -> Path:
 
 def _has_header(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return parse_line(file.readline()).get("line") == "header"
     except (OSError, ValueError):
         return False
