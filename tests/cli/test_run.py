@@ -400,7 +400,7 @@ def test_show_for_eyes_and_for_programs(call: Callable[..., Called], tmp_path: P
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["subject"] for row in rows] == ["one", "two"]
-    assert_refused(call("show", path, "--csv", path / "below.csv"), "cannot write ")
+    assert_refused(call("show", path, "--csv", path / "below.csv"), "cannot be written")
 
 
 def test_dry_run_shows_costs_and_what_cannot_fit(call: Callable[..., Called], tmp_path: Path) -> None:
