@@ -43,9 +43,3 @@ def is_out_of_memory(error: BaseException) -> bool:
         seen.append(link)
         link = link.__cause__
     return False
-
-
-def one_line(text: str) -> str:
-    """The first line of a text from anywhere, as records hold it: no control characters, at most 300 long."""
-    line = next(iter(text.strip().splitlines()), "")
-    return "".join(c if c.isprintable() else " " for c in line)[:300]

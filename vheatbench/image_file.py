@@ -17,8 +17,9 @@ from typing import IO, TypeVar
 
 from PIL import ExifTags, Image, ImageOps
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.files import MOST_IMAGE_BYTES, check_regular
+from vheatbench.text import one_line
 
 THREADS = 8
 """That read many files: decoders run beside each other."""

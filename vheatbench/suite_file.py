@@ -12,9 +12,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from vheatbench.case import DeviceType
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.files import check_regular, read_text, reason_of
 from vheatbench.suites import Axes, Reference, ReferenceRow, ReferenceTable, SubjectEntry, Suite, SuitePolicy
+from vheatbench.text import one_line
 
 MAX_FILE_BYTES = 100_000
 MAX_DEPTH = 20

@@ -300,7 +300,10 @@ def test_processes_at_once_lose_nothing(tmp_path):
         "first = int(sys.argv[2])\n"
         "for i in range(first, first + 40): add_to_history(sys.argv[1], [entry(i, 0.1), entry(1000, 0.1)])"
     )
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]),
+    }
     running = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(first)], env=variables) for first in (0, 100)
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import vheatbench
-from vheatbench.errors import one_line
+from vheatbench.text import one_line
 
 DEPENDENCY_FILES = ("setup.py", "setup.cfg", "requirements*.txt")
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.files import blocks_of
 from vheatbench.measure.checkout import HOOK_VARIABLES
 from vheatbench.stop import deferred
+from vheatbench.text import one_line
 
 Name = TypeVar("Name", bound=str)
 

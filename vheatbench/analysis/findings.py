@@ -10,6 +10,7 @@ from vheatbench.analysis.groups import Group, Pair, pairs_of
 from vheatbench.analysis.outcomes import Outcome
 from vheatbench.analysis.scaling import PowerFit, Scaling, describe_scaling
 from vheatbench.analysis.series import Point, Series
+from vheatbench.text import some
 
 NOISY = 0.10
 """Half width of the interval of latency, relative to it, from which a case is called noisy."""
@@ -149,16 +150,16 @@ def failure_findings(outcomes: Sequence[Outcome]) -> list[Finding]:
     for status, word in words.items():
         hit = [outcome.case.label for outcome in outcomes if outcome.status == status]
         if hit:
-            findings.append(Finding(f"{len(hit)} {'case' if len(hit) == 1 else 'cases'} {word}: {_some(hit)}.", ""))
+            findings.append(Finding(f"{len(hit)} {'case' if len(hit) == 1 else 'cases'} {word}: {some(hit, 4)}.", ""))
     noisy = [outcome.case.label for outcome in outcomes if _noisy(outcome.latency)]
     if noisy:
         verb = "case is" if len(outcomes) == 1 else "cases is" if len(noisy) == 1 else "cases are"
         worse = f"median known to worse than ±{100 * NOISY:.0f} %"
-        findings.append(Finding(f"{len(noisy)} of {len(outcomes)} {verb} noisy ({worse}): {_some(noisy)}.", ""))
+        findings.append(Finding(f"{len(noisy)} of {len(outcomes)} {verb} noisy ({worse}): {some(noisy, 4)}.", ""))
     fields = [outcome for outcome in outcomes if stopped_by(outcome)]
     short = [outcome for outcome in fields if stopped_by(outcome) != "precision"]
     if short:
-        named = _some([f"{_field(outcome)} ({_why_stopped(outcome)})" for outcome in short])
+        named = some([f"{_field(outcome)} ({_why_stopped(outcome)})" for outcome in short], 4)
         verb = "field" if len(fields) == 1 else "fields"
         text = f"{len(short)} of {len(fields)} receptive {verb} stopped short of the precision asked for: {named}."
         findings.append(Finding(text, ""))
@@ -187,8 +188,3 @@ def _field(outcome: Outcome) -> str:
 def _why_stopped(outcome: Outcome) -> str:
     """The record's own words, or the rule."""
     return next((text for text in outcome.warnings if text.startswith("stopped at")), stopped_by(outcome))
-
-
-def _some(items: Sequence[str], most: int = 4) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more

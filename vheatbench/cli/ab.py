@@ -210,7 +210,7 @@ def _begin(request: Request, suite: Suite, kind: str, looks: Looks, seed: int, o
     from vheatbench.ab.rounds import Pair
     from vheatbench.ab.session import Session, rounds_for
     from vheatbench.store.schema import Header
-    from vheatbench.store.write import utc_now
+    from vheatbench.text import utc_now
 
     plan = suite.plan(kind)  # type: ignore[arg-type]
     if request.base_model is not None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from vheatbench.cli import exits
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
+from vheatbench.text import one_line
 
 if TYPE_CHECKING:
     from vheatbench.store.read import Run

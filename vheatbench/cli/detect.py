@@ -144,13 +144,13 @@ def evaluate(
     """Box and mask mAP by pycocotools; every image is answered once, by whichever process."""
     path: Path | None = None
     with working(device) as group:
-        from vheatbench.store.write import utc_now
         from vheatbench.studies.dense.answers import Answers
         from vheatbench.studies.dense.detection.coco import check_testable, read_coco
         from vheatbench.studies.dense.detection.evaluate import evaluate_detector
         from vheatbench.studies.dense.detection.train import build_detector
         from vheatbench.studies.dense.files import read_trained
         from vheatbench.studies.dense.record import Evaluation, write_evaluation
+        from vheatbench.text import utc_now
 
         def plan() -> tuple[TrainedFile, CocoFolder, MaskRCNN, Answers]:
             trained = read_trained(weights, "maskrcnn")

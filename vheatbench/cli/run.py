@@ -185,7 +185,7 @@ def _header(suite: Suite, plan: list[Case], inspection: Inspection, part: str | 
     import secrets
 
     from vheatbench.store.schema import Header
-    from vheatbench.store.write import utc_now
+    from vheatbench.text import utc_now
 
     return Header(
         run_id=secrets.token_hex(4),

@@ -157,7 +157,6 @@ def evaluate(
         chosen("--test", test, ("slide", "whole"))
     path: Path | None = None
     with working(device) as group:
-        from vheatbench.store.write import utc_now
         from vheatbench.studies.dense.answers import Answers
         from vheatbench.studies.dense.files import read_trained
         from vheatbench.studies.dense.record import Evaluation, write_evaluation
@@ -165,6 +164,7 @@ def evaluate(
         from vheatbench.studies.dense.segmentation.evaluate import LONGEST, SCALES, SIDE, evaluate_segmenter
         from vheatbench.studies.dense.segmentation.labels import Numbering
         from vheatbench.studies.dense.segmentation.train import build_segmenter
+        from vheatbench.text import utc_now
 
         def plan() -> tuple[TrainedFile, AdeFolder, dict[str, Any], UperNet, Answers]:
             trained = read_trained(weights, "upernet")

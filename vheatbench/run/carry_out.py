@@ -7,14 +7,13 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 import torch
 from torch import nn
 
 from vheatbench.case import Case
-from vheatbench.errors import UserError, is_out_of_memory, one_line
+from vheatbench.errors import UserError, is_out_of_memory
 from vheatbench.measure.device import energy_metrics
 from vheatbench.measure.host import free_memory_bytes
 from vheatbench.measure.kernels import attention_kernels
@@ -33,6 +32,7 @@ from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build
 from vheatbench.subjects.operators import heat_backend
 from vheatbench.suites import SuitePolicy
+from vheatbench.text import one_line, utc_now
 
 GIB = 1024**3
 Leave = Callable[[Interim], None]
@@ -51,7 +51,7 @@ def carry_out(task: MeasureTask, leave: Leave = lambda interim: None) -> Record:
         case_id=case.id,
         round=task.round,
         status="ok",
-        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        started=utc_now(),
     )
     started = time.monotonic()
     try:

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from vheatbench.errors import StoreError, UserError, one_line
+from vheatbench.errors import StoreError, UserError
 from vheatbench.files import GIB, check_regular, whole_file
+from vheatbench.text import one_line
 
 CHECKPOINT_VERSION = 1
 CHECKPOINT = "checkpoint.pt"

@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
+from vheatbench.text import one_line
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: the first writes checkpoints while they do."""

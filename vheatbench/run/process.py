@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from vheatbench.errors import one_line
+from vheatbench.text import one_line
 
 WORKER = "vheatbench.run.worker"
 """Module whose ``main`` is the worker process."""

@@ -7,7 +7,6 @@ import queue
 import signal
 import threading
 from collections.abc import Sequence
-from datetime import datetime, timezone
 
 from pydantic import ValidationError
 
@@ -19,6 +18,7 @@ from vheatbench.run.task import Inspection, InspectTask, Interim, MeasureTask
 from vheatbench.store.schema import Record, Status
 from vheatbench.store.write import RunWriter
 from vheatbench.suites import SuitePolicy
+from vheatbench.text import utc_now
 
 INSPECTION_TIMEOUT_S = 600.0
 MEMORY_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)
@@ -131,7 +131,7 @@ class Runner:
     def _measure(self, case: Case, round_: int, device: str) -> Record | None:
         with self._lock:
             self._progress.started(case, round_, device)
-        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        started = utc_now()
         policy, elapsed = self._policy, 0.0
         warnings: list[str] = []
         while True:

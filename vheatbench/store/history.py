@@ -18,9 +18,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vheatbench.errors import StoreError, UserError, one_line
+from vheatbench.errors import StoreError, UserError
 from vheatbench.files import GIB, append, check_regular, lock, read_bytes, reason_of
 from vheatbench.store.schema import Direction, Status
+from vheatbench.text import one_line
 
 HISTORY_NAME = "history.jsonl"
 HISTORY_VERSION = 1

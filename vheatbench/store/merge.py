@@ -15,7 +15,8 @@ from vheatbench.errors import StoreError, UserError
 from vheatbench.store.attachments import check_attachments, copy_attachments, folder_of
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Header, Record
-from vheatbench.store.write import RunWriter, utc_now
+from vheatbench.store.write import RunWriter
+from vheatbench.text import some, utc_now
 
 VOLATILE = frozenset({"host", "load_average", "created", "volatile"})
 """Entries of an environment that may differ between runs that belong together."""
@@ -52,22 +53,22 @@ def _merge(runs: list[Run], allow_mixed: bool) -> tuple[Merged, list[Run]]:
     differing = {key for run in runs for key in differing_keys(first.environment, run.header.environment)}
     if differing and not allow_mixed:
         raise UserError(
-            f"the runs come from different environments ({_some(sorted(differing))}): their numbers are "
+            f"the runs come from different environments ({some(sorted(differing), 5)}): their numbers are "
             "not comparable; merge only what was measured alike, or allow mixed environments explicitly"
         )
     warnings = [problem for run in runs for problem in run.problems]
     absent = [f"{i}/{of}" for i in range(1, of + 1) if i not in shards]
     if absent:
-        warnings.append(f"missing shards: {_some(absent)}")
+        warnings.append(f"missing shards: {some(absent, 5)}")
     plan = _union([run.header.plan for run in sorted(runs, key=_shard_order)])
     kept, repeated = _records(runs, plan)
     records = [record for record, _ in kept]
     if not records:
-        raise UserError(f"nothing to merge: {_some([str(run.path) for run in runs])} hold no record")
+        raise UserError(f"nothing to merge: {some([str(run.path) for run in runs], 5)} hold no record")
     if repeated:
         warnings.append(
             f"{len(repeated)} records of cases that have another were left out: "
-            + _some([f"{record.case.label} (round {record.round})" for record in repeated])
+            + some([f"{record.case.label} (round {record.round})" for record in repeated], 5)
         )
     header = first.model_copy(
         update={
@@ -82,7 +83,7 @@ def _merge(runs: list[Run], allow_mixed: bool) -> tuple[Merged, list[Run]]:
     missing = Run(Path(), header, records).missing
     if missing:
         labels = [f"{case.label} (round {number})" for case, number in missing]
-        warnings.append(f"{len(missing)} planned measurements are missing: {_some(labels)}")
+        warnings.append(f"{len(missing)} planned measurements are missing: {some(labels, 5)}")
     return Merged(header, records, warnings), [run for _, run in kept]
 
 
@@ -154,7 +155,7 @@ def _shards(runs: list[Run]) -> tuple[set[int], int]:
             found.add(int(match[1]))
             counts.add(int(match[2]))
     if len(counts) > 1:
-        raise UserError(f"the runs are shards of different divisions: of {_some(sorted(map(str, counts)))}")
+        raise UserError(f"the runs are shards of different divisions: of {some(sorted(counts), 5)}")
     return found, counts.pop() if counts else 0
 
 
@@ -197,7 +198,7 @@ def _marked(record: Record, run: Run, differing: list[str]) -> Record:
         update={
             "warnings": [
                 *record.warnings,
-                f"merged from run {run.header.run_id}, whose environment differs: {_some(differing)}",
+                f"merged from run {run.header.run_id}, whose environment differs: {some(differing, 5)}",
             ],
             "conditions": {**record.conditions, "environment": {key: entries.get(key) for key in differing}},
         }
@@ -222,8 +223,3 @@ def _environment(runs: list[Run], differing: list[str]) -> dict[str, Any]:
         flat = [_flat(run.header.environment) for run in runs]
         environment["mixed"] = {key: [entries.get(key) for entries in flat] for key in differing}
     return environment
-
-
-def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + rest

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.files import MIB, read_bytes, reason_of
 from vheatbench.stats import median, median_interval
 from vheatbench.store.history import HistoryEntry, Reading, TrackedCase, TrackedMetric, thinned
+from vheatbench.text import one_line
 
 LATENCY = "latency_s"
 MOST_BYTES = 512 * MIB

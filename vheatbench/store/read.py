@@ -23,6 +23,7 @@ from vheatbench.files import GIB, open_regular, read_bytes, reason_of
 from vheatbench.store.history import HISTORY_NAME
 from vheatbench.store.schema import Footer, Header, Record
 from vheatbench.store.upgrade import check_version, upgrade
+from vheatbench.text import printable, some
 
 PARTIAL = ".partial"
 """What the name of a run file ends in until the run is finished."""
@@ -188,11 +189,13 @@ def find_run(name: str, results_dir: str | Path) -> Path:
     if of_suite is not None:
         return of_suite
     if matches:
-        raise UserError(f"{name!r} is the beginning of {len(matches)} runs: {_some(matches)}")
+        raise UserError(f"{name!r} is the beginning of {len(matches)} runs: {some((path.name for path in matches), 5)}")
     known = {text: path for path in reversed(runs) for text in names[path]}
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     near = list(dict.fromkeys(known[text] for text in close)) or runs
-    raise MissingRunError(f"no run named {name!r} in {results_dir}; the nearest: {_some(near)}")
+    raise MissingRunError(
+        f"no run named {name!r} in {results_dir}; the nearest: {some((path.name for path in near), 5)}"
+    )
 
 
 def find_measured(name: str, results_dir: str | Path) -> Path:
@@ -321,8 +324,7 @@ def _one_line(error: ValueError) -> str:
         text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     else:
         text = str(error)
-    # The text may quote the file: no line breaks, no terminal control sequences, no end.
-    return "".join(c if c.isprintable() else " " for c in text)[:300]
+    return printable(text)  # it may quote the file
 
 
 def suite_of(path: Path) -> str | None:
@@ -340,8 +342,3 @@ def _run_id(path: Path) -> str:
             return str(parse_line(file.readline()).get("run_id", ""))
     except (OSError, ValueError):
         return ""
-
-
-def _some(paths: list[Path]) -> str:
-    rest = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-    return ", ".join(path.name for path in paths[:5]) + rest

@@ -20,6 +20,7 @@ from vheatbench.errors import StoreError, UserError
 from vheatbench.stop import deferred
 from vheatbench.store.read import PARTIAL, Run, parse_line, read_run
 from vheatbench.store.schema import SCHEMA_VERSION, Footer, Header, Record
+from vheatbench.text import utc_now
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -240,11 +241,6 @@ class RunWriter:
             f"cannot write {target}: {error.strerror}; the {self.count} records before are safe in "
             f"{self.path}: {remedy} and continue with `--resume {shlex.quote(str(self.path))}`"
         )
-
-
-def utc_now() -> str:
-    """The time as run files hold it: UTC, ISO 8601, in seconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def still_at(path: str | Path, fd: int) -> bool:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.files import GIB, check_regular, reason_of, sha256_of
 from vheatbench.subjects.heat_operator import FrequencyResize, resize_frequencies
+from vheatbench.text import one_line, some
 
 if TYPE_CHECKING:
     from vheatbench.subjects.vheat import VHeat
@@ -283,14 +284,14 @@ def _check(state: dict[str, Tensor], model: nn.Module, path: Path, found: Collec
     unknown = [key for key in state if key not in own]
     if len(missing) == len(own):
         raise CheckpointError(
-            f"{path}: not weights of this model: of {len(own)} names, such as {_some(list(own))}, none is in the file, "
-            f"which has {_some(list(found))}"
+            f"{path}: not weights of this model: of {len(own)} names, such as {some(list(own))}, none is in the file, "
+            f"which has {some(list(found))}"
         )
     if missing:
-        text = f"{path}: not weights of this model: {len(missing)} of {len(own)} keys are missing: {_some(missing)}"
-        raise CheckpointError(f"{text}; the file has {_some(unknown)} instead" if unknown else text)
+        text = f"{path}: not weights of this model: {len(missing)} of {len(own)} keys are missing: {some(missing)}"
+        raise CheckpointError(f"{text}; the file has {some(unknown)} instead" if unknown else text)
     if unknown:
-        raise CheckpointError(f"{path}: {len(unknown)} keys that this model does not have: {_some(unknown)}")
+        raise CheckpointError(f"{path}: {len(unknown)} keys that this model does not have: {some(unknown)}")
     wrong = [key for key in own if state[key].shape != own[key].shape]
     if wrong and all(key.rpartition(".")[0] in _heads(model) and state[key].ndim for key in wrong):
         theirs, ours = state[wrong[0]].shape[0], own[wrong[0]].shape[0]
@@ -300,7 +301,7 @@ def _check(state: dict[str, Tensor], model: nn.Module, path: Path, found: Collec
         sizes = [
             f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model" for key in wrong
         ]
-        raise CheckpointError(f"{path}: wrong size: {_some(sizes)}")
+        raise CheckpointError(f"{path}: wrong size: {some(sizes)}")
     check_finite(state, path)
 
 
@@ -314,9 +315,4 @@ def check_finite(state: dict[str, Tensor], path: Path) -> None:
     """Raises CheckpointError where a value is not finite: a training that diverged."""
     broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
-        raise CheckpointError(f"{path}: the weights are not finite, the training diverged: {_some(broken)}")
-
-
-def _some(items: list[str], most: int = 3) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+        raise CheckpointError(f"{path}: the weights are not finite, the training diverged: {some(broken)}")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from vheatbench.case import Case
 from vheatbench.store.per_image import step_name
+from vheatbench.text import some
 from vheatbench.verdict.derived import SeriesVerdict
 from vheatbench.verdict.judge import CaseVerdict, is_gated
 from vheatbench.verdict.rule import Verdict
@@ -102,10 +103,10 @@ def concluded(c: Comparison, common: int) -> Comparison:
     elif not compared and not c.differences:
         reasons.append("nothing was compared")
     if gone:
-        reasons.append(f"{_count(gone, 'case')} of the base not in the head: {_some([case.label for case in gone])}")
+        reasons.append(f"{_count(gone, 'case')} of the base not in the head: {some([case.label for case in gone])}")
     for why in dict.fromkeys(v.reason for v in undecided):
         alike = [f"{v.label} {v.metric}" for v in undecided if v.reason == why]
-        reasons.append(f"{_count(alike, 'metric')} open ({why or 'too noisy to tell'}): {_some(alike)}")
+        reasons.append(f"{_count(alike, 'metric')} open ({why or 'too noisy to tell'}): {some(alike)}")
     if c.differences:
         said = "the machines or their software differ: " + "; ".join(c.differences)
         return replace(c, verdict="incomparable", outcome="incomparable", reasons=(said, *reasons))
@@ -135,8 +136,3 @@ def _fell(failure: Failure, worse: Sequence[CaseVerdict]) -> bool:
 
 def _count(things: Sequence[object], noun: str) -> str:
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def _some(labels: Sequence[str]) -> str:
-    rest = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
-    return ", ".join(labels[:3]) + rest

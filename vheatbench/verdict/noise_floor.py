@@ -18,7 +18,7 @@ from vheatbench.analysis.fingerprint import fingerprint
 from vheatbench.errors import StoreError, UserError
 from vheatbench.files import MIB, read_bytes, reason_of, write_file
 from vheatbench.store.read import Run
-from vheatbench.store.write import utc_now
+from vheatbench.text import utc_now
 
 
 class Floor(BaseModel):

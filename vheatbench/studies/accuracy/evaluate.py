@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vheatbench.case import Case
-from vheatbench.errors import StoreError, UserError, one_line
+from vheatbench.errors import StoreError, UserError
 from vheatbench.files import GIB, read_bytes
 from vheatbench.measure.environment import environment
 from vheatbench.measure.outputs import check_finite, logits_of
@@ -26,12 +26,13 @@ from vheatbench.run.step import DTYPES
 from vheatbench.store.attachments import attach, folder_of
 from vheatbench.store.read import PARTIAL, read_run
 from vheatbench.store.schema import Header, Record
-from vheatbench.store.write import RunWriter, utc_now
+from vheatbench.store.write import RunWriter
 from vheatbench.studies.accuracy.answers import Answers, Part
 from vheatbench.studies.accuracy.plan import EvalSettings, Plan, Ready, prepare
 from vheatbench.studies.accuracy.record import fill
 from vheatbench.studies.images.data import Batch, ImageTensors, collate
 from vheatbench.suites import SuitePolicy
+from vheatbench.text import one_line, utc_now
 
 
 class EvalProgress(Protocol):

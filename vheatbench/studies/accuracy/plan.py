@@ -11,7 +11,7 @@ from timm.data import create_transform, resolve_data_config
 from torch import nn
 
 from vheatbench.case import Case, DeviceType, DType, kind_of
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.measure.outputs import logits_of, tensors_of
 from vheatbench.studies.accuracy.classes import ClassMap, map_classes
 from vheatbench.studies.images.data import LabelledImages, fingerprint_of, open_images
@@ -22,6 +22,7 @@ from vheatbench.subjects.erf_weights import identify
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.vheat import VHeat
 from vheatbench.subjects.weights import Loaded, load_weights
+from vheatbench.text import one_line
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.files import check_regular, sha256_of
 from vheatbench.run.checkpointing import MOST_BYTES, write_weights
+from vheatbench.text import one_line
 
 KEY = "vheatbench"
 """Of the file's metadata: what the model is, as JSON."""

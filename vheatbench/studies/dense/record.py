@@ -10,8 +10,9 @@ from typing import Any
 from vheatbench.case import Case
 from vheatbench.measure.environment import environment
 from vheatbench.store.schema import Header, Metric, Record
-from vheatbench.store.write import RunWriter, utc_now
+from vheatbench.store.write import RunWriter
 from vheatbench.studies.dense.files import TrainedFile
+from vheatbench.text import utc_now
 
 
 @dataclass(frozen=True)

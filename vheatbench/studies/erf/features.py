@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.measure.outputs import tensors_of
 from vheatbench.studies.erf.centre import Axis, Geometry, Size
+from vheatbench.text import one_line
 
 
 @dataclass(frozen=True)

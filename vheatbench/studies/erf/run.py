@@ -16,7 +16,7 @@ from vheatbench.measure.environment import environment
 from vheatbench.run.carry_out import classify, prepared_device
 from vheatbench.store.attachments import attach
 from vheatbench.store.schema import Header, Record
-from vheatbench.store.write import RunWriter, utc_now
+from vheatbench.store.write import RunWriter
 from vheatbench.studies.erf.conduction import conducting
 from vheatbench.studies.erf.estimates import GroupedMean, metrics_of, numbers_of, worst_error
 from vheatbench.studies.erf.features import Layer
@@ -28,6 +28,7 @@ from vheatbench.studies.images.photographs import SINGLE, ImageSet
 from vheatbench.subjects.catalog import OWN_PRODUCTS, build
 from vheatbench.subjects.erf_weights import load_weights
 from vheatbench.suites import SuitePolicy
+from vheatbench.text import utc_now
 
 
 class ErfProgress(Protocol):

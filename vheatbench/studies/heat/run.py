@@ -18,7 +18,7 @@ from vheatbench.measure.environment import environment
 from vheatbench.run.carry_out import classify
 from vheatbench.store.attachments import attach
 from vheatbench.store.schema import Header, Record
-from vheatbench.store.write import RunWriter, utc_now
+from vheatbench.store.write import RunWriter
 from vheatbench.studies.heat.diffusion import Times, diffusion
 from vheatbench.studies.heat.diffusivity import diffusivity
 from vheatbench.studies.heat.model import HeatLayer, HeatModel, choose_channel, choose_layers
@@ -26,6 +26,7 @@ from vheatbench.studies.heat.numbers import Numbers
 from vheatbench.studies.heat.response import point_response
 from vheatbench.studies.heat.results import write_arrays
 from vheatbench.studies.images.photographs import PHOTOGRAPHS, Cut, plain_box, read_photograph
+from vheatbench.text import utc_now
 
 DESCRIPTIONS = {
     "heat-diffuse": "Exact temperature fields of heat that starts in one cell",

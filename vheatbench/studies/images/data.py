@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.image_file import opened
+from vheatbench.text import one_line
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Of image files, as torchvision's ImageFolder has them."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from PIL import Image
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.files import MOST_IMAGE_BYTES, check_regular, read_bytes
 from vheatbench.image_file import opened
 from vheatbench.studies.images.data import LabelledImages, fingerprint_of
+from vheatbench.text import one_line
 
 EVALUATED = ("validation", "val", "test")
 """Names of splits that are taken where none is asked for and one of them is there."""

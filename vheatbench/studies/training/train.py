@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vheatbench.errors import StoreError, UserError, one_line
+from vheatbench.errors import StoreError, UserError
 from vheatbench.measure.environment import environment
 from vheatbench.measure.host import load_average, threads
 from vheatbench.run.carry_out import classify
 from vheatbench.run.distributed import Group, PeerError
 from vheatbench.store.read import PARTIAL, read_run
 from vheatbench.store.schema import Header, Record
-from vheatbench.store.write import RunWriter, utc_now
+from vheatbench.store.write import RunWriter
 from vheatbench.studies.training.batches import TrainingOrder
 from vheatbench.studies.training.progress import Diverged, Progress
 from vheatbench.studies.training.recipe import ModelEntry, Recipe
@@ -24,6 +24,7 @@ from vheatbench.studies.training.training_data import Parts
 from vheatbench.studies.training.training_folder import TrainingFolder
 from vheatbench.studies.training.training_models import Model, plan_models
 from vheatbench.studies.training.training_record import add_curves, fill
+from vheatbench.text import one_line, utc_now
 
 Say = Callable[[ModelEntry, Recipe, Progress], None]
 

@@ -16,7 +16,7 @@ from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.measure.outputs import logits_of, loss_note, training_loss
 from vheatbench.run.checkpointing import CHECKPOINT, read_checkpoint, write_checkpoint, write_weights
 from vheatbench.run.distributed import Group
@@ -40,6 +40,7 @@ from vheatbench.studies.training.optimization import (
 from vheatbench.studies.training.peak import PeakMemory
 from vheatbench.studies.training.progress import Diverged, Progress
 from vheatbench.studies.training.recipe import Recipe
+from vheatbench.text import one_line
 
 
 class Trainer:

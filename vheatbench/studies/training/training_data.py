@@ -8,7 +8,7 @@ from pathlib import Path
 from vheatbench.errors import UserError
 from vheatbench.studies.images.data import LabelledImages, open_images
 from vheatbench.studies.training.recipe import Recipe
-from vheatbench.studies.training.training_folder import names_of
+from vheatbench.text import some
 
 TEST_FOLDERS = ("val", "validation", "test")
 
@@ -47,9 +47,9 @@ def open_parts(recipe: Recipe, data: str | None) -> Parts:
     train, test = parts.train, parts.test
     if train.classes != test.classes:
         only = sorted(set(train.classes) ^ set(test.classes))
-        raise UserError(f"{train.root} and {test.root} have not the same classes: {names_of(only)} in one of them only")
+        raise UserError(f"{train.root} and {test.root} have not the same classes: {some(only)} in one of them only")
     if train.empty_classes:
-        raise UserError(f"{train.root}: no images of {names_of(train.empty_classes)}")
+        raise UserError(f"{train.root}: no images of {some(train.empty_classes)}")
     if recipe.num_classes not in (None, len(train.classes)):
         raise UserError(
             f"{train.root} has {len(train.classes)} classes, the recipe {recipe.num_classes}: give the right folder or "
@@ -68,6 +68,6 @@ def _folders(recipe: Recipe, data: str | None) -> Parts:
         raise UserError(f"--data {root}: no such folder")
     test = next((name for name in TEST_FOLDERS if (root / name).is_dir()), None)
     if test is None or not (root / "train").is_dir():
-        there = names_of(sorted(path.name for path in root.iterdir() if path.is_dir())) or "no folders"
+        there = some(sorted(path.name for path in root.iterdir() if path.is_dir())) or "no folders"
         raise UserError(f"--data {root}: needs the folders train and val with class folders in each; it has {there}")
     return Parts(open_images(root / "train"), open_images(root / test))

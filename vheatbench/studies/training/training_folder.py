@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.files import MIB, read_text
 from vheatbench.run.checkpointing import write_whole
 from vheatbench.studies.training.recipe import Recipe
+from vheatbench.text import one_line
 
 TRAININGS = Path("trainings")
 """Where folders are made that no ``--out`` names."""
@@ -100,8 +100,3 @@ def _same(path: Path, recipe: Recipe, data: str | None) -> bool:
     except UserError:
         return False
     return not recipe.differences(folder.recipe) and data in (None, folder.data)
-
-
-def names_of(entries: Sequence[str]) -> str:
-    """A few names of a list."""
-    return ", ".join(entries[:3]) + (f" and {len(entries) - 3} more" if len(entries) > 3 else "")

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from vheatbench.case import Case, DeviceType
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.studies.training.batches import training_transform
 from vheatbench.studies.training.optimization import make_optimizer, precision_of
 from vheatbench.studies.training.recipe import ModelEntry, Recipe
 from vheatbench.studies.training.training_data import Parts
 from vheatbench.subjects.catalog import find_subject
 from vheatbench.subjects.input_size import fit_input_size
+from vheatbench.text import one_line
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
 
-from vheatbench.errors import UserError, one_line
+from vheatbench.errors import UserError
 from vheatbench.files import GIB, read_bytes, reason_of
 from vheatbench.image_file import NONE_TURNED, Turned, by, in_threads, read_header, read_image, turned_by
 from vheatbench.studies.dense.fit import Ticket
+from vheatbench.text import one_line
 
 MOST_BYTES = 8 * GIB
 """Of an annotation file: Objects365, the largest that is public, has 6."""

@@ -27,6 +27,7 @@ from vheatbench.image_file import (
 )
 from vheatbench.studies.dense.fit import Ticket
 from vheatbench.studies.dense.segmentation.labels import IGNORED, LabelCounts, Numbering, counted, summed
+from vheatbench.text import some
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -115,11 +116,11 @@ def read_ade(root: Path, split: str, numbering: Numbering) -> AdeFolder:
     maps = [labels / f"{path.stem}.png" for path in images]
     missing = [path.name for path in maps if not path.is_file()]
     if missing:
-        raise UserError(f"{len(missing)} of {len(images)} images have no label map in {labels}: {_some(missing)}")
+        raise UserError(f"{len(missing)} of {len(images)} images have no label map in {labels}: {some(missing)}")
     known = {path.stem for path in images}
     alone = sorted(path.name for path in labels.glob("*.png") if path.stem not in known)
     if alone:
-        raise UserError(f"{len(alone)} label maps in {labels} have no image in {folder}: {_some(alone)}")
+        raise UserError(f"{len(alone)} label maps in {labels} have no image in {folder}: {some(alone)}")
     listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in (*images, *maps))
     found = in_threads(_surveyed, zip(images, maps, strict=True))
     headers = {path: header for path, (header, _, _) in zip(images, found, strict=True)}
@@ -135,10 +136,6 @@ def _surveyed(pair: tuple[Path, Path]) -> tuple[ImageHeader, Size, dict[int, int
     image, label = pair
     values = read_label_map(label)
     return read_header(image), (values.shape[1], values.shape[0]), counted(values)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def normed(images: Tensor) -> Tensor:

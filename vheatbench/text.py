@@ -1,0 +1,28 @@
+"""Words that every room needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timezone
+
+
+def some(items: Iterable[object], most: int = 3) -> str:
+    """``a, b, c and 4 more``: at most so many of the items."""
+    words = [str(item) for item in items]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
+def printable(text: str) -> str:
+    """A text from anywhere for one line: no line breaks, no terminal control sequences, at most 300 characters."""
+    return "".join(c if c.isprintable() else " " for c in text)[:300]
+
+
+def one_line(text: str) -> str:
+    """The first line of a text from anywhere, as records hold it, :func:`printable`."""
+    return printable(next(iter(text.strip().splitlines()), ""))
+
+
+def utc_now() -> str:
+    """The time as run files hold it: UTC, ISO 8601, in seconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
