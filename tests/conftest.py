@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+# Tables to a pipe have a width of their own; pytest-xdist tells its workers another.
+os.environ.pop("COLUMNS", None)
 # Two threads at most: tests share small machines, and results must not depend on the core count.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 

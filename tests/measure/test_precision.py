@@ -84,4 +84,4 @@ def test_the_dry_run_prints_a_warning_once(monkeypatch: pytest.MonkeyPatch, caps
     print_plan(suite, plan, SimpleNamespace(forecasts=forecasts, memory_bytes={}))  # type: ignore[arg-type]
     out, err = capsys.readouterr()
     assert out.count("1 warning") == 2
-    assert err == "! 2 cases: slow\n"
+    assert err == "! vit-t 32 b1 bfloat16 infer (and 1 more): slow\n"
