@@ -33,7 +33,8 @@ test: $(VENV)/.installed  ## run the tests
 	@$(BIN)/python -m pytest -q -n 2
 
 # What oneDNN and torch compute by, and in which types, hangs on the processor's instructions.
-AVX2_TESTS := $(addprefix tests/test_,$(addsuffix .py,catalog erf_gradient heat_backends lean_autograd official operators paths))
+AVX2_TESTS := $(addprefix tests/,subjects/heat/test_backends.py studies/erf/test_gradient.py \
+  $(addprefix subjects/test_,$(addsuffix .py,catalog lean_autograd official operators paths)))
 test-avx2: $(VENV)/.installed  ## run the tests that hang on the processor as on one without AVX-512
 	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -q -n 2 $(AVX2_TESTS)
 
