@@ -93,9 +93,9 @@ def test_works_where_triton_is_not_installed():
     code = (
         "import sys; sys.modules['triton'] = None\n"
         "import torch\n"
-        "from vheatbench.subjects import heat, heat_triton\n"
+        "from vheatbench.subjects.heat import conduct, triton\n"
         "x, decay = torch.ones(1, 4, 4, 2), torch.ones(4, 4, 2)\n"
-        "assert heat_triton.unsupported(x, decay) == 'Triton is not installed'\n"
-        "assert torch.allclose(heat.conduct_heat(x, decay), x)\n"
+        "assert triton.unsupported(x, decay) == 'Triton is not installed'\n"
+        "assert torch.allclose(conduct.conduct_heat(x, decay), x)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
