@@ -77,8 +77,8 @@ def task_id(case: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    from vheatbench import cli
+    from vheatbench import __main__ as command_line
     from vheatbench.run import process
 
     process.WORKER = "ab_worker"
-    cli.main()
+    command_line.main()

@@ -169,8 +169,8 @@ def a_suite(folder: Path, *subjects: str, **policy: object) -> str:
 
 
 if __name__ == "__main__":
-    from vheatbench import cli
+    from vheatbench import __main__ as command_line
     from vheatbench.run import process
 
     process.WORKER = "stub_worker"
-    cli.main()
+    command_line.main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vheatbench.stop import leave_quietly
+from vheatbench.stop import leave_quietly, leave_undisturbed
 
 
 def main() -> None:
@@ -10,7 +10,10 @@ def main() -> None:
     leave_quietly()
     from vheatbench.cli import main
 
-    main()
+    try:
+        main()
+    finally:
+        leave_undisturbed()
 
 
 if __name__ == "__main__":

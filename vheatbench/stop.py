@@ -48,12 +48,21 @@ _heeding = _Heeding(0)
 
 
 def leave_quietly() -> None:
-    """From now on a signal ends the process at once, with one line: for as long as nothing has been begun.
+    """From now on a signal ends the process at once, with one line: where nothing has been begun, or all has ended.
 
     Signals that were ignored when the process started, as ``nohup`` does with SIGHUP, stay ignored.
     """
     for number in _heeded():
         signal.signal(number, _leave)
+
+
+def leave_undisturbed() -> None:
+    """For the end of the process: all is said, and the exit code is known, so that no signal changes anything.
+
+    Python gives signals their default meaning while it ends, and one that came late would end it otherwise.
+    """
+    for number in _heeded():
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -75,6 +84,7 @@ def heeded() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        before.acted = _heeding.acted
         _heeding = before
 
 
@@ -132,6 +142,8 @@ def _heeded() -> list[signal.Signals]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    if time.monotonic() - _heeding.acted < SAME_WISH_S:  # it is ending
+        return
     with contextlib.suppress(OSError):
         os.write(2, b"interrupted\n")
     os._exit(128 + number)

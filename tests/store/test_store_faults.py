@@ -29,7 +29,7 @@ def python(code: str, *arguments: object, inside: Sequence[str] = (), **options:
     """A real process that writes a run; ``code`` finds the store and the helpers of the tests imported."""
     preamble = "import sys\nfrom test_store import *\nfrom vheatbench.store import *\n"
     command = [*inside, sys.executable, "-c", preamble + code, *map(str, arguments)]
-    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), str(Path(__file__).parent)])}
     return subprocess.Popen(command, env=paths, stdout=subprocess.PIPE, text=True, **options)
 
 

@@ -239,7 +239,7 @@ def _resume(name: str, out: Path, device: str, devices: str | None, quiet: bool)
 
 def _carry_out(writer: RunWriter, served: list[str], quiet: bool) -> Path:
     """Measure what is missing, and return the finished file."""
-    with stoppable(lambda: _kept(writer)), writer:
+    with writer, stoppable(lambda: _kept(writer)):
         from vheatbench.run.progress import make_progress
         from vheatbench.run.runner import Runner
         from vheatbench.suites import SuitePolicy, schedule
