@@ -27,7 +27,8 @@ class Levels(nn.Module):
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, 1, 1)  # says how many channels the model takes
+        self.in_chans = channels
+        self.stem = nn.Conv2d(channels, 1, 1)  # something to load weights into
         mean, std = IMAGENET_DEFAULT_MEAN[:channels], IMAGENET_DEFAULT_STD[:channels]
         if channels == 1:
             mean, std = (sum(IMAGENET_DEFAULT_MEAN) / 3,), (sum(IMAGENET_DEFAULT_STD) / 3,)
