@@ -259,7 +259,7 @@ def test_the_loop_is_the_plain_one(images: Path, tmp_path: Path) -> None:
 
 
 def test_learning_rate_warms_up_and_falls(images: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(epochs=3, warmup_learning_rate=1e-9, min_learning_rate=1e-9)
+    recipe = recipe_of(epochs=3, warmup_learning_rate=0.0, min_learning_rate=0.0)
     trainer_of(recipe, images, tmp_path).fit()
     with (tmp_path / "losses.csv").open(newline="") as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
