@@ -86,7 +86,7 @@ def _find(name: str) -> Path:
             what = f"cannot be read ({reason_of(error)})"
         else:
             return path
-        raise UserError(f"suite file {_short(name)} {what}")
+        raise UserError(f"suite file {_short(name, most=300)} {what}")
     known = list_suites()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -171,10 +171,10 @@ def _check_keys(node: yaml.Node | None, path: Path) -> None:
             _check_keys(value, path)
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, most: int = 80) -> str:
     """A value from the file as Python writes it, cut to what fits a line."""
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
+    return text if len(text) <= most else f"{text[: most - 20]}... ({len(text):,} characters)"
 
 
 def _line(mark: Any) -> int:

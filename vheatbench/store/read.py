@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError
-from vheatbench.files import GIB, open_regular, read_bytes, reason_of
+from vheatbench.files import GIB, MIB, open_regular, read_bytes, reason_of
 from vheatbench.store.history import HISTORY_NAME
 from vheatbench.store.schema import Footer, Header, Record
 from vheatbench.store.upgrade import check_version, upgrade
@@ -29,6 +29,8 @@ PARTIAL = ".partial"
 """What the name of a run file ends in until the run is finished."""
 MOST_BYTES = 2 * GIB
 """Of a run file: hundreds of times the largest that is known."""
+MOST_LINE_BYTES = 64 * MIB
+"""Of what is read to see whether a file is a run: the first line of a file of zeros does not end."""
 
 
 class MissingRunError(UserError):
@@ -212,7 +214,7 @@ def find_measured(name: str, results_dir: str | Path) -> Path:
 def _has_header(path: Path) -> bool:
     try:
         with open_regular(path) as file:
-            return parse_line(file.readline()).get("line") == "header"
+            return parse_line(file.readline(MOST_LINE_BYTES)).get("line") == "header"
     except (OSError, ValueError):
         return False
 
@@ -220,8 +222,8 @@ def _has_header(path: Path) -> bool:
 def _has_records(path: Path) -> bool:
     try:
         with open_regular(path, MOST_BYTES) as file:
-            file.readline()
-            return parse_line(file.readline()).get("line") == "record"
+            file.readline(MOST_LINE_BYTES)
+            return parse_line(file.readline(MOST_LINE_BYTES)).get("line") == "record"
     except (OSError, ValueError):
         return False
 
@@ -331,7 +333,7 @@ def suite_of(path: Path) -> str | None:
     """The suite in a file's header; None where there is no readable one. Names alone can be ambiguous."""
     try:
         with open_regular(path, MOST_BYTES) as file:
-            return str(json.loads(file.readline()).get("suite"))
+            return str(json.loads(file.readline(MOST_LINE_BYTES)).get("suite"))
     except (OSError, ValueError, AttributeError):
         return None
 
@@ -339,6 +341,6 @@ def suite_of(path: Path) -> str | None:
 def _run_id(path: Path) -> str:
     try:
         with open_regular(path, MOST_BYTES) as file:
-            return str(parse_line(file.readline()).get("run_id", ""))
+            return str(parse_line(file.readline(MOST_LINE_BYTES)).get("run_id", ""))
     except (OSError, ValueError):
         return ""

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from vheatbench import __version__
 from vheatbench.errors import StoreError, UserError
-from vheatbench.files import append, check_regular, lock, open_regular, reason_of
+from vheatbench.files import GIB, append, check_regular, lock, open_regular, reason_of
 from vheatbench.run.distributed import Group
 from vheatbench.store.write import still_at
 
@@ -49,7 +49,7 @@ class Answers:
             if self.path is None:
                 return False
             with open_regular(self.path) as file:
-                return file.readline().endswith(b"\n")
+                return file.readline(GIB).endswith(b"\n")
         except OSError:
             return False
 
