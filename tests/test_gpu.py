@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from vheatbench.case import Case
-from vheatbench.run.carry_out import carry_out
+from vheatbench.run.measure_case import measure_case
 from vheatbench.run.task import MeasureTask
 from vheatbench.subjects.checkpoints import load_checkpoint
 from vheatbench.subjects.heat import triton as heat_triton
@@ -45,7 +45,7 @@ def test_low_precision_stays_near(data, device, dtype):
 @pytest.mark.parametrize("mode", ["infer", "forward", "train"])
 def test_a_case_gives_every_number(device, mode):
     case = Case(subject="test_vheat", resolution=64, batch=2, mode=mode, device=device.type)
-    record = carry_out(MeasureTask(case=case, policy=QUICK))
+    record = measure_case(MeasureTask(case=case, policy=QUICK))
     assert record.status == "ok", record.reason
     for name in ("latency_s", "throughput_images_per_s", "macs", "params", "peak_memory_bytes", "peak_allocated_bytes"):
         assert name in record.metrics

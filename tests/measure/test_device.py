@@ -21,7 +21,7 @@ from vheatbench.measure import device, host, watch
 from vheatbench.measure.device import DeviceState, describe_device, energy_metrics
 from vheatbench.measure.nvml import Gpu, Nvml, Unavailable, open_nvml
 from vheatbench.measure.watch import DeviceWatch
-from vheatbench.run.carry_out import memory_limit
+from vheatbench.run.device import memory_limit
 
 OTHER = "GPU-bbbbbbbb-1111-2222-3333-444444444444"
 

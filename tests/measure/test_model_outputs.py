@@ -20,8 +20,8 @@ from vheatbench.case import Case
 from vheatbench.cli import app
 from vheatbench.measure.flops import count_flops, count_with_fvcore
 from vheatbench.measure.outputs import check_finite, logits_of, loss_note, tensors_of, training_loss
-from vheatbench.run.carry_out import carry_out
 from vheatbench.run.inspect import _model_cost
+from vheatbench.run.measure_case import measure_case
 from vheatbench.run.task import MeasureTask
 from vheatbench.store.read import read_run
 from vheatbench.studies.erf.features import read_features
@@ -134,7 +134,7 @@ def test_counts_do_not_depend_on_the_packing(kind: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory, and the models in a module; ``carry_out`` may set no limits in the tests' process."""
+    """A working directory, and the models in a module; ``measure_case`` may set no limits in the tests' process."""
     module = types.ModuleType("packed_models")
     module.tuple_, module.dict_, module.hugging = Model, partial(Model, "dict"), partial(Model, "data")  # type: ignore[attr-defined]
     module.broken = partial(Model, "dict", True)  # type: ignore[attr-defined]
@@ -147,7 +147,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def measured(model: str, mode: str):
     case = Case(subject=f"packed_models:{model}", resolution=(32, 32), batch=2, mode=mode)
     policy = SuitePolicy(min_samples=3, ceiling_s=0.2, warmup_ceiling_s=0.01, fvcore=True)
-    return carry_out(MeasureTask(case=case, round=0, policy=policy))
+    return measure_case(MeasureTask(case=case, round=0, policy=policy))
 
 
 @pytest.mark.parametrize("mode", ["infer", "train"])

@@ -14,8 +14,8 @@ import torch
 from vheatbench.case import Case
 from vheatbench.measure import precision
 from vheatbench.measure.precision import slow_precision
-from vheatbench.run.carry_out import carry_out
 from vheatbench.run.inspect import inspect
+from vheatbench.run.measure_case import measure_case
 from vheatbench.run.task import Forecast, InspectTask, MeasureTask
 from vheatbench.suites import SuitePolicy
 
@@ -68,7 +68,7 @@ def test_the_record_and_the_forecast_warn(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(precision, "_onednn_computes_in", lambda dtype: False)
     low = Case(subject="op/attention", resolution=4, dtype="bfloat16")
     full = low.model_copy(update={"dtype": "float32"})
-    record = carry_out(MeasureTask(case=low, policy=QUICK))
+    record = measure_case(MeasureTask(case=low, policy=QUICK))
     assert record.status == "ok", record.reason
     assert [text for text in record.warnings if "no instructions" in text] == slow_precision("bfloat16", "cpu")
     forecasts = inspect(InspectTask(cases=[low, full], foresee=True)).forecasts

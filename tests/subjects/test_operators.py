@@ -19,11 +19,11 @@ from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.measure.flops import count_flops
 from vheatbench.measure.kernels import attention_kernels
-from vheatbench.run.carry_out import carry_out
 from vheatbench.run.ceiling import ceiling_metric, ceiling_step
 from vheatbench.run.counts import count_operator
 from vheatbench.run.inspect import inspect
 from vheatbench.run.largest_batch import largest_batch
+from vheatbench.run.measure_case import measure_case
 from vheatbench.run.step import check_compile, place, prepare
 from vheatbench.run.task import InspectTask, MeasureTask
 from vheatbench.store import Metric, Record
@@ -53,7 +53,7 @@ def built(one: Case) -> tuple[torch.nn.Module, tuple[Tensor, ...]]:
 
 
 def run(one: Case) -> Record:
-    return carry_out(MeasureTask(case=one, policy=QUICK))
+    return measure_case(MeasureTask(case=one, policy=QUICK))
 
 
 # what they compute, against other ways to write it
@@ -424,7 +424,7 @@ def test_backward_says_how_it_was_counted() -> None:
 
 
 def test_the_largest_batch_of_an_operator_is_a_metric() -> None:
-    record = carry_out(
+    record = measure_case(
         MeasureTask(case=case("heat", batch="largest"), policy=QUICK.model_copy(update={"max_batch": 8}))
     )
     assert record.status == "ok", record.reason

@@ -183,7 +183,7 @@ def _own_size(model: str) -> tuple[int, int]:
 
 
 def _load(model: str, size: tuple[int, int], rule: str, weights: Path | None, trust_pickle: bool) -> HeatModel:
-    from vheatbench.run.carry_out import classify
+    from vheatbench.run.device import classify
     from vheatbench.studies.heat.model import load_heat_model
 
     try:

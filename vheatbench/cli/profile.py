@@ -115,7 +115,7 @@ def _profile(case: Case, steps: int, depth: int) -> Profile:
     _prepare_libraries(bool(case.compile))
     # models and libraries print what they like; stdout is for the tables
     with contextlib.redirect_stdout(sys.stderr):
-        from vheatbench.run.carry_out import classify
+        from vheatbench.run.device import classify
         from vheatbench.studies.profile import run
 
         try:

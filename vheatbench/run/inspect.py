@@ -15,7 +15,7 @@ from vheatbench.measure.footprint import activation_bytes
 from vheatbench.measure.outputs import training_loss
 from vheatbench.measure.precision import slow_precision
 from vheatbench.measure.stopping import Policy
-from vheatbench.run.carry_out import classify, memory_limit
+from vheatbench.run.device import classify, memory_limit
 from vheatbench.run.step import DTYPES, check_compile, place, prepare
 from vheatbench.run.task import Forecast, Inspection, InspectTask
 from vheatbench.subjects.built import Built

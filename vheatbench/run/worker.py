@@ -43,7 +43,7 @@ def main() -> None:
     text = sys.stdin.buffer.read()
     task = TypeAdapter(MeasureTask | InspectTask).validate_json(text)
     if isinstance(task, MeasureTask):
-        from vheatbench.run.carry_out import carry_out
+        from vheatbench.run.measure_case import measure_case
 
         # a million objects of the libraries need not be looked at in every collection
         gc.freeze()
@@ -51,7 +51,7 @@ def main() -> None:
         def leave(interim: Interim) -> None:
             _write(answer_fd, interim.model_dump_json())
 
-        answer = carry_out(task, leave).model_dump_json()
+        answer = measure_case(task, leave).model_dump_json()
     else:
         from vheatbench.run.inspect import inspect
 

@@ -20,7 +20,7 @@ from vheatbench.errors import StoreError, UserError
 from vheatbench.files import GIB, read_bytes
 from vheatbench.measure.environment import environment
 from vheatbench.measure.outputs import check_finite, logits_of
-from vheatbench.run.carry_out import classify, prepared_device
+from vheatbench.run.device import classify, prepared_device
 from vheatbench.run.distributed import Group, LostPeerError, is_lost_peer
 from vheatbench.run.step import DTYPES
 from vheatbench.store.attachments import attach, folder_of

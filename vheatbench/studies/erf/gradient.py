@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vheatbench.case import DType
-from vheatbench.run.carry_out import classify
+from vheatbench.run.device import classify
 from vheatbench.run.step import DTYPES
 from vheatbench.studies.erf.centre import central_cells
 from vheatbench.studies.erf.features import Layer, read_features

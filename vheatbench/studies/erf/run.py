@@ -13,7 +13,7 @@ import torch
 
 from vheatbench.errors import StoreError
 from vheatbench.measure.environment import environment
-from vheatbench.run.carry_out import classify, prepared_device
+from vheatbench.run.device import classify, prepared_device
 from vheatbench.store.attachments import attach
 from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vheatbench.case import Case
 from vheatbench.measure.environment import environment
-from vheatbench.run.carry_out import classify
+from vheatbench.run.device import classify
 from vheatbench.store.attachments import attach
 from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter

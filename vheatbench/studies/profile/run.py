@@ -15,7 +15,7 @@ from vheatbench.case import Case
 from vheatbench.measure.stopping import Policy
 from vheatbench.measure.timing import measure_time, timer_for
 from vheatbench.measure.trace import OPTIMIZER, OUTSIDE, Operator, Place, Usage, usage
-from vheatbench.run.carry_out import prepared_device
+from vheatbench.run.device import prepared_device
 from vheatbench.run.step import check_compile, place, prepare
 from vheatbench.stats import median
 from vheatbench.studies.profile.shares import flops_by_place, no_parts, profile_steps

@@ -11,7 +11,7 @@ from pathlib import Path
 from vheatbench.errors import StoreError, UserError
 from vheatbench.measure.environment import environment
 from vheatbench.measure.host import load_average, threads
-from vheatbench.run.carry_out import classify
+from vheatbench.run.device import classify
 from vheatbench.run.distributed import Group, PeerError
 from vheatbench.store.read import PARTIAL, read_run
 from vheatbench.store.schema import Header, Record

@@ -13,9 +13,7 @@ import torch
 from torch import nn
 
 from vheatbench.case import Case
-from vheatbench.errors import UserError, is_out_of_memory
 from vheatbench.measure.device import energy_metrics
-from vheatbench.measure.host import free_memory_bytes
 from vheatbench.measure.kernels import attention_kernels
 from vheatbench.measure.memory import host_baseline, measure_memory, unmeasured_memory
 from vheatbench.measure.outputs import check_finite
@@ -24,22 +22,22 @@ from vheatbench.measure.timing import measure_time, timer_for, timing_metrics
 from vheatbench.measure.watch import DeviceWatch
 from vheatbench.run.ceiling import ceiling_metric, ceiling_step
 from vheatbench.run.counts import count_model, count_operator, cross_check
+from vheatbench.run.device import classify, prepared_device
 from vheatbench.run.largest_batch import largest_batch
 from vheatbench.run.step import DTYPES, Setup, check_compile, place, prepare
 from vheatbench.run.task import Interim, MeasureTask
-from vheatbench.store.schema import Metric, Record, Status
+from vheatbench.store.schema import Metric, Record
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build
 from vheatbench.subjects.operators import heat_backend
 from vheatbench.suites import SuitePolicy
-from vheatbench.text import one_line, utc_now
+from vheatbench.text import utc_now
 
-GIB = 1024**3
 Leave = Callable[[Interim], None]
 """Told what would be left if this process died now."""
 
 
-def carry_out(task: MeasureTask, leave: Leave = lambda interim: None) -> Record:
+def measure_case(task: MeasureTask, leave: Leave = lambda interim: None) -> Record:
     """Measure one case. Never raises for what a case can do wrong: the record says it.
 
     ``leave`` is told the batch before each try of a search for the largest, and the record once all is measured that
@@ -62,17 +60,6 @@ def carry_out(task: MeasureTask, leave: Leave = lambda interim: None) -> Record:
         record.status, record.reason = classify(error)
     record.elapsed_s = time.monotonic() - started
     return record
-
-
-def classify(error: BaseException) -> tuple[Status, str]:
-    """Status and one-line reason of an exception."""
-    text = str(error).strip()
-    line = one_line(text) or type(error).__name__
-    if is_out_of_memory(error):
-        return "oom", f"out of memory: {line}"
-    if isinstance(error, UserError):
-        return "skipped", line
-    return "failed", f"{type(error).__name__}: {line}"
 
 
 def _measure(case: Case, policy: SuitePolicy, device: torch.device, record: Record, leave: Leave) -> None:
@@ -206,48 +193,6 @@ def _time(
     record.samples |= samples
     record.warnings += warnings + watch.warnings
     return timing.loops
-
-
-@contextlib.contextmanager
-def prepared_device(case: Case, policy: SuitePolicy) -> Iterator[torch.device]:
-    """Threads, the float32 rule, and as long as the block lasts a limit of memory, before anything is allocated.
-
-    Raises:
-        UserError: the device is not there, or has no such precision.
-    """
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    try:
-        yield _prepare_device(case, policy)
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
-
-
-def _prepare_device(case: Case, policy: SuitePolicy) -> torch.device:
-    if case.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("CUDA was asked for, but torch sees no CUDA device")
-    if case.dtype == "tf32" and case.device == "cpu":
-        raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
-    if policy.threads is not None:
-        torch.set_num_threads(policy.threads)
-    if case.device == "cpu":
-        # The limit makes torch raise instead of the kernel killing something. It counts private data
-        # mappings only, so the gigabytes of address space that libraries reserve do not matter.
-        limit = policy.memory_limit_gib * GIB if policy.memory_limit_gib else memory_limit("cpu")
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        soft = int(limit) if hard == resource.RLIM_INFINITY else min(int(limit), hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-    # float32 means float32: torch's own default already allows TF32 in convolutions
-    torch.backends.cuda.matmul.allow_tf32 = case.dtype == "tf32"
-    torch.backends.cudnn.allow_tf32 = case.dtype == "tf32"
-    torch.backends.cudnn.benchmark = True
-    return torch.device("cuda:0" if case.device == "cuda" else "cpu")
-
-
-def memory_limit(kind: str) -> int:
-    """Bytes that one worker may take: 90 % of the host memory that is free now, or all of the GPU's."""
-    if kind == "cuda":
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    return int(0.9 * free_memory_bytes())
 
 
 def _first_call(setup: Setup, case: Case, device: torch.device, record: Record) -> None:
