@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import in_process  # noqa: F401  a fixture for all
 
 # Tables to a pipe have a width of their own; pytest-xdist tells its workers another.
 os.environ.pop("COLUMNS", None)

@@ -95,7 +95,7 @@ def _find(name: str) -> Path:
     return known[name]
 
 
-_SECTIONS = {"name", "description", "subjects", "axes", "policy", "reference", "devices", "ceilings"}
+_SECTIONS = {"name", "description", "subjects", "studies", "axes", "policy", "reference", "devices", "ceilings"}
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:

@@ -8,9 +8,9 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vheatbench.case import Case, Compile, DeviceType, DType, MemoryFormat, Part, TimedMode, kind_of
 from vheatbench.errors import UserError
@@ -189,12 +189,32 @@ class Reference(_Part):
     """Of several tasks and sizes, for the report."""
 
 
+class StudyEntry(_Part):
+    """A study that is carried out beside the timed cases; in a file ``- erf: {models: [vheat-t]}``."""
+
+    study: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Checked by the study, when it is planned."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"study": value}
+        if isinstance(value, dict) and len(value) == 1 and "study" not in value:
+            ((name, settings),) = value.items()
+            return {"study": name, "settings": settings or {}}
+        return value
+
+
 class Suite(_Part):
     """A validated suite for one kind of device."""
 
     name: str
     description: str = ""
-    subjects: list[SubjectEntry] = Field(min_length=1)
+    subjects: list[SubjectEntry] = Field(default_factory=list)
+    """At least one, where there are no studies."""
+    studies: list[StudyEntry] = Field(default_factory=list)
     axes: Axes = Axes()
     policy: SuitePolicy = SuitePolicy()
     reference: Reference | None = None
@@ -210,6 +230,8 @@ class Suite(_Part):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Suite:
+        if not self.subjects and not self.studies:
+            raise ValueError("a suite needs subjects, studies, or both")
         kinds = {kind_of(entry.model): entry.model for entry in self.subjects}
         if "ceiling" in kinds:
             raise ValueError(f"{kinds['ceiling']} is no subject: write 'ceilings: true' (--ceilings)")
@@ -260,7 +282,7 @@ class Suite(_Part):
             for entry, own in allowed
             if all(value in own[name] for name, value in zip(names, values, strict=True))
         ]
-        if not cases:
+        if not cases and self.subjects:
             raise UserError(f"suite {self.name!r} has no cases: every subject is restricted ('only') to other values")
         if self.ceilings:
             cases = [ceiling for dtype in self.axes.dtype for ceiling in ceiling_cases(device, dtype)] + cases
@@ -305,7 +327,7 @@ def schedule(plan: Sequence[Case], rounds: int) -> list[tuple[Case, int]]:
     return [(case, round_) for round_ in range(rounds) for case in (reversed(plan) if round_ % 2 else plan)]
 
 
-def parse_resolution(value: Any) -> tuple[int, int]:
+def parse_resolution(value: Any) -> Size:
     """``224``, ``"224"``, ``"480x640"`` or ``[480, 640]`` to height and width. Raises ValueError."""
     if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d{1,5})(?:\s*[xX]\s*(\d{1,5}))?\s*", value)):
         value = (int(match[1]), int(match[2] or match[1]))
@@ -318,3 +340,7 @@ def parse_resolution(value: Any) -> tuple[int, int]:
     ):
         raise ValueError(f"{value!r} is no resolution: give 224, '480x640' or [480, 640] (height, width)")
     return value[0], value[1]
+
+
+Resolution = Annotated[Size, BeforeValidator(parse_resolution)]
+"""Height and width, for settings that are read as :func:`parse_resolution` does."""

@@ -27,7 +27,7 @@ from test_runner import a_case, a_run
 from typer.testing import CliRunner
 
 from vheatbench import cli
-from vheatbench.cli.run import exit_code
+from vheatbench.cli.execute import exit_code
 from vheatbench.run import process
 from vheatbench.store import read_run
 
@@ -159,7 +159,7 @@ def test_the_parent_never_imports_torch(tmp_path: Path, arguments: list[str], co
 import os, sys
 os.environ["STUB"] = {str(tmp_path)!r}
 from vheatbench import cli
-from vheatbench.cli.run import exit_code
+from vheatbench.cli.execute import exit_code
 from vheatbench.run import process
 process.WORKER = "stub_worker"
 sys.argv = ["vheatbench", *{arguments!r}]

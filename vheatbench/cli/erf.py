@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -11,19 +10,30 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 
 from vheatbench.cli import exits
+from vheatbench.cli.execute import (
+    DEVICES,
+    MEMORY_LIMIT,
+    RESUME,
+    SHARD,
+    TIMEOUT,
+    How,
+    exit_code,
+    measure_study,
+    refuse_beside_resume,
+    say_skipped,
+)
+from vheatbench.cli.execute import resume as go_on
 from vheatbench.cli.folders import REPORTS, check_writable
-from vheatbench.cli.output import command_line
 from vheatbench.cli.parse import comma_list, device_kind
 from vheatbench.errors import StoreError, UserError
-from vheatbench.stop import end, stoppable
+from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
     from vheatbench.store.read import Run
-    from vheatbench.studies.erf.plan import ErfSettings
-    from vheatbench.studies.erf.run import ErfProgress
 
 
 def erf(
+    context: typer.Context,
     model: str = typer.Option("vheat-t", help="An alias, a timm name or package.module:name."),
     compare: str | None = typer.Option(None, help="Further models, by commas: the same images for all."),
     weights: list[str] = typer.Option(
@@ -45,15 +55,23 @@ def erf(
     batch: int = typer.Option(5, min=1, help="Images at once; at least two such batches are taken."),
     seed: int = typer.Option(0, min=0, help="Of views, noise and the choice from a folder."),
     trust_pickle: bool = typer.Option(False, "--trust-pickle", help="Run the code that a checkpoint may contain."),
+    timeout: float = TIMEOUT,
+    memory_limit: float | None = MEMORY_LIMIT,
+    devices: str | None = DEVICES,
+    shard_: str | None = SHARD,
+    resume: str | None = RESUME,
     out: Path | None = typer.Option(None, help="Folder for figures; default reports/erf-RUN."),
     results: Path = typer.Option(Path("results"), help="Folder for the run's file and its maps."),
     json_: bool = typer.Option(False, "--json", help="Print the records as JSON on stdout."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
     """Where a layer's centre looks: effective receptive fields of one or several models, with intervals."""
-    _prepare_libraries()
-    # models and libraries print what they like; stdout is for the table
-    with contextlib.redirect_stdout(sys.stderr):
+    figures = out if out is not None else REPORTS
+    if resume is not None:
+        refuse_beside_resume(context)
+        check_writable(figures, "--out")
+        path = go_on(resume, results, device, devices, quiet, trust_pickle)
+    else:
         settings = _settings(
             models=list(dict.fromkeys([model, *(comma_list(compare) or [])])),
             weights=weights,
@@ -67,36 +85,36 @@ def erf(
             numbers={"target": target, "max_images": max_images, "batch": batch, "seed": seed},
             trust_pickle=trust_pickle,
         )
-        path, interrupted = _measure(settings, results, out if out is not None else REPORTS, quiet)
-        from vheatbench.store.read import read_run
+        path = measure_study(
+            "erf",
+            settings,
+            "erf",
+            "Effective receptive fields: where in the image a layer's centre looks.",
+            How(results, device, devices, timeout, memory_limit, shard_, quiet),
+            lambda: check_writable(figures, "--out"),
+        )
+    _show(path, out, json_)
 
-        run = read_run(path)
-        figures, full = ([], False) if interrupted else _figures(run, out)
-    if json_:
-        from vheatbench.cli.output import print_json
 
-        records = [record.model_dump(mode="json") for record in run.records]
-        print_json({"path": str(path), "figures": [str(figure) for figure in figures], "records": records})
-    else:
-        from vheatbench.studies.erf.table import print_fields
+def _show(path: Path, out: Path | None, json_: bool) -> None:
+    """Draw and print the run, and say by the exit code whether all of it was measured."""
+    from vheatbench.store.read import read_run
 
-        print_fields(run)
+    run = read_run(path)
+    with stoppable(lambda: f"the run is finished: {path}"):
+        figures, full = _figures(run, out)
+        if json_:
+            from vheatbench.cli.output import print_json
+
+            records = [record.model_dump(mode="json") for record in run.records]
+            print_json({"path": str(path), "figures": [str(figure) for figure in figures], "records": records})
+        else:
+            from vheatbench.studies.erf.table import print_fields
+
+            print_fields(run)
     _say_files(path, figures)
-    if interrupted:
-        end(f"what was measured is kept; all of it anew: {command_line()}")
-    from vheatbench.cli.run import exit_code, say_skipped
-
     say_skipped(run.records)
     raise typer.Exit(exit_code(run.records) or (exits.FAILED if full else exits.OK))
-
-
-def _prepare_libraries() -> None:
-    """What must be in the environment before torch is imported."""
-    import os
-
-    from vheatbench.run.process import calm_threads
-
-    os.environ.update(calm_threads())
 
 
 def _settings(
@@ -112,7 +130,7 @@ def _settings(
     device: str,
     numbers: dict[str, Any],
     trust_pickle: bool,
-) -> ErfSettings:
+) -> dict[str, Any]:
     from vheatbench.case import DType, kind_of
     from vheatbench.suites import parse_resolution
 
@@ -123,55 +141,23 @@ def _settings(
         if kind_of(name) != "model":
             raise UserError(f"{name!r} is no model: 'vheatbench models' lists those that there are")
     try:
-        sizes = tuple(dict.fromkeys(parse_resolution(text) for text in comma_list(resolution) or []))
+        sizes = list(dict.fromkeys(parse_resolution(text) for text in comma_list(resolution) or []))
     except ValueError as error:
         raise UserError(f"--resolution: {error}") from None
-    kind, index = device_kind(device)
-    if index is not None:
-        raise UserError(f"--device {device}: the first visible GPU is used; choose it by CUDA_VISIBLE_DEVICES")
-    if kind != "cpu":
-        import torch
-
-        there = torch.cuda.is_available()
-        if kind == "cuda" and not there:
-            raise UserError("CUDA was asked for, but torch sees no CUDA device")
-        kind = "cuda" if there else "cpu"
-    if dtype == "tf32" and kind == "cpu":
-        raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
-    from vheatbench.studies.erf.plan import ErfSettings
-
-    return ErfSettings(
-        models=tuple(models),
-        resolutions=sizes,
-        layers=tuple(layers),
-        weights=tuple(weights),
-        trust_pickle=trust_pickle,
-        conduction=tuple(conduction),
-        images=images,
-        protocol=protocol,  # type: ignore[arg-type]
-        dtype=dtype,  # type: ignore[arg-type]
-        device=kind,  # type: ignore[arg-type]
+    if device_kind(device)[1] is not None:
+        raise UserError(f"--device {device}: choose a GPU by --devices or CUDA_VISIBLE_DEVICES")
+    return {
+        "models": models,
+        "resolutions": sizes,
+        "layers": layers,
+        "weights": weights,
+        "trust_pickle": trust_pickle,
+        "conduction": conduction,
+        "images": images,
+        "protocol": protocol,
+        "dtype": dtype,
         **numbers,
-    )
-
-
-def _measure(settings: ErfSettings, results: Path, figures: Path, quiet: bool) -> tuple[Path, bool]:
-    from vheatbench.present.terminal import print_warnings
-    from vheatbench.studies.erf.plan import make_plan
-    from vheatbench.studies.erf.progress import make_progress
-    from vheatbench.studies.erf.run import measure_plan
-    from vheatbench.studies.images.photographs import open_images
-
-    images = open_images(settings.images, settings.max_images, settings.seed)
-    plan = make_plan(settings, images)
-    check_writable(figures, "--out")
-    print_warnings(plan.notes)
-    progress: ErfProgress
-    with (
-        stoppable(lambda: "nothing was measured yet"),
-        make_progress(len(plan.jobs), settings.target, quiet) as progress,
-    ):
-        return measure_plan(plan, settings, images, results, command_line(), progress)
+    }
 
 
 def _figures(run: Run, out: Path | None) -> tuple[list[Path], bool]:

@@ -199,7 +199,7 @@ def _kept(opened: list[Path], settings: EvalSettings) -> str:
 
 
 def _print(path: Path, json_: bool, worst: int) -> None:
-    from vheatbench.cli.run import exit_code, say_skipped
+    from vheatbench.cli.execute import exit_code, say_skipped
     from vheatbench.store.read import read_run
 
     run = read_run(path)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vheatbench.case import Case
-    from vheatbench.run.task import Inspection
+    from vheatbench.run.task import Group, Inspection
     from vheatbench.suites import Suite
 
 
-def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
+def print_plan(
+    suite: Suite, plan: list[Case], inspection: Inspection, groups: Sequence[tuple[str, Group]] = ()
+) -> None:
     """Every case in measuring order, with what it will cost and whether it fits."""
     from vheatbench.present.terminal import Column, print_line, print_table, print_warnings
     from vheatbench.run.progress import clock
@@ -41,6 +45,9 @@ def print_plan(suite: Suite, plan: list[Case], inspection: Inspection) -> None:
                 note,
             )
         )
+    for study, group in groups:
+        cases = f"{len(group.cases)} case{'s' * (len(group.cases) != 1)}"
+        rows.append((f"{study}: {group.label}", group.cases[0].id, "—", "—", "—", cases))
     print_table(
         (
             Column("case", "name"),

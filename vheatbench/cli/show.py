@@ -31,17 +31,17 @@ def show(
         records = [record.model_dump(mode="json") for record in found.records]
         print_json({"header": found.header.model_dump(mode="json"), "records": records, "problems": found.problems})
         return
-    _print(found)
+    print_parts(found)
 
 
-def _print(run: Run) -> None:
-    """The table of what the run is: a study has one of its own."""
-    from vheatbench.studies import study_of
+def print_parts(run: Run) -> None:
+    """The table of the timed cases, and that of every study."""
+    from vheatbench.studies import parts_of
 
-    study = study_of(run)
-    if study is not None:
-        study.print_table(run)
-        return
-    from vheatbench.cli.table import print_run
+    for study, part in parts_of(run):
+        if study is not None:
+            study.print_table(part)
+            continue
+        from vheatbench.cli.table import print_run
 
-    print_run(run)
+        print_run(part)

@@ -162,7 +162,7 @@ def _kept(folder: TrainingFolder) -> str:
 
 
 def _print(path: Path, json_: bool) -> None:
-    from vheatbench.cli.run import exit_code
+    from vheatbench.cli.execute import exit_code
     from vheatbench.store.read import read_run
 
     run = read_run(path)

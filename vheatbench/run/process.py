@@ -11,17 +11,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from vheatbench.run.fork import Forked, fork_server
+from vheatbench.run.task import Event, PlanTask, StudyTask
 from vheatbench.text import one_line
 
 WORKER = "vheatbench.run.worker"
 """Module whose ``main`` is the worker process."""
+FORK_ALL = "VHEATBENCH_FORK_ALL"
+"""Environment variable with which timed cases are forked too: for tests, whose timings nobody reads."""
 
 End = Literal["answered", "timeout", "killed", "crashed", "stopped"]
 
@@ -87,14 +91,14 @@ class Launch:
     leave_out: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a task that an older worker does not know, as pydantic's ``exclude``; they are at their default."""
 
-    def command(self, answer_fd: int) -> list[str]:
+    def command(self, answer_fd: int, events_fd: int) -> list[str]:
         """The worker finds the modules that the runner finds, in the same order.
 
         With ``-m`` the working directory would come first, and a ``random.py`` in it would pass for Python's.
         """
         path = list(sys.path if self.path is None else self.path)
         code = f"import sys; sys.path[:] = {path!r}; from {WORKER} import main; main()"
-        return [self.python, "-c", code, str(answer_fd), str(os.getpid())]
+        return [self.python, "-c", code, str(answer_fd), str(os.getpid()), str(events_fd)]
 
 
 class Worker:
@@ -103,33 +107,33 @@ class Worker:
     def __init__(self, environment: dict[str, str] | None = None, launch: Launch | None = None) -> None:
         self._launch = launch or Launch()
         self._environment = {**calm_threads(), **self._launch.variables, **(environment or {})}
-        self._process: _Process | None = None
+        self._process: _Process | Forked | None = None
         self._lock = threading.Lock()
         self._stopped = False
 
-    def run(self, task: BaseModel, timeout_s: float | None = None) -> Outcome:
-        """Start the process, give it the task, and wait for its end."""
+    def run(
+        self, task: BaseModel, timeout_s: float | None = None, on_event: Callable[[Event], None] = lambda event: None
+    ) -> Outcome:
+        """Start the process, give it the task, and wait for its end.
+
+        ``on_event`` is called with every event, in another thread, and for the last time before this returns.
+        """
         oom_kills = _oom_kills()
         started = time.monotonic()
-        with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as log:
+        with (
+            tempfile.TemporaryFile() as answer,
+            tempfile.TemporaryFile() as log,
+            _listening(on_event) as events_fd,
+        ):
+            message = task.model_dump_json(exclude=dict(self._launch.leave_out) or None).encode()
             with self._lock:
                 if self._stopped:
                     return Outcome("stopped", "", "stopped before it started", 0.0)
-                self._process = _Process(
-                    self._launch.command(answer.fileno()),
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(answer.fileno(),),
-                    env={**os.environ, **self._environment},
-                    cwd=self._launch.folder,
-                    # Ctrl-C is the runner's to handle: it reaches the worker as a kill, never half-way
-                    start_new_session=True,
-                )
+                start = self._fork if self._forks(task) else self._spawn
+                self._process = start(message, answer.fileno(), log.fileno(), events_fd)
             timed_out = False
             try:
-                message = task.model_dump_json(exclude=dict(self._launch.leave_out) or None)
-                self._process.communicate(message.encode(), timeout=timeout_s)
+                self._process.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 timed_out = True
             finally:
@@ -147,6 +151,31 @@ class Worker:
             return outcome
         return replace(outcome, left=text, last_words=tail, peak_rss_bytes=self._process.peak_rss_bytes)
 
+    def _forks(self, task: BaseModel) -> bool:
+        """Whether the task's worker is forked: where nothing is timed, and the code is the runner's own."""
+        own = self._launch == Launch() and WORKER == "vheatbench.run.worker" and sys.platform == "linux"
+        return own and (isinstance(task, PlanTask | StudyTask) or FORK_ALL in os.environ)
+
+    def _spawn(self, message: bytes, answer: int, log: int, events: int) -> _Process:
+        with tempfile.TemporaryFile() as task:
+            task.write(message)
+            task.seek(0)
+            return _Process(
+                self._launch.command(answer, events),
+                stdin=task,
+                stdout=log,
+                stderr=log,
+                pass_fds=(answer, events),
+                env={**os.environ, **self._environment},
+                cwd=self._launch.folder,
+                # Ctrl-C is the runner's to handle: it reaches the worker as a kill, never half-way
+                start_new_session=True,
+            )
+
+    def _fork(self, message: bytes, answer: int, log: int, events: int) -> Forked:
+        server = fork_server(calm_threads())
+        return server.start(message, answer, log, events, {**os.environ, **self._environment})
+
     def stop(self) -> None:
         """Kill the worker, now or as soon as it starts."""
         with self._lock:
@@ -158,7 +187,10 @@ class Worker:
         """Kill the worker and what it started (compile workers, data loaders)."""
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            if isinstance(self._process, Forked):
+                self._process.kill()
+            else:
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _outcome(
         self, timed_out: bool, timeout_s: float | None, text: str, tail: str, elapsed: float, oom_killed: bool
@@ -178,6 +210,26 @@ class Worker:
             reason = f"the worker process was killed by {name}{_last_words(tail)}"
             return Outcome("crashed", "", reason, elapsed, signal=-code)
         return Outcome("crashed", "", f"the worker process ended with code {code}{_last_words(tail)}", elapsed)
+
+
+@contextlib.contextmanager
+def _listening(on_event: Callable[[Event], None]) -> Iterator[int]:
+    """A pipe whose lines are handed on as events; when the block is left, all of them have been."""
+    ours, theirs = os.pipe()
+
+    def listen() -> None:
+        with os.fdopen(ours, "rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # else its writer was killed in the middle of it
+                    on_event(Event.model_validate_json(line))
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield theirs
+    finally:
+        os.close(theirs)
+        listener.join(timeout=5)  # a process that left the worker's session may hold the other end
 
 
 def _last_words(tail: str) -> str:

@@ -1,27 +1,46 @@
-"""What a person sees while a suite runs: a live line on a terminal, plain lines elsewhere."""
+"""What a person sees while a run is carried out: a live line on a terminal, plain lines elsewhere. All on stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from vheatbench.case import Case
 from vheatbench.store.per_image import compared, compared_name
-from vheatbench.store.schema import Record
+from vheatbench.store.schema import Record, Status
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is carried out in one worker process: a case in one round, or a group of a study's cases."""
+
+    key: str
+    label: str
+    weight: float
+    """Of the time that it is expected to take."""
+
+    @classmethod
+    def of(cls, case: Case, round_: int) -> Item:
+        """A case in a round."""
+        label = case.label if not round_ else f"{case.label} (round {round_ + 1})"
+        return cls(f"{case.id}/{round_}", label, weight(case))
 
 
 class Progress(Protocol):
-    """Told by the runner what happens; everything goes to stderr."""
+    """Told by the runner what happens."""
 
     def __enter__(self) -> Progress: ...
     def __exit__(self, *error: object) -> None: ...
-    def started(self, case: Case, round_: int, device: str) -> None: ...
-    def finished(self, record: Record, device: str) -> None: ...
+    def started(self, item: Item, device: str) -> None: ...
+    def told(self, item: Item, words: str, share: float, device: str) -> None: ...
+    def finished(self, item: Item, status: Status, words: str, device: str) -> None: ...
 
 
 def outcome(record: Record) -> str:
-    """A record on one line, for people."""
+    """A record of a timed case on one line, for people."""
     if record.status != "ok":
         return f"{record.status}: {record.reason}"
     values = {name: metric.value for name, metric in record.metrics.items() if metric.value is not None}
@@ -56,30 +75,6 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class _Clock:
-    """Elapsed and remaining time of a run whose cases take unequal time."""
-
-    def __init__(self, weights: dict[str, float], done: float) -> None:
-        # A case's pixels times batch are a fair weight: the last resolutions take most of the time
-        self.weights = weights
-        self.total = sum(weights.values())
-        self.before = done
-        self.done = done
-        self.start = time.monotonic()
-
-    def add(self, key: str) -> None:
-        self.done += self.weights.get(key, 0.0)
-
-    @property
-    def elapsed(self) -> float:
-        return time.monotonic() - self.start
-
-    @property
-    def remaining(self) -> float | None:
-        worked = self.done - self.before
-        return self.elapsed * (self.total - self.done) / worked if worked > 0 else None
-
-
 def weight(case: Case) -> float:
     """Share of the run's time that a case is expected to take: start-up, then work by pixels or tokens."""
     batch = case.batch if isinstance(case.batch, int) else 16
@@ -87,10 +82,6 @@ def weight(case: Case) -> float:
         # starting takes most of it; a ceiling's samples take a second or two
         return 1.5 if case.kind == "ceiling" else 1.0 + batch * case.tokens / 96**2 * 0.25
     return 1.0 + batch * case.pixels / 224**2 * 0.25
-
-
-def _key(case: Case, round_: int) -> str:
-    return f"{case.id}/{round_}"
 
 
 class Silent:
@@ -102,46 +93,67 @@ class Silent:
     def __exit__(self, *error: object) -> None:
         return None
 
-    def started(self, case: Case, round_: int, device: str) -> None:
-        """A worker begins a case."""
+    def started(self, item: Item, device: str) -> None:
+        """A worker begins an item."""
 
-    def finished(self, record: Record, device: str) -> None:
-        """A record is on disk."""
+    def told(self, item: Item, words: str, share: float, device: str) -> None:
+        """How far it is, in words and as a share."""
+
+    def finished(self, item: Item, status: Status, words: str, device: str) -> None:
+        """Its records are on disk."""
 
 
-class PlainProgress(Silent):
-    """A line when a case ends."""
+class _Counting(Silent):
+    """How much is done, and how long the rest will take."""
 
-    def __init__(self, schedule: list[tuple[Case, int]], done: set[tuple[str, int]]) -> None:
-        self._total = len(schedule)
-        self._count = len(done)
-        weights = {_key(case, round_): weight(case) for case, round_ in schedule}
-        self._clock = _Clock(weights, sum(weights.get(f"{i}/{r}", 0.0) for i, r in done))
+    def __init__(self, items: Sequence[Item], done: Collection[str]) -> None:
+        # A case's pixels times batch are a fair weight: the last resolutions take most of the time
+        self.total = len(items)
+        self.weight = sum(item.weight for item in items)
+        before = [item for item in items if item.key in done]
+        self.count = len(before)
+        self.done = self._before = sum(item.weight for item in before)
+        self._start = time.monotonic()
 
-    def finished(self, record: Record, device: str) -> None:
-        self._count += 1
-        self._clock.add(_key(record.case, record.round))
-        rest = self._clock.remaining
-        left = f", about {clock(rest)} left" if rest is not None and self._count < self._total else ""
+    def finished(self, item: Item, status: Status, words: str, device: str) -> None:
+        self.count += 1
+        self.done += item.weight
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    @property
+    def remaining(self) -> float | None:
+        worked = self.done - self._before
+        return self.elapsed * (self.weight - self.done) / worked if worked > 0 else None
+
+
+class PlainProgress(_Counting):
+    """A line when an item ends."""
+
+    def finished(self, item: Item, status: Status, words: str, device: str) -> None:
+        super().finished(item, status, words, device)
+        rest = self.remaining
+        left = f", about {clock(rest)} left" if rest is not None and self.count < self.total else ""
         print(
-            f"[{self._count}/{self._total} {clock(self._clock.elapsed)}{left}] {record.case.label}: {outcome(record)}",
+            f"[{self.count}/{self.total} {clock(self.elapsed)}{left}] {item.label}: {words}",
             file=sys.stderr,
             flush=True,
         )
 
 
-class LiveProgress:
-    """Finished cases scroll by; below them a bar, what is being measured, elapsed and remaining."""
+class LiveProgress(_Counting):
+    """Finished items scroll by; below them a bar, what is being measured, elapsed and remaining."""
 
-    def __init__(self, schedule: list[tuple[Case, int]], done: set[tuple[str, int]]) -> None:
+    def __init__(self, items: Sequence[Item], done: Collection[str]) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
-        weights = {_key(case, round_): weight(case) for case, round_ in schedule}
-        self._clock = _Clock(weights, sum(weights.get(f"{i}/{r}", 0.0) for i, r in done))
-        self._total, self._count = len(schedule), len(done)
+        super().__init__(items, done)
         self._now: dict[str, str] = {}
+        self._begun: dict[str, float] = {}
         self._console = Console(stderr=True, highlight=False)
         self._progress = RichProgress(
             BarColumn(bar_width=24),
@@ -151,7 +163,7 @@ class LiveProgress:
             console=self._console,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=self._clock.total, count="", times="", now="starting")
+        self._task = self._progress.add_task("", total=self.weight, count="", times="", now="starting")
         self._refresh()
 
     def __enter__(self) -> LiveProgress:
@@ -161,34 +173,39 @@ class LiveProgress:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def started(self, case: Case, round_: int, device: str) -> None:
-        self._now[device] = case.label if not round_ else f"{case.label} (round {round_ + 1})"
+    def started(self, item: Item, device: str) -> None:
+        self._now[device] = item.label
         self._refresh()
 
-    def finished(self, record: Record, device: str) -> None:
+    def told(self, item: Item, words: str, share: float, device: str) -> None:
+        self._now[device] = f"{item.label}: {words}"
+        self._begun[device] = share * item.weight
+        self._refresh()
+
+    def finished(self, item: Item, status: Status, words: str, device: str) -> None:
         from rich.markup import escape
 
+        super().finished(item, status, words, device)
         self._now.pop(device, None)
-        self._count += 1
-        self._clock.add(_key(record.case, record.round))
-        colour = "green" if record.status == "ok" else "yellow" if record.status in ("oom", "skipped") else "red"
-        self._console.print(f"[{colour}]●[/] {escape(record.case.label)}  [dim]{escape(outcome(record))}[/]")
+        self._begun.pop(device, None)
+        colour = "green" if status == "ok" else "yellow" if status in ("oom", "skipped") else "red"
+        self._console.print(f"[{colour}]●[/] {escape(item.label)}  [dim]{escape(words)}[/]")
         self._refresh()
 
     def _refresh(self) -> None:
-        rest = self._clock.remaining
-        times = clock(self._clock.elapsed) + (f" elapsed, about {clock(rest)} left" if rest is not None else " elapsed")
+        rest = self.remaining
+        times = clock(self.elapsed) + (f" elapsed, about {clock(rest)} left" if rest is not None else " elapsed")
         self._progress.update(
             self._task,
-            completed=self._clock.done,
-            count=f"{self._count}/{self._total}",
+            completed=self.done + sum(self._begun.values()),
+            count=f"{self.count}/{self.total}",
             times=times,
             now="  |  ".join(self._now.values()) or "…",
         )
 
 
-def make_progress(schedule: list[tuple[Case, int]], done: set[tuple[str, int]], quiet: bool) -> Progress:
-    """The right kind for where stderr goes."""
+def make_progress(items: Sequence[Item], done: Collection[str], quiet: bool) -> Progress:
+    """The right kind for where stderr goes; ``done`` are the keys of what a resumed run holds."""
     if quiet:
         return Silent()
-    return LiveProgress(schedule, done) if sys.stderr.isatty() else PlainProgress(schedule, done)
+    return LiveProgress(items, done) if sys.stderr.isatty() else PlainProgress(items, done)

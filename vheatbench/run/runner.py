@@ -1,4 +1,4 @@
-"""Carrying a suite out: one worker process per case, records on disk as they come."""
+"""Carrying a run out: one worker process per case or group of a study's cases, records on disk as they come."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
 from vheatbench.case import Case
-from vheatbench.errors import WorkerError, says_out_of_memory
+from vheatbench.errors import StoreError, UserError, WorkerError, says_out_of_memory
 from vheatbench.run.process import Launch, Outcome, Worker
-from vheatbench.run.progress import Progress
-from vheatbench.run.task import Inspection, InspectTask, Interim, MeasureTask
+from vheatbench.run.progress import Item, Progress, outcome
+from vheatbench.run.task import (
+    Event,
+    Inspection,
+    InspectTask,
+    Interim,
+    MeasureTask,
+    Planned,
+    PlanTask,
+    StudyEnd,
+    StudyTask,
+)
 from vheatbench.store.schema import Record, Status
 from vheatbench.store.write import RunWriter
 from vheatbench.suites import SuitePolicy
@@ -42,6 +53,36 @@ def inspect_machine(cases: Sequence[Case], foresee: bool = False, launch: Launch
     return Inspection.model_validate_json(outcome.answer)
 
 
+def plan_study(study: str, settings: dict[str, Any]) -> Planned:
+    """Ask a worker process which cases the settings of a study make, and what this machine is.
+
+    Raises:
+        UserError: something is wrong with what was asked for.
+        WorkerError: a model cannot be looked at, or the process died.
+    """
+    ended = Worker().run(PlanTask(study=study, settings=settings))
+    if ended.end != "answered":
+        raise WorkerError(f"it cannot be planned: {ended.reason}")
+    planned = Planned.model_validate_json(ended.answer)
+    if planned.problem:
+        raise UserError(planned.problem) if planned.wrong_input else WorkerError(planned.problem)
+    return planned
+
+
+def items_of(
+    schedule: Sequence[tuple[Case, int]], studies: Sequence[StudyTask], done: set[tuple[str, int]]
+) -> tuple[list[Item], set[str]]:
+    """What :meth:`Runner.run` tells of, in its order, and the keys of those items that a resumed run holds."""
+    items = [Item.of(case, round_) for case, round_ in schedule] + [_item(task) for task in studies]
+    keys = {Item.of(case, round_).key for case, round_ in schedule if (case.id, round_) in done}
+    return items, keys | {_item(task).key for task in studies if done.issuperset((case.id, 0) for case in task.cases)}
+
+
+def _item(task: StudyTask) -> Item:
+    # a pass over a model gives all of its layers, so that more cases take little more time
+    return Item(f"{task.study}/{task.cases[-1].id}", task.label, 2.0 * len(task.cases) ** 0.5)
+
+
 class Runner:
     """Measures cases on one or more devices side by side, one worker per device, never two."""
 
@@ -59,24 +100,29 @@ class Runner:
         self._devices = list(devices)
         self._progress = progress
         self._launch = launch
-        self._queue: queue.SimpleQueue[tuple[Case, int]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[MeasureTask | StudyTask] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._workers: list[Worker] = []
         self._error: BaseException | None = None
 
-    def run(self, schedule: Sequence[tuple[Case, int]]) -> list[Record]:
+    def run(self, schedule: Sequence[tuple[Case, int]], studies: Sequence[StudyTask] = ()) -> list[Record]:
         """Measure what the run file does not hold yet, and return the new records.
 
         Every record is on disk before the next case starts on that device.
 
         Raises:
+            UserError: what a study was asked for turns out wrong while it is measured.
             StoreError: the file could not be written; what it holds is safe.
             KeyboardInterrupt: passed on after the workers were killed.
         """
         for case, round_ in schedule:
             if (case.id, round_) not in self._writer.done:
-                self._queue.put((case, round_))
+                self._queue.put(MeasureTask(case=case, round=round_, policy=self._policy))
+        for task in studies:
+            missing = [case for case in task.cases if (case.id, 0) not in self._writer.done]
+            if missing:
+                self._queue.put(task.model_copy(update={"cases": missing, "policy": self._policy}))
         records: list[Record] = []
         threads = [
             threading.Thread(target=self._serve, args=(device, records), daemon=True, name=device)
@@ -100,19 +146,70 @@ class Runner:
         try:
             while not self._stop.is_set():
                 try:
-                    case, round_ = self._queue.get_nowait()
+                    task = self._queue.get_nowait()
                 except queue.Empty:
                     return
-                record = self._measure(case, round_, device)
-                if record is None:
-                    return
-                with self._lock:
-                    record = self._keep(record)
-                    records.append(record)
-                    self._progress.finished(record, device)
+                (self._study if isinstance(task, StudyTask) else self._case)(task, device, records)  # type: ignore[arg-type]
         except BaseException as error:  # handed to the thread that waits
             self._error = self._error or error
             self._halt()
+
+    def _case(self, task: MeasureTask, device: str, records: list[Record]) -> None:
+        item = Item.of(task.case, task.round)
+        with self._lock:
+            self._progress.started(item, device)
+        record = self._measure(task.case, task.round, device)
+        if record is None:
+            return
+        with self._lock:
+            record = self._keep(record)
+            records.append(record)
+            self._progress.finished(item, record.status, outcome(record), device)
+
+    def _study(self, task: StudyTask, device: str, records: list[Record]) -> None:
+        """A group of a study's cases: records are kept as they come, and what has none in the end failed."""
+        item, started = _item(task), utc_now()
+        kept: list[Record] = []
+        words = ""
+
+        def keep(record: Record) -> None:
+            with self._lock:
+                kept.append(self._keep(self._placed(record, device)))
+
+        def on_event(event: Event) -> None:
+            nonlocal words
+            if event.record is not None:
+                keep(event.record)
+                return
+            words = event.words
+            with self._lock:
+                self._progress.told(item, words, event.share, device)
+
+        with self._lock:
+            self._progress.started(item, device)
+        ended = self._run_worker(task, device, 0.0, on_event)
+        if ended is None:
+            records += kept
+            return
+        self._raise(ended)
+        there = {record.case_id for record in kept}
+        missing = [case for case in task.cases if case.id not in there]
+        for case in missing:
+            keep(_unanswered(case, started, ended, len(missing)))
+        records += kept
+        bad = next((record for record in kept if record.status != "ok"), None)
+        with self._lock:
+            status: Status = bad.status if bad is not None else "ok"
+            self._progress.finished(item, status, f"{status}: {bad.reason}" if bad is not None else words, device)
+
+    @staticmethod
+    def _raise(ended: Outcome) -> None:
+        """Raise what ends the whole run, as a worker has said."""
+        if ended.end != "answered":
+            return
+        end = StudyEnd.model_validate_json(ended.answer)
+        if end.problem:
+            raise StoreError(end.problem) if end.kind == "store" else UserError(end.problem)
 
     def _keep(self, record: Record) -> Record:
         try:
@@ -129,38 +226,46 @@ class Runner:
                 worker.stop()
 
     def _measure(self, case: Case, round_: int, device: str) -> Record | None:
-        with self._lock:
-            self._progress.started(case, round_, device)
         started = utc_now()
         policy, elapsed = self._policy, 0.0
         warnings: list[str] = []
         while True:
-            outcome = self._run_worker(MeasureTask(case=case, round=round_, policy=policy), device, elapsed)
-            if outcome is None:
+            ended = self._run_worker(MeasureTask(case=case, round=round_, policy=policy), device, elapsed)
+            if ended is None:
                 return None
-            record = _record(case, round_, started, outcome)
+            record = _record(case, round_, started, ended)
             elapsed += record.elapsed_s
-            batch = too_large(record, outcome)
+            batch = too_large(record, ended)
             if batch is None or elapsed >= self._policy.timeout_s:
                 break
-            end = "fitted when tried, but not when measured" if outcome.answer else "ended the worker process"
+            end = "fitted when tried, but not when measured" if ended.answer else "ended the worker process"
             warnings.append(f"a batch of {batch} {end}: {record.reason}")
             policy = policy.model_copy(update={"max_batch": batch - max(1, batch // 8)})
         record.warnings = warnings + record.warnings
         record.elapsed_s = elapsed
+        return self._placed(record, device)
+
+    def _placed(self, record: Record, device: str) -> Record:
+        """The record with the GPU that it was measured on."""
         if device.startswith("cuda"):
             record.conditions["device_index"] = device.split(":")[1]
             record.conditions["devices_side_by_side"] = len(self._devices)
         return record
 
-    def _run_worker(self, task: MeasureTask, device: str, elapsed: float) -> Outcome | None:
+    def _run_worker(
+        self,
+        task: MeasureTask | StudyTask,
+        device: str,
+        elapsed: float,
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> Outcome | None:
         """A fresh process for a task that has taken ``elapsed`` seconds of its time; None if stopped."""
         worker = Worker(worker_environment(device, self._policy), self._launch)
         with self._lock:
             if self._stop.is_set():
                 return None
             self._workers.append(worker)
-        outcome = worker.run(task, self._policy.timeout_s - elapsed)
+        outcome = worker.run(task, self._policy.timeout_s - elapsed, on_event)
         with self._lock:
             self._workers.remove(worker)
         return None if outcome.end == "stopped" or self._stop.is_set() else outcome
@@ -196,11 +301,25 @@ def _record(case: Case, round_: int, started: str, outcome: Outcome) -> Record:
         record.warnings.append(f"measured, but without what comes after the timing: {outcome.reason}")
         record.elapsed_s = outcome.elapsed_s
         return record
+    return _lost(case, round_, started, outcome, interim)
+
+
+def _lost(case: Case, round_: int, started: str, outcome: Outcome, interim: Interim) -> Record:
+    """The record of a case whose worker ended without one."""
     if outcome.end == "timeout":
         return _failure(case, round_, started, "timeout", outcome.reason, outcome.elapsed_s)
     reason = f"out of memory: {outcome.reason}" if _died_of_memory(outcome, interim) else outcome.reason
     status: Status = "oom" if outcome.end == "killed" or reason != outcome.reason else "failed"
     return _failure(case, round_, started, status, reason, outcome.elapsed_s)
+
+
+def _unanswered(case: Case, started: str, outcome: Outcome, of: int) -> Record:
+    """The record of one of ``of`` cases of a group of which the worker has sent none."""
+    if outcome.end == "answered":
+        return _failure(case, 0, started, "failed", "the worker sent no record of it", outcome.elapsed_s / of)
+    record = _lost(case, 0, started, outcome, _interim(outcome))
+    record.elapsed_s /= of
+    return record
 
 
 def _interim(outcome: Outcome) -> Interim:

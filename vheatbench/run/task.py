@@ -1,7 +1,12 @@
-"""What a worker process is told to do, and what it answers: one JSON document each way."""
+"""What a worker process is told to do, and what it answers: one JSON document each way.
+
+A worker that carries out a part of a study also writes :class:`Event` lines while it works, each with a record that is
+finished or with how far it is.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -68,3 +73,68 @@ class Inspection(_Message):
     forecasts: list[Forecast] = []
     memory_bytes: dict[str, int] = {}
     """Memory that a case on this device may take: ``cpu``, ``cuda``."""
+
+
+class PlanTask(_Message):
+    """Look at what a study is asked for, and say which cases that makes; answered by :class:`Planned`."""
+
+    task: Literal["plan"] = "plan"
+    study: str
+    """Module with a function ``plan(settings)`` that returns a list of :class:`Group` and a list of notes."""
+    settings: dict[str, Any]
+
+
+class Group(_Message):
+    """Cases of a study that are measured together: all layers by the same backward passes, say."""
+
+    label: str
+    """For people."""
+    cases: list[Case]
+
+
+class Planned(_Message):
+    """Answer to a :class:`PlanTask`."""
+
+    groups: list[Group] = []
+    notes: list[str] = []
+    """What the user should know before it begins."""
+    environment: dict[str, Any] = {}
+    cuda_devices: int = 0
+    problem: str = ""
+    """Why it cannot begin."""
+    wrong_input: bool = True
+    """Whether the problem is one of what was asked for, not of the model's own code."""
+
+
+class StudyTask(_Message):
+    """Measure a group of a study; its records come as events, then :class:`StudyEnd`."""
+
+    task: Literal["study"] = "study"
+    study: str
+    """Module with a function ``measure(task, tell)`` that yields records."""
+    label: str
+    cases: list[Case]
+    """Those that are missing in the run."""
+    settings: dict[str, Any]
+    run_path: Path
+    """The file of the run, beside which attachments go."""
+    policy: SuitePolicy = SuitePolicy()
+
+
+class StudyEnd(_Message):
+    """Answer to a :class:`StudyTask`."""
+
+    problem: str = ""
+    """Why the whole run cannot go on; what a model does wrong is a record instead."""
+    kind: Literal["", "input", "store"] = ""
+    """Whether what was asked for is wrong, or the disk."""
+
+
+class Event(_Message):
+    """One line of what a worker says while it works on a :class:`StudyTask`."""
+
+    record: Record | None = None
+    words: str = ""
+    """How far it is, for people."""
+    share: float = 0.0
+    """The same as a share of the group."""

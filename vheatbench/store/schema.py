@@ -110,6 +110,14 @@ class Record(_Line):
         return record_html(self)
 
 
+class StudySettings(_Line):
+    """A study of a run, and what it was asked for."""
+
+    study: str
+    """Its name in ``vheatbench.studies``."""
+    settings: dict[str, Any]
+
+
 class Header(_Line):
     """First line of a run file."""
 
@@ -126,6 +134,8 @@ class Header(_Line):
     """The fingerprint of machine and software (``vheatbench.measure.environment``)."""
     plan: list[Case] = Field(default_factory=list)
     """Every case of the run in measuring order: what ``--resume`` completes."""
+    studies: list[StudySettings] = Field(default_factory=list)
+    """The studies whose cases are in the plan, with what they were asked for: ``--resume`` plans them again."""
     rounds: int = 1
     policy: dict[str, Any] = Field(default_factory=dict)
     reference: dict[str, Any] = Field(default_factory=dict)

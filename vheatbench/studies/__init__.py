@@ -7,13 +7,16 @@ imports nothing of it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
     from vheatbench.present.parts import Section, StudyTable
     from vheatbench.store.read import Run
+    from vheatbench.store.schema import Record
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,13 @@ class Study:
     """Its :class:`vheatbench.present.parts.StudyTable` for Markdown and LaTeX, as a tuple."""
     suites: tuple[str, ...] = ()
     """Suites of runs that are this study's although another has the same mode."""
+    measured: bool = False
+    """Whether its module ``run`` has ``plan`` and ``measure``, by which the runner carries it out."""
+
+    @property
+    def module(self) -> str:
+        """Where ``plan`` and ``measure`` are (see :mod:`vheatbench.run.task`)."""
+        return f"{__name__}.{self.name}.run"
 
     def print_table(self, run: Run) -> None:
         """Print a run on stdout, what is to be said of it on stderr."""
@@ -54,8 +64,8 @@ class Study:
 
 
 STUDIES = (
-    Study("erf", "erf", "table:print_fields", "section:erf_sections", "numbers:TABLES"),
-    Study("heat", "heat", "table:print_heat", "section:heat_sections", "tables:TABLES"),
+    Study("erf", "erf", "table:print_fields", "section:erf_sections", "numbers:TABLES", measured=True),
+    Study("heat", "heat", "table:print_heat", "section:heat_sections", "tables:TABLES", measured=True),
     Study("dense", "eval", "table:print_scores", suites=("detect-eval", "segment-eval")),
     Study("accuracy", "eval", "table:print_accuracies", "section:accuracy_sections", "numbers:TABLES"),
     Study("training", "fit", "table:print_training", "section:training_sections", "section:TABLES"),
@@ -63,10 +73,60 @@ STUDIES = (
 """In the order of the page."""
 
 
-def study_of(run: Run) -> Study | None:
-    """The study whose table shows the run; None for one of timed cases alone."""
-    modes = {record.case.mode for record in run.records}
+MEASURED = {study.name: study for study in STUDIES if study.measured}
+"""Those that a suite may hold, by name."""
+
+T = TypeVar("T")
+
+
+def settings_of(kind: type[T], asked: Mapping[str, Any]) -> T:
+    """What a study is asked for, as its dataclass of settings.
+
+    Args:
+        kind: a dataclass, whose fields may have pydantic's annotations.
+        asked: of a suite file or a run's header, JSON values.
+
+    Raises:
+        UserError: a name that is no setting, one that is missing, or a value that is not allowed.
+    """
+    import difflib
+
+    from pydantic import TypeAdapter, ValidationError
+
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for name in asked:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+            raise UserError(f"{name} is no setting: {hint}")
+    try:
+        return TypeAdapter(kind).validate_python(dict(asked))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def parts_of(run: Run) -> list[tuple[Study | None, Run]]:
+    """What shows a run: its timed cases first (without a study), then the records of each study as a run of its own.
+
+    What is wrong with the file is said with the first of them.
+    """
+    modes = {study.mode for study in STUDIES}
+    found: list[tuple[Study | None, list[Record]]] = [
+        (None, [record for record in run.records if record.case.mode not in modes])
+    ]
+    taken: set[str] = set()
     for study in STUDIES:
-        if study.mode in modes and (not study.suites or run.header.suite in study.suites):
-            return study
-    return None
+        if study.mode not in taken and (not study.suites or run.header.suite in study.suites):
+            records = [record for record in run.records if record.case.mode == study.mode]
+            found.append((study, records))
+            taken |= {study.mode} if records else set()
+    parts = [(study, records) for study, records in found if records]
+    if len(parts) <= 1:
+        return [(parts[0][0] if parts else None, run)]
+    problems = [run.problems, *([] for _ in parts[1:])]
+    return [
+        (study, replace(run, records=records, problems=wrong))
+        for (study, records), wrong in zip(parts, problems, strict=True)
+    ]

@@ -20,10 +20,9 @@ from typer.testing import CliRunner
 from vheatbench import cli
 from vheatbench.errors import StoreError, UserError
 from vheatbench.store.attachments import attach, folder_of
-from vheatbench.store.read import read_run
+from vheatbench.store.read import begun_runs, read_run
 from vheatbench.studies.erf import run as erf_run
-from vheatbench.studies.erf.plan import ErfSettings, make_plan, planned_cases
-from vheatbench.studies.erf.progress import Bar, Lines, Silent, make_progress, outcome
+from vheatbench.studies.erf.plan import ErfSettings, make_plan
 from vheatbench.studies.erf.results import read_map, results_of, write_map
 from vheatbench.studies.images.photographs import open_images
 from vheatbench.subjects.catalog import build
@@ -38,7 +37,7 @@ UNITS = {
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder(tmp_path, monkeypatch):
+def in_a_folder(tmp_path, monkeypatch, in_process):
     """Figures are others' business: here they are only asked for."""
     monkeypatch.chdir(tmp_path)
     import vheatbench.studies.erf.figures as figures
@@ -177,7 +176,7 @@ def test_same_images_for_all_models():
     assert own["resnet18"].crop_pct != own["test_vheat"].crop_pct
     assert {job.cut.crop_pct for job in plan.jobs} == {own["test_vheat"].crop_pct}
     assert own["test_convnext"].mean != own["test_vheat"].mean or own["test_convnext"].crop_pct != 1.0
-    assert len(planned_cases(plan.jobs)) == 6
+    assert len({case.id for job in plan.jobs for case in job.cases}) == 6
 
 
 def test_stops_when_precise_and_never_before_two_batches():
@@ -219,7 +218,10 @@ def test_stops_where_more_images_bring_nothing(tmp_path):
             return [fields]
 
     settings = ErfSettings(("test_vheat",), ((64, 64),), target=1e-3, max_images=200)
-    fields = erf_run.measure_fields(Same(), job, settings, images, Silent())
+    told = []
+    fields = erf_run.measure_fields(Same(), job, settings, images, lambda words, share: told.append((words, share)))
+    assert told[0] == ("5 of at most 200 images", 5 / 200)
+    assert re.fullmatch(r"20 of at most 200 images, error [\d.]+% of 0.1% wanted", told[-1][0])
     assert fields.stopped_by == "plateau"
     assert fields.means[0].n == 20
 
@@ -231,7 +233,7 @@ def test_one_image_has_no_interval():
     assert record.metrics["erf_a50"].low is None
     assert "unknown with one image" in err
     assert "stopped at 1 image (" in err
-    assert outcome([record]).startswith("1 image, ")
+    assert erf_run.outcome([record]).startswith("1 image, ")
     assert "±" not in out
     assert "no interval: a single image" in out
 
@@ -409,29 +411,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, words, message):
     assert not (tmp_path / "results").exists()
 
 
-def test_progress_on_a_terminal_and_elsewhere(monkeypatch, capsys):
-    import io
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    assert type(make_progress(1, 0.05, quiet=True)) is Silent
-    assert type(make_progress(1, 0.05, quiet=False)) is Lines
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    bar = make_progress(2, 0.05, quiet=False)
-    assert type(bar) is Bar
-    (job,) = make_plan(ErfSettings(("test_vheat",), ((64, 64),)), open_images(None, 4)).jobs
-    with bar:
-        bar.begun(job, 4)
-        bar.measured(2, float("inf"))
-        bar.measured(4, 0.031)
-        row = bar._progress.tasks[0]
-        assert row.completed == 1
-        assert row.fields["count"] == "0/2  4 of at most 4 images, error 3.1% of 5.0% wanted"
-        assert row.description == "test_vheat 64"
-
-
 @pytest.mark.parametrize("option", ["--max-images", "--batch"])
 def test_counts_must_be_positive(option):
     code, _, err = run_erf("--model", "test_vheat", option, "0")
@@ -488,14 +467,37 @@ def test_interrupt_keeps_what_is_there(monkeypatch, after, tmp_path):
     monkeypatch.setattr(erf_run, "_measure", interrupted)
     code, _, err = run_erf(*SMALL, "--resolution", "64,96")
     assert code == 130
-    assert "interrupted" in err
-    if not after:
-        assert not list((tmp_path / "results").iterdir())
-        return
+    assert f"{after} of 2 cases are safe" in err
+    (path,) = begun_runs(tmp_path / "results")
+    assert f"vheatbench erf --resume {path.relative_to(tmp_path)}" in err
+    assert len(read_run(path).records) == after
+
+    monkeypatch.setattr(erf_run, "_measure", measured)
+    assert run_erf("--resume", "latest")[0] == 0
     run = only_run()
-    assert len(run.records) == 1
-    assert "1 of 2 cases" in run.problems[0]
-    assert len(results_of(run)[0]) == 1
+    assert run.complete
+    assert [record.case.size for record in run.records] == ["64", "96"]
+    assert len(results_of(run)[0]) == 2
+
+
+def test_images_that_changed_since_the_run_was_begun_end_it(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 255, (70, 90, 3), np.uint8)).save(folder / name)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    measured = erf_run._measure
+    monkeypatch.setattr(erf_run, "_measure", interrupted)
+    assert run_erf(*SMALL, "--images", str(folder))[0] == 130
+    monkeypatch.setattr(erf_run, "_measure", measured)
+    Image.fromarray(rng.integers(0, 255, (70, 90, 3), np.uint8)).save(folder / "b.png")
+    code, _, err = run_erf("--resume", "latest")
+    assert code == 2
+    assert "has changed since it was begun" in err
 
 
 @pytest.mark.parametrize(("error", "expected"), [(UserError, 0), (StoreError, 6)])

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from vheatbench.errors import UserError
+from vheatbench.run.recording import new_header
 from vheatbench.store.attachments import folder_of
 from vheatbench.store.read import read_run
+from vheatbench.store.write import RunWriter
 from vheatbench.studies.heat.diffusion import Times, diffusion, parse_source, parse_times, source_cell, spread
 from vheatbench.studies.heat.diffusivity import EDGES, decay_spectrum, diffusivity, half_decay_frequency, histogram
 from vheatbench.studies.heat.model import choose_channel, choose_layers, heat_layers, load_heat_model, own_size
@@ -21,10 +23,10 @@ from vheatbench.studies.heat.results import diffusions_of, diffusivities_of, poi
 from vheatbench.studies.heat.run import (
     CAT,
     Piece,
-    carry_out,
     diffusion_pieces,
     diffusivity_pieces,
     kernel_pieces,
+    measured,
     png_of,
 )
 from vheatbench.subjects.heat.conduct import heat_decay
@@ -341,6 +343,15 @@ def test_extreme_times_are_finite():
 # runs
 
 
+def written(pieces, folder):
+    """The run of some pieces, read back."""
+    header = new_header("heat", "", "c", {}, plan=[piece.case for piece in pieces])
+    with RunWriter.create(folder, header) as writer:
+        for piece in pieces:
+            writer.append(measured(piece, writer.path))
+        return read_run(writer.finish())
+
+
 def test_the_picture_is_the_middle_of_the_photograph_from_edge_to_edge(tmp_path):
     columns = np.tile(np.arange(120, dtype=np.uint8), (60, 1))
     Image.fromarray(columns).save(tmp_path / "ramp.png")
@@ -354,11 +365,8 @@ def test_a_run_of_diffusions_is_read_back(tmp_path):
     model = load_heat_model("test_vheat", (64, 96))
     png = png_of(CAT, (64, 96))
     pieces = diffusion_pieces(model, "0,1", "q0.9", ["learned", "5"], (0.2, 0.5), Times((0.5, 8.0)), png, "cat.jpg")
-    seen = []
-    run = read_run(carry_out("heat-diffuse", [*pieces, pieces[0]], tmp_path, "vheatbench heat", seen.append))
+    run = written(pieces, tmp_path)
     assert run.complete
-    assert [record.case_id for record in seen] == [piece.case.id for piece in pieces]
-    assert run.header.environment["packages"]["torch"]
     found, problems = diffusions_of(run)
     assert problems == []
     assert [(one.layer, one.k_kind) for one in found] == [
@@ -387,7 +395,7 @@ def test_a_run_of_diffusivities_and_one_of_responses_are_read_back(tmp_path):
         for size in ((64, 64), (96, 96))
         for piece in diffusivity_pieces(load_heat_model("test_vheat", size, rule))
     ]
-    found, problems = diffusivities_of(read_run(carry_out("heat-diffusivity", pieces, tmp_path, "c")))
+    found, problems = diffusivities_of(written(list({piece.case.id: piece for piece in pieces}.values()), tmp_path))
     assert problems == []
     # at its own size both rules are the same case
     assert [(one.resolution[0], one.rule) for one in found if one.depth == 0] == [
@@ -398,7 +406,7 @@ def test_a_run_of_diffusivities_and_one_of_responses_are_read_back(tmp_path):
     assert len(edges) == len(counts) + 1
     assert found[0].random
 
-    run = read_run(carry_out("heat-kernel", kernel_pieces((6, 8), (2, 3), [0.5, 4.0]), tmp_path, "c"))
+    run = written(kernel_pieces((6, 8), (2, 3), [0.5, 4.0]), tmp_path)
     (first, second), problems = point_responses_of(run)
     assert problems == []
     assert (first.kt, second.kt, first.grid, first.source) == (0.5, 4.0, (6, 8), (2, 3))
@@ -413,16 +421,15 @@ def test_a_failure_is_a_record_and_the_others_go_on(tmp_path):
         raise MemoryError
 
     pieces[0] = Piece(pieces[0].case, no_memory, {})
-    run = read_run(carry_out("heat-kernel", pieces, tmp_path, "c"))
+    run = written(pieces, tmp_path)
     assert [record.status for record in run.records] == ["oom", "ok"]
     assert len(point_responses_of(run)[0]) == 1
 
 
 def test_missing_and_damaged_arrays_are_named(tmp_path):
-    path = carry_out("heat-kernel", kernel_pieces((6, 6), (3, 3), [1.0, 2.0, 3.0]), tmp_path, "c")
-    run = read_run(path)
+    run = written(kernel_pieces((6, 6), (3, 3), [1.0, 2.0, 3.0]), tmp_path)
     run.records[0].files.clear()
-    folder_of(path).joinpath(run.records[1].files["arrays"].name).write_bytes(b"no zip")
+    folder_of(run.path).joinpath(run.records[1].files["arrays"].name).write_bytes(b"no zip")
     del run.records[2].case.analysis["source"]
     found, problems = point_responses_of(run)
     assert found == []

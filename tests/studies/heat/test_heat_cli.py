@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 import vheatbench.studies.heat.figures as heat_figures
 import vheatbench.studies.heat.run as heat_run
 from vheatbench.cli import app, exits
-from vheatbench.errors import UserError
-from vheatbench.store.read import list_runs, read_run
+from vheatbench.errors import UserError, WorkerError
+from vheatbench.store.read import begun_runs, list_runs, read_run
 from vheatbench.studies.heat.numbers import Numbers
 from vheatbench.studies.heat.results import diffusions_of, diffusivities_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "in_process")
 
 
 @pytest.fixture
@@ -130,18 +130,27 @@ def test_ctrl_c_keeps_what_was_found(heat, monkeypatch, tmp_path):
     monkeypatch.setattr(heat_run, "point_response", interrupted)
     done = heat("kernel", "--grid", "4", "--kt", "1,2,3")
     assert done.exit_code == exits.INTERRUPTED
-    assert "interrupted" in done.stderr
-    assert len(read_run(list_runs(tmp_path / "results")[0]).records) == 1
+    assert "1 of 3 cases are safe" in done.stderr
+    (path,) = begun_runs(tmp_path / "results")
+    assert len(read_run(path).records) == 1
+    assert f"continue with: vheatbench heat kernel --resume {path.relative_to(tmp_path)}" in done.stderr
+
+    monkeypatch.setattr(heat_run, "point_response", lambda *_: Numbers({}, {}))
+    again = heat("kernel", "--resume", "latest")
+    assert again.exit_code == 0, again.stderr
+    assert len(read_run(list_runs(tmp_path / "results")[0]).records) == 3
+    refused = heat("kernel", "--resume", "latest", "--kt", "1")
+    assert "leave --kt out" in str(refused.exception)
 
 
 def test_a_model_that_breaks_is_one_line(heat, monkeypatch):
     def broken(*_):
         raise RuntimeError("can't allocate memory")
 
-    monkeypatch.setattr("vheatbench.studies.heat.model.load_heat_model", broken)
+    monkeypatch.setattr("vheatbench.studies.heat.run.load_heat_model", broken)
     done = heat("diffusivity", "--model", "test_vheat", "--resolution", "64")
-    assert done.exit_code == exits.FAILED
-    assert done.stderr == "vheatbench: test_vheat at 64x64: out of memory: can't allocate memory\n"
+    assert isinstance(done.exception, WorkerError)
+    assert str(done.exception) == "test_vheat at 64x64: out of memory: can't allocate memory"
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from timm.data import resolve_model_data_config
 from torch import nn
 
@@ -19,15 +19,16 @@ from vheatbench.studies.erf.gradient import Protocol
 from vheatbench.studies.images.photographs import RESAMPLING, SINGLE, Cut, ImageSet
 from vheatbench.subjects.catalog import build, find_subject
 from vheatbench.subjects.erf_weights import RANDOM, Weights, identify, load_weights
+from vheatbench.suites import Resolution
 
 
 @dataclass(frozen=True)
 class ErfSettings:
     """What the user asked for."""
 
-    models: tuple[str, ...]
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
     """The first one's preprocessing decides how photographs are cut, for all."""
-    resolutions: tuple[tuple[int, int], ...] = ((224, 224),)
+    resolutions: tuple[Resolution, ...] = ((224, 224),)
     layers: tuple[str, ...] = ("last",)
     weights: tuple[str, ...] = ()
     """``random``, for every model; ``FILE``, for the first; ``MODEL=FILE``. None: random."""
@@ -37,13 +38,14 @@ class ErfSettings:
     images: str | None = None
     protocol: Protocol = "centre"
     dtype: DType = "float32"
-    device: DeviceType = "cpu"
-    target: float = 0.05
+    device: Literal["auto"] | DeviceType = "cpu"
+    """``auto``: a GPU, if there is one."""
+    target: Annotated[float, Field(ge=0)] = 0.05
     """Relative standard error of the deciding numbers that is precise enough."""
-    max_images: int = 50
-    batch: int = 5
+    max_images: Annotated[int, Field(ge=1, le=100_000)] = 50
+    batch: Annotated[int, Field(ge=1)] = 5
     """Images at once; at least two such batches are taken."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of the images; random weights always have seed 0."""
 
 
@@ -112,8 +114,13 @@ class _Survey:
     conducts: bool
 
 
-def make_plan(settings: ErfSettings, images: ImageSet) -> Plan:
+def make_plan(settings: ErfSettings, images: ImageSet, only: Case | None = None) -> Plan:
     """The jobs, in the order of models, sizes, weights, conduction.
+
+    Args:
+        settings: for a device that is there.
+        images: that they name.
+        only: a case; jobs of its model at its size are all that is needed.
 
     Raises:
         UserError: an unknown model, layer or size, weights that cannot be read or are another model's, a conduction
@@ -123,13 +130,19 @@ def make_plan(settings: ErfSettings, images: ImageSet) -> Plan:
         find_subject(name)
     weights = _weights(settings)
     conduction = list(dict.fromkeys(_canonical(word) for word in settings.conduction))
-    surveys = {(name, size): _survey(name, size, settings) for name in settings.models for size in settings.resolutions}
+    pairs = [(name, size) for name in settings.models for size in settings.resolutions]
+    if only is not None:
+        pairs = [pair for pair in pairs if pair in (pairs[0], (only.subject, only.resolution))]
+    surveys = {(name, size): _survey(name, size, settings) for name, size in pairs}
     if conduction != ["learned"] and not any(survey.conducts for survey in surveys.values()):
         raise UserError(f"--conduction: none of {', '.join(settings.models)} has heat conduction")
-    _check_weights(weights, settings)
+    if only is None:
+        _check_weights(weights, settings)
     leader = next(iter(surveys.values())).preprocessing
     jobs = []
     for (name, size), survey in surveys.items():
+        if only is not None and (name, size) != (only.subject, only.resolution):
+            continue  # it only decides how photographs are cut
         how = "squash" if settings.protocol == "replknet" else "crop"
         cut = Cut(size, leader.interpolation, leader.crop_pct, how)  # type: ignore[arg-type]
         digest = images.digest(cut)[:12]
@@ -144,7 +157,8 @@ def make_plan(settings: ErfSettings, images: ImageSet) -> Plan:
 
 
 def _case(name: str, size: tuple[int, int], settings: ErfSettings) -> Case:
-    return Case(subject=name, resolution=size, dtype=settings.dtype, mode="erf", device=settings.device)
+    device = "cpu" if settings.device == "auto" else settings.device
+    return Case(subject=name, resolution=size, dtype=settings.dtype, mode="erf", device=device)
 
 
 def _with_analysis(
@@ -224,8 +238,3 @@ def _notes(settings: ErfSettings, weights: dict[str, list[tuple[Weights, Path | 
     if trained and random:
         return [f"{', '.join(random)}: random weights, beside trained ones: give --weights {random[0]}=FILE"]
     return []
-
-
-def planned_cases(jobs: Sequence[Job]) -> list[Case]:
-    """Every case once, in measuring order."""
-    return list({case.id: case for job in jobs for case in job.cases}.values())

@@ -1,47 +1,35 @@
-"""Measuring receptive fields: from settings to a finished run file with a map beside every record."""
+"""Measuring receptive fields: the plan, and the records of a group of layers with a map beside each."""
 
 from __future__ import annotations
 
 import math
-import secrets
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from vheatbench.errors import StoreError
-from vheatbench.measure.environment import environment
+from vheatbench.errors import StoreError, UserError
 from vheatbench.run.device import classify, prepared_device
+from vheatbench.run.study import Tell
+from vheatbench.run.task import Group, StudyTask
 from vheatbench.store.attachments import attach
-from vheatbench.store.schema import Header, Record
-from vheatbench.store.write import RunWriter
+from vheatbench.store.schema import Record
+from vheatbench.studies import settings_of
 from vheatbench.studies.erf.conduction import conducting
 from vheatbench.studies.erf.estimates import GroupedMean, metrics_of, numbers_of, worst_error
 from vheatbench.studies.erf.features import Layer
 from vheatbench.studies.erf.gradient import GradientBatches, centre_of, chosen_cells
 from vheatbench.studies.erf.metrics import Estimate, centroid
-from vheatbench.studies.erf.plan import ErfSettings, Job, Plan, planned_cases
+from vheatbench.studies.erf.plan import ErfSettings, Job, make_plan
 from vheatbench.studies.erf.results import write_map
-from vheatbench.studies.images.photographs import SINGLE, ImageSet
+from vheatbench.studies.images.photographs import SINGLE, ImageSet, open_images
 from vheatbench.subjects.catalog import OWN_PRODUCTS, build
 from vheatbench.subjects.erf_weights import load_weights
 from vheatbench.suites import SuitePolicy
 from vheatbench.text import utc_now
-
-
-class ErfProgress(Protocol):
-    """Told what happens."""
-
-    def begun(self, job: Job, images: int) -> None:
-        """A job begins that takes at most so many images."""
-
-    def measured(self, images: int, error: float) -> None:
-        """So many images are done; the largest relative standard error that decides."""
-
-    def ended(self, job: Job, records: list[Record]) -> None:
-        """The job's records are on disk."""
 
 
 @dataclass
@@ -55,57 +43,72 @@ class _Fields:
     largest: int | None
 
 
-def measure_plan(
-    plan: Plan, settings: ErfSettings, images: ImageSet, results_dir: Path, command: str, progress: ErfProgress
-) -> tuple[Path, bool]:
-    """Carry a plan out; the run's file, and whether the user interrupted it.
+def plan(asked: dict[str, Any]) -> tuple[list[Group], list[str]]:
+    """The cases of a run, those of one model, size and set of weights as a group, and notes for the user.
 
-    Every job's records and maps are on disk before the next begins. A job that fails gives records that say why, and
-    the rest goes on. An interrupted run is finished with what it has.
+    Args:
+        asked: :class:`ErfSettings` as JSON.
 
     Raises:
-        StoreError: the file cannot be written; what it holds is safe.
-        KeyboardInterrupt: interrupted before the first record; no file is left.
+        UserError: see :func:`vheatbench.studies.erf.plan.make_plan`.
     """
-    header = Header(
-        run_id=secrets.token_hex(4),
-        suite="erf",
-        description="Effective receptive fields: where in the image a layer's centre looks.",
-        command=command,
-        created=utc_now(),
-        environment=environment(),
-        plan=planned_cases(plan.jobs),
-        policy={key: value for key, value in asdict(settings).items() if key not in ("models", "resolutions")},
-    )
-    done: set[str] = set()
-    with RunWriter.create(results_dir, header) as writer:
-        try:
-            for job in plan.jobs:
-                if done.issuperset(case.id for case in job.cases):
-                    continue
-                progress.begun(job, images.count)
-                records = measure_job(job, settings, images, writer.path, progress)
-                for record in records:
-                    writer.append(record)
-                    done.add(record.case_id)
-                progress.ended(job, records)
-        except KeyboardInterrupt:
-            if not writer.count:
-                writer.path.unlink()
-                raise
-            return writer.finish(), True
-        return writer.finish(), False
+    settings = _settings(asked)
+    planned = make_plan(settings, open_images(settings.images, settings.max_images, settings.seed))
+    groups = {job.cases[0].id: Group(label=job.label, cases=list(job.cases)) for job in planned.jobs}
+    return list(groups.values()), planned.notes
+
+
+def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
+    """The records of a group.
+
+    Raises:
+        UserError: images or weights are not those any more that the cases were planned with.
+        StoreError: a map cannot be written.
+    """
+    settings = replace(_settings(task.settings), device=task.cases[0].device)
+    images = open_images(settings.images, settings.max_images, settings.seed)
+    wanted = {case.id for case in task.cases}
+    for job in make_plan(settings, images, only=task.cases[0]).jobs:
+        if wanted & {case.id for case in job.cases}:
+            records = measure_job(job, settings, images, task.run_path, tell, task.policy)
+            tell(outcome(records), 1.0)
+            yield from (record for record in records if record.case_id in wanted)
+            return
+    raise UserError(f"{task.label}: its images or weights are others than when the run was begun: begin a new run")
+
+
+def _settings(asked: dict[str, Any]) -> ErfSettings:
+    settings = settings_of(ErfSettings, asked)
+    if settings.device != "cpu":
+        there = torch.cuda.is_available()
+        if settings.device == "cuda" and not there:
+            raise UserError("CUDA was asked for, but torch sees no CUDA device")
+        settings = replace(settings, device="cuda" if there else "cpu")
+    if settings.dtype == "tf32" and settings.device == "cpu":
+        raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
+    return settings
+
+
+def outcome(records: list[Record]) -> str:
+    """A group on one line."""
+    failed = [record for record in records if record.status != "ok"]
+    if failed:
+        return f"{failed[0].status}: {failed[0].reason}"
+    conditions = records[0].conditions
+    n = conditions["n_images"]
+    layers = f", {len(records)} layers" if len(records) > 1 else ""
+    return f"{n} image{'s' * (n != 1)}{layers}, {conditions['seconds']:.1f} s ({conditions['stopped_by']})"
 
 
 def measure_job(
-    job: Job, settings: ErfSettings, images: ImageSet, run_path: Path, progress: ErfProgress
+    job: Job, settings: ErfSettings, images: ImageSet, run_path: Path, tell: Tell, policy: SuitePolicy
 ) -> list[Record]:
     """The records of a job's layers, whose maps are attached to the run at ``run_path``. Never raises for a model."""
     records = [Record(case=case, case_id=case.id, status="ok", started=utc_now()) for case in job.cases]
     started = time.monotonic()
     try:
-        with prepared_device(job.base, SuitePolicy()) as device:
-            subject, warnings, fields = _measure(job, settings, images, device, progress)
+        with prepared_device(job.base, policy) as device:
+            subject, warnings, fields = _measure(job, settings, images, device, tell)
         for i, (record, layer) in enumerate(zip(records, job.layers, strict=True)):
             record.subject, record.warnings = subject, list(warnings)
             _fill(record, job, layer, fields, i, settings, images, run_path)
@@ -124,7 +127,7 @@ def measure_job(
 
 
 def _measure(
-    job: Job, settings: ErfSettings, images: ImageSet, device: torch.device, progress: ErfProgress
+    job: Job, settings: ErfSettings, images: ImageSet, device: torch.device, tell: Tell
 ) -> tuple[dict[str, Any], list[str], _Fields]:
     """What was built, what is to be said of it, and what was found."""
     built = build(job.base)
@@ -144,14 +147,14 @@ def _measure(
     ours = job.preprocessing
     gradients = GradientBatches(model, job.layers, device, ours.mean, ours.std, settings.protocol, settings.dtype)
     with built.context(), conducting(model, job.conduction or "learned"):
-        fields = measure_fields(gradients, job, settings, images, progress)
+        fields = measure_fields(gradients, job, settings, images, tell)
     if fields.largest is not None:
         warnings.append(f"memory ran out: images were taken {fields.largest} at a time, which changes no result")
     return subject, warnings, fields
 
 
 def measure_fields(
-    gradients: GradientBatches, job: Job, settings: ErfSettings, images: ImageSet, progress: ErfProgress
+    gradients: GradientBatches, job: Job, settings: ErfSettings, images: ImageSet, tell: Tell
 ) -> _Fields:
     """Batch by batch until one of three rules ends it.
 
@@ -172,14 +175,14 @@ def measure_fields(
             mean.add(maps)
         n, batches = n + size, batches + 1
         if batches < 2 and n < images.count:
-            progress.measured(n, float("inf"))
+            tell(_so_far(n, math.inf, settings), n / images.count)
             continue
         estimates = [
             _estimates(mean, layer, centre, replknet)
             for mean, layer, centre in zip(means, job.layers, centres, strict=True)
         ]
         errors[n] = max(worst_error(found, replknet) for found in estimates)
-        progress.measured(n, errors[n])
+        tell(_so_far(n, errors[n], settings), n / images.count)
         if errors[n] < settings.target:
             stopped_by = "precision"
             break
@@ -188,6 +191,11 @@ def measure_fields(
             stopped_by = "plateau"
             break
     return _Fields(means, estimates, stopped_by, time.monotonic() - started, gradients.largest)
+
+
+def _so_far(images: int, error: float, settings: ErfSettings) -> str:
+    known = f", error {error:.1%} of {settings.target:.1%} wanted" if math.isfinite(error) else ""
+    return f"{images} of at most {settings.max_images} images{known}"
 
 
 def _estimates(mean: GroupedMean, layer: Layer, centre: tuple[float, float], replknet: bool) -> dict[str, Estimate]:

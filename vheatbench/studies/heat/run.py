@@ -1,40 +1,50 @@
-"""From what was asked of ``vheatbench heat`` to a finished run: one record per field, block or response."""
+"""From what was asked of ``vheatbench heat`` to records: one per field, block or response."""
 
 from __future__ import annotations
 
 import io
-import secrets
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 
 from vheatbench.case import Case
-from vheatbench.measure.environment import environment
-from vheatbench.run.device import classify
+from vheatbench.errors import UserError, WorkerError
+from vheatbench.run.device import classify, prepared_device
+from vheatbench.run.study import Tell
+from vheatbench.run.task import Group, StudyTask
 from vheatbench.store.attachments import attach
-from vheatbench.store.schema import Header, Record
-from vheatbench.store.write import RunWriter
-from vheatbench.studies.heat.diffusion import Times, diffusion
+from vheatbench.store.schema import Record
+from vheatbench.studies import settings_of
+from vheatbench.studies.heat.diffusion import Times, diffusion, parse_source, parse_times, source_cell
 from vheatbench.studies.heat.diffusivity import diffusivity
-from vheatbench.studies.heat.model import HeatLayer, HeatModel, choose_channel, choose_layers
+from vheatbench.studies.heat.model import (
+    HeatLayer,
+    HeatModel,
+    choose_channel,
+    choose_layers,
+    load_heat_model,
+    own_size,
+)
 from vheatbench.studies.heat.numbers import Numbers
 from vheatbench.studies.heat.response import point_response
 from vheatbench.studies.heat.results import write_arrays
 from vheatbench.studies.images.photographs import PHOTOGRAPHS, Cut, plain_box, read_photograph
+from vheatbench.subjects.heat_operator import FrequencyResize
+from vheatbench.suites import Resolution
 from vheatbench.text import utc_now
 
-DESCRIPTIONS = {
-    "heat-diffuse": "Exact temperature fields of heat that starts in one cell",
-    "heat-diffusivity": "Diffusivity k of every heat operator of a model",
-    "heat-kernel": "Point response of the heat operator beside the heat kernel and finite differences",
-}
 CAT = PHOTOGRAPHS / "cat.jpg"
 """What fields are laid over where nothing else is given."""
+MOST_CELLS = 2048**2
+"""Of a grid for a point response: three float64 fields of it stay under 100 MiB."""
+LARGEST = 1e9
+"""Of k and k t in cells squared: past it every grid is uniform, and products would end in infinity."""
 
 
 @dataclass(frozen=True)
@@ -159,50 +169,132 @@ def _response_of(grid: tuple[int, int], cell: tuple[int, int], kt: float) -> Cal
     return lambda: point_response(grid, cell, kt)
 
 
-def carry_out(
-    suite: str,
-    pieces: Sequence[Piece],
-    results_dir: str | Path,
-    command: str,
-    done: Callable[[Record], None] = lambda record: None,
-) -> Path:
-    """Find the numbers of every piece and write the run; what fails becomes a record that says so.
+@dataclass(frozen=True)
+class HeatSettings:
+    """What the user asked for; which fields count depends on ``kind``."""
+
+    kind: Literal["diffuse", "diffusivity", "kernel"]
+    """Temperature fields, k of every block, or the point response of the operator."""
+    model: str = "vheat-t"
+    resolutions: tuple[Resolution, ...] = ()
+    """None: the model's own."""
+    rules: tuple[FrequencyResize, ...] = ("bicubic",)
+    """How frequency embeddings are resized where they must be."""
+    weights: str | None = None
+    trust_pickle: bool = False
+    layers: str = "stages.0.blocks.0"
+    channel: str = "median"
+    k: tuple[str, ...] = ("learned", "5")
+    source: str = "0.5,0.5"
+    times: str = "0.3:200:8"
+    image: str | None = None
+    """To lay a field over; None: a photograph of a cat."""
+    grid: Resolution = (56, 56)
+    kt: tuple[float, ...] = (0.1, 0.5, 1.0, 5.0)
+    device: str = "cpu"
+    """Whatever is given, all of it is computed on the CPU."""
+
+    def __post_init__(self) -> None:
+        for k in self.k:
+            if k != "learned":
+                _check_conductivity(k, "k")
+        for kt in self.kt:
+            _check_conductivity(kt, "kt")
+            if kt == 0:
+                raise ValueError("kt: every k t must be positive")
+        if math.prod(self.grid) > MOST_CELLS:
+            raise ValueError(f"grid: at most {MOST_CELLS} cells (2048x2048)")
+
+
+def _check_conductivity(value: str | float, name: str) -> None:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= LARGEST:  # also of what is no number
+        raise ValueError(f"{name} {value!r}: give numbers from 0 to {LARGEST:g}, in cells squared")
+
+
+def plan(asked: dict[str, Any]) -> tuple[list[Group], list[str]]:
+    """The cases of a run, those of one model at one size as a group.
 
     Args:
-        suite: one of :data:`DESCRIPTIONS`.
-        pieces: what to find; of equal cases the first counts.
-        results_dir: folder of the run's file.
-        command: the command line, for the header.
-        done: called with every record once it is on disk.
-
-    Returns:
-        The finished run file.
+        asked: :class:`HeatSettings` as JSON.
 
     Raises:
-        UserError: the run cannot be begun in ``results_dir``.
-        StoreError: a record or an attachment cannot be written; those before are safe.
+        UserError: no such model, layer or channel, or a setting that is not allowed.
+        WorkerError: whatever the model raises when it is built.
     """
-    first: dict[str, Piece] = {}
-    for piece in pieces:
-        first.setdefault(piece.case.id, piece)
-    header = Header(
-        run_id=secrets.token_hex(4),
-        suite=suite,
-        description=DESCRIPTIONS[suite],
-        command=command,
-        created=utc_now(),
-        environment=environment(),
-        plan=[piece.case for piece in first.values()],
-    )
-    with RunWriter.create(results_dir, header) as writer:
-        for piece in first.values():
-            record = _record(piece, writer.path)
-            writer.append(record)
-            done(record)
-        return writer.finish()
+    settings = settings_of(HeatSettings, asked)
+    groups: dict[str, Group] = {}
+    for label, pieces in _pieces(settings):
+        # of equal cases the first counts
+        cases = list({piece.case.id: piece.case for piece in pieces}.values())
+        groups.setdefault(cases[0].id, Group(label=label, cases=cases))
+    return list(groups.values()), []
 
 
-def _record(piece: Piece, run_path: Path) -> Record:
+def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
+    """The records of a group.
+
+    Raises:
+        UserError: the weights are not those any more that the cases were planned with.
+        StoreError: an attachment cannot be written.
+    """
+    settings = settings_of(HeatSettings, task.settings)
+    missing = {case.id for case in task.cases}
+    for _, pieces in _pieces(settings, only=task.cases[0]):
+        for piece in pieces:
+            if piece.case.id in missing:
+                missing.remove(piece.case.id)
+                done = len(task.cases) - len(missing)
+                tell(f"{done} of {len(task.cases)}", done / len(task.cases))
+                with prepared_device(piece.case, task.policy):
+                    record = measured(piece, task.run_path)
+                yield record
+    if missing:
+        raise UserError(f"{task.label}: its weights are others than when the run was begun: begin a new run")
+
+
+def _pieces(settings: HeatSettings, only: Case | None = None) -> Iterator[tuple[str, list[Piece]]]:
+    """What is to be found, by group, with the group's name; of the size of ``only`` where it is given."""
+    source = parse_source(settings.source)
+    if settings.kind == "kernel":
+        yield "point response", kernel_pieces(settings.grid, source_cell(source, settings.grid), settings.kt)
+        return
+    times = parse_times(settings.times)
+    picture = CAT if settings.image is None else Path(settings.image)
+    for size in settings.resolutions or (own_size(settings.model),):
+        if only is not None and only.resolution != size:
+            continue
+        for rule in settings.rules:
+            image = png_of(picture, size) if settings.kind == "diffuse" else b""
+            model = _load(settings, size, rule)
+            label = f"{settings.model} {model.resolution[0]}x{model.resolution[1]}" + f" {model.rule}" * bool(
+                model.rule
+            )
+            if settings.kind == "diffusivity":
+                yield label, diffusivity_pieces(model)
+            else:
+                ks = [word if word == "learned" else f"{float(word):g}" for word in settings.k]
+                yield (
+                    label,
+                    diffusion_pieces(model, settings.layers, settings.channel, ks, source, times, image, picture.name),
+                )
+
+
+def _load(settings: HeatSettings, size: tuple[int, int], rule: FrequencyResize) -> HeatModel:
+    path = None if settings.weights is None else Path(settings.weights)
+    try:
+        return load_heat_model(settings.model, size, rule, path, settings.trust_pickle)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model raises is said in one line
+        raise WorkerError(f"{settings.model} at {size[0]}x{size[1]}: {classify(error)[1]}") from error
+
+
+def measured(piece: Piece, run_path: Path) -> Record:
+    """The record of a piece, its arrays beside the run. Raises StoreError where they cannot be written."""
     started, clock = utc_now(), time.monotonic()
     record = Record(case=piece.case, case_id=piece.case.id, status="ok", subject=piece.facts, started=started)
     try:

@@ -1,0 +1,293 @@
+"""Carrying a planned run out, and going on with an unfinished one: what ``run`` and the studies' commands share."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vheatbench.cli import exits
+from vheatbench.cli.output import command_line
+from vheatbench.cli.parse import device_kind, device_numbers, shard
+from vheatbench.errors import StoreError, UserError
+from vheatbench.stop import stoppable
+
+if TYPE_CHECKING:
+    from vheatbench.run.task import Planned, StudyTask
+    from vheatbench.store.schema import Header, Record
+    from vheatbench.store.write import RunWriter
+
+TIMEOUT = typer.Option(3600.0, "--timeout", help="Seconds that one worker process may take.")
+MEMORY_LIMIT = typer.Option(None, "--memory-limit", help="GiB of host memory that a worker may take.")
+DEVICES = typer.Option(None, "--devices", help="GPUs to use side by side: 0,1 or all. One worker each.")
+SHARD = typer.Option(None, "--shard", help="i/n: only the i-th of n parts; see 'merge'.")
+RESUME = typer.Option(None, "--resume", help="Continue this unfinished run (a .partial file, or 'latest').")
+
+BESIDE_RESUME = frozenset({"resume", "out", "results", "device", "devices", "trust_pickle", "json_", "quiet"})
+"""Options that may stand beside ``--resume``: they do not change what is measured."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How a study is carried out, whatever it measures."""
+
+    results: Path
+    device: str = "auto"
+    devices: str | None = None
+    timeout: float = 3600.0
+    memory_limit: float | None = None
+    shard: str | None = None
+    quiet: bool = False
+
+    def policy(self) -> dict[str, Any]:
+        """For a run's header. Raises UserError for limits that are none."""
+        from pydantic import ValidationError
+
+        from vheatbench.suites import SuitePolicy
+
+        try:
+            policy = SuitePolicy(timeout_s=self.timeout, memory_limit_gib=self.memory_limit)
+        except ValidationError as error:
+            option = "--timeout" if error.errors()[0]["loc"] == ("timeout_s",) else "--memory-limit"
+            raise UserError(f"{option}: give a number greater than 0") from None
+        return policy.model_dump(mode="json")
+
+
+def refuse_beside_resume(context: typer.Context, allowed: frozenset[str] = BESIDE_RESUME) -> None:
+    """Raise UserError where an option on the command line would change a run that is resumed."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.rstrip('_').replace('_', '-')}"
+            raise UserError(f"--resume continues a run as it was planned: leave {option} out")
+
+
+def check_devices(device: str, devices: str | None) -> None:
+    """Raise UserError for names of devices that are wrong, or do not go together."""
+    kind, index = device_kind(device)
+    if devices is not None:
+        device_numbers(devices)
+        if kind == "cpu":
+            raise UserError("--devices names GPUs: leave --device cpu out")
+        if index is not None:
+            raise UserError(f"--devices {devices} and --device {device} name GPUs both: leave one out")
+
+
+def served_devices(kind: str, device: str, devices: str | None, there: int) -> list[str]:
+    """The devices to measure on, of ``there`` GPUs. Raises UserError for one that is not there."""
+    if kind == "cpu":
+        return ["cpu"]
+    indices = [device_kind(device)[1] or 0] if devices is None else device_numbers(devices) or list(range(there))
+    if max(indices) >= there:
+        raise UserError(f"GPU {max(indices)} does not exist: torch sees {there} (0 to {there - 1})")
+    return [f"cuda:{i}" for i in indices]
+
+
+def measure_study(
+    study: str,
+    settings: dict[str, Any],
+    suite: str,
+    description: str,
+    how: How,
+    check: Callable[[], None] = lambda: None,
+) -> Path:
+    """Plan a study, begin its run, and carry it out.
+
+    Args:
+        study: its name in ``vheatbench.studies``.
+        settings: what it is asked for, as JSON.
+        suite: name of the run.
+        description: of the run.
+        how: where, and within which limits.
+        check: called when it is planned and nothing is measured yet.
+
+    Returns:
+        The finished run file.
+
+    Raises:
+        UserError: something is wrong with what was asked for.
+        WorkerError: the model cannot be looked at.
+    """
+    from vheatbench.present.terminal import print_warnings
+    from vheatbench.run.recording import new_header
+    from vheatbench.store.write import RunWriter
+
+    check_devices(how.device, how.devices)
+    with stoppable(lambda: "nothing was measured yet"):
+        kind = "cuda" if how.devices is not None else device_kind(how.device)[0]
+        planned, settings = plan_of(study, {**settings, "device": kind})
+        served = served_devices(settings["device"], how.device, how.devices, planned.cuda_devices)
+        part = shard(how.shard)
+        groups = planned.groups if part is None else planned.groups[part[0] - 1 :: part[1]]
+        if part is not None and not groups:
+            raise UserError(f"--shard {part[0]}/{part[1]}: there are only {len(planned.groups)} parts")
+        check()
+        print_warnings(planned.notes)
+        header = new_header(
+            suite,
+            description,
+            command_line(),
+            planned.environment,
+            plan=[case for group in groups for case in group.cases],
+            studies=[{"study": study, "settings": {**settings, "trust_pickle": False}}],
+            policy=how.policy(),
+            shard=how.shard,
+        )
+        writer = RunWriter.create(how.results, header)
+    tasks = tasks_of(study, planned.model_copy(update={"groups": groups}), settings, writer.path)
+    return execute(writer, served, tasks, how.quiet)
+
+
+def plan_of(study: str, settings: dict[str, Any]) -> tuple[Planned, dict[str, Any]]:
+    """A study as it was planned, and its settings with the device that it found."""
+    from vheatbench.run.runner import plan_study
+    from vheatbench.studies import MEASURED
+
+    planned = plan_study(MEASURED[study].module, settings)
+    return planned, {**settings, "device": planned.groups[0].cases[0].device}
+
+
+def tasks_of(study: str, planned: Planned, settings: dict[str, Any], path: Path) -> list[StudyTask]:
+    """What the runner is to do for a study whose run is at ``path``."""
+    from vheatbench.run.task import StudyTask
+    from vheatbench.studies import MEASURED
+
+    module = MEASURED[study].module
+    return [
+        StudyTask(study=module, label=group.label, cases=group.cases, settings=settings, run_path=path)
+        for group in planned.groups
+    ]
+
+
+def resume(name: str, results: Path, device: str, devices: str | None, quiet: bool, trust_pickle: bool = False) -> Path:
+    """Go on with an unfinished run, and return the finished file.
+
+    Args:
+        name: a ``.partial`` file, its id, or ``latest``.
+        results: where runs are.
+        device, devices: as on the command line.
+        quiet: no progress.
+        trust_pickle: whether checkpoints may run code now, whatever was allowed when the run was begun.
+
+    Raises:
+        UserError: it cannot be gone on with, on this machine or at all.
+    """
+    from vheatbench.run.runner import inspect_machine
+    from vheatbench.store.merge import differing_keys
+    from vheatbench.store.read import find_run
+    from vheatbench.store.write import RunWriter
+
+    check_devices(device, devices)
+    writer = RunWriter.resume(find_run(name, results))
+    header = writer.header
+    if header.pairing:
+        raise UserError(
+            f"{writer.path} is one side of a comparison: "
+            f"continue it with `vheatbench ab --resume {header.pairing['id']}`"
+        )
+    if not header.studies and not all(case.timed for case in header.plan):
+        raise UserError(
+            f"{writer.path} is an analysis, which cannot be resumed: `vheatbench report` shows what it holds; "
+            f"to have it whole, start it again: {header.command}"
+        )
+    kind = header.plan[0].device if header.plan else "cpu"
+    wanted, option = (device_kind(device)[0], "--device") if devices is None else ("cuda", "--devices")
+    if wanted not in ("auto", kind):
+        raise UserError(f"{writer.path} was planned for {kind}, and a case keeps its device: leave {option} out")
+    with stoppable(lambda: kept(writer)):
+        inspection = inspect_machine([])
+        differing = differing_keys(header.environment, inspection.environment)
+        if differing:
+            raise UserError(
+                f"{writer.path} was begun in another environment ({', '.join(differing[:3])} differ"
+                f"{'s' * (len(differing) == 1)}): its numbers would not compare; start a new run"
+            )
+        if kind == "cuda" and inspection.cuda_devices == 0:
+            raise UserError("the run was measured on CUDA, and there is no CUDA device here")
+        served = served_devices(kind, device, devices, inspection.cuda_devices)
+        return execute(writer, served, _planned_again(writer, trust_pickle), quiet)
+
+
+def _planned_again(writer: RunWriter, trust_pickle: bool) -> list[StudyTask]:
+    """What the studies of a run still have to do. Raises UserError where they would measure something else today."""
+    planned_ids = {case.id for case in writer.header.plan if not case.timed}
+    tasks = []
+    for entry in writer.header.studies:
+        settings = {**entry.settings, **({"trust_pickle": trust_pickle} if "trust_pickle" in entry.settings else {})}
+        planned, _ = plan_of(entry.study, settings)
+        tasks += [
+            task
+            for task in tasks_of(entry.study, planned, settings, writer.path)
+            if planned_ids.issuperset(case.id for case in task.cases)
+        ]
+    if {case.id for task in tasks for case in task.cases} != planned_ids:
+        raise UserError(
+            f"{writer.path}: what it looks at (images, weights, models) has changed since it was begun: begin a new run"
+        )
+    return tasks
+
+
+def execute(writer: RunWriter, served: list[str], studies: Sequence[StudyTask], quiet: bool) -> Path:
+    """Measure what is missing, and return the finished file."""
+    with writer, stoppable(lambda: kept(writer)):
+        from vheatbench.run.progress import make_progress
+        from vheatbench.run.runner import Runner, items_of
+        from vheatbench.suites import SuitePolicy, schedule
+
+        header = writer.header
+        timetable = schedule([case for case in header.plan if case.timed], header.rounds)
+        policy = SuitePolicy.model_validate(header.policy)
+        with make_progress(*items_of(timetable, studies, writer.done), quiet) as progress:
+            runner = Runner(writer, policy, served, progress)
+            try:
+                runner.run(timetable, studies)
+            except OSError as error:  # no room for temporary files, no more processes
+                writer.check()
+                resume = f"{_command(header)} --resume {shlex.quote(str(writer.path))}"
+                raise StoreError(
+                    f"{error}; the {writer.count} records so far are safe: continue with `{resume}`"
+                ) from error
+        return writer.finish()
+
+
+def kept(writer: RunWriter) -> str:
+    """Of a run that was stopped, and how it goes on. Raises StoreError where its file is gone."""
+    from vheatbench.store.read import PARTIAL
+
+    writer.check()
+    if writer.path.suffix != PARTIAL:
+        return f"the run is finished: {writer.path}"
+    header = writer.header
+    total = sum(header.rounds if case.timed else 1 for case in header.plan)
+    return (
+        f"{writer.count} of {total} cases are safe in {writer.path}\n"
+        f"continue with: {_command(header)} --resume {shlex.quote(str(writer.path))}"
+    )
+
+
+def _command(header: Header) -> str:
+    """The command that goes on with a run and shows it as it would have."""
+    if len(header.studies) == 1 and header.suite.split("-")[0] == header.studies[0].study:
+        return f"vheatbench {header.suite.replace('-', ' ', 1)}"
+    return "vheatbench run"
+
+
+def say_skipped(records: Sequence[Record]) -> None:
+    """The last line of a run on stderr, where cases were skipped: how many, and why the first was."""
+    skipped = [record for record in records if record.status == "skipped"]
+    if skipped:
+        first = skipped[0]
+        was = "was" if len(skipped) == 1 else "were"
+        reason = f"{first.case.label}: {first.reason}"
+        print(f"{len(skipped)} of {len(records)} cases {was} skipped, not measured: {reason}", file=sys.stderr)
+
+
+def exit_code(records: Sequence[Record]) -> int:
+    """0, or 6 when a case failed, ran over its time, or nothing at all was measured."""
+    bad = any(record.status in ("failed", "timeout") for record in records)
+    return exits.FAILED if bad or not any(record.status == "ok" for record in records) else exits.OK
