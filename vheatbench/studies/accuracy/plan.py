@@ -22,6 +22,7 @@ from vheatbench.subjects.erf_weights import identify
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.vheat import VHeat
 from vheatbench.subjects.weights import Loaded, load_weights
+from vheatbench.suites import Resolution
 from vheatbench.text import one_line
 
 
@@ -32,7 +33,7 @@ class EvalSettings:
     model: str
     data: str
     weights: str | None = None
-    resolutions: tuple[tuple[int, int], ...] = ()
+    resolutions: tuple[Resolution, ...] = ()
     """Height and width; none: the model's own."""
     batch: int = 64
     dtype: DType = "float32"
