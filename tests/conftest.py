@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from in_process import in_process  # noqa: F401  a fixture for all
+from support import forked
+from support.in_process import in_process  # noqa: F401  a fixture for all
 
 # Tables to a pipe have a width of their own; pytest-xdist tells its workers another.
 os.environ.pop("COLUMNS", None)
@@ -43,3 +44,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     if wanted is None and not torch.cuda.is_available():
         pytest.skip("no CUDA device here (pytest --device cpu runs the same checks on the CPU)")
     return torch.device(wanted or "cuda")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Before the first test, so that what is forked from here has run none."""
+    if not session.config.option.collectonly:
+        forked.prepare()
