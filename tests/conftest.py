@@ -4,15 +4,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-import torch
-from support import forked
-from support.in_process import in_process  # noqa: F401  a fixture for all
-
 # Tables to a pipe have a width of their own; pytest-xdist tells its workers another.
 os.environ.pop("COLUMNS", None)
-# Two threads at most: tests share small machines, and results must not depend on the core count.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Before torch reads it. Threads that wait for each other on busy cores take several times as long as one, and results
+# must not depend on the core count.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What is timed in tests is never read, so that their workers need not be started anew.
+os.environ.setdefault("VHEATBENCH_FORK_ALL", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from support import forked  # noqa: E402
+from support.in_process import in_process  # noqa: E402, F401  a fixture for all
 
 DATA = Path(__file__).parent / "data"
 
@@ -24,7 +27,6 @@ def data() -> Path:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Threads that wait for each other on busy cores take several times as long as one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

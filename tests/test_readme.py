@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import pytest
 import typer
 import yaml
+from support import forked
 
 from vheatbench.cli import app
 from vheatbench.suite_file import load_suite
@@ -58,7 +58,7 @@ def folder(tmp_path_factory) -> Path:
         ("heat", "diffuse", *small, "--source", "0.5,0.5"),
     ):
         command = [sys.executable, "-m", "vheatbench", *arguments, "--out", "figures"]
-        done = subprocess.run(command, cwd=path, capture_output=True, text=True, timeout=300)
+        done = forked.run(command, cwd=path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
     (path / "results" / "example").symlink_to(ROOT / "results" / "example")
     return path
@@ -66,7 +66,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
 def test_python_examples_run(code, folder):
-    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    result = forked.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
 
 

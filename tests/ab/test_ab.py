@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from git_folder import commit, git, worktrees
+from support import forked
 
 from vheatbench import cli
 from vheatbench.ab import worktree
@@ -463,7 +464,7 @@ def interrupted(project: Path, with_signal: signal.Signals, *arguments: str) -> 
     search = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     environment = {**os.environ, "PYTHONPATH": search, "TMPDIR": str(project.parent / "tmp")}
     command = [sys.executable, "-m", "ab_worker", "ab", "--suite", "./suite.yaml", "--device", "cpu", *arguments]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    running = forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     end = time.monotonic() + PATIENCE_S
     while len(log(project)) < 2:
         assert running.poll() is None, running.communicate()
@@ -562,7 +563,7 @@ def test_one_more_multiply_add_of_a_real_model(project: Path) -> None:
     (project / "own.py").write_text(TORCH.replace("nn.Linear(4, 10)", "nn.Linear(4, 10), nn.Linear(10, 10)"))
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "TMPDIR": str(project.parent / "tmp")}
     command = [sys.executable, "-m", "vheatbench", "ab", "--base", "real", "--suite", "./suite.yaml"]
-    done = subprocess.run(
+    done = forked.run(
         [*command, "--device", "cpu", "--metric", "macs,params"],
         capture_output=True, text=True, env=environment, timeout=300, check=False,
     )  # fmt: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from records import record, run_of
+from support import forked
 from torch import nn
 
 from vheatbench.analysis.outcomes import outcomes_of
@@ -228,7 +228,7 @@ def test_a_detector_with_random_weights_has_something_to_do() -> None:
 def test_a_run_has_both_counts_and_says_which(tmp_path: Path) -> None:
     command = ["run", "--suite", "smoke", "--model", "maskrcnn:test_vheat,upernet:swin-t", "--resolution", "64"]
     command += ["--batch", "1", "--device", "cpu", "--threads", "1", "--out", str(tmp_path), "--json", "-q"]
-    done = subprocess.run([sys.executable, "-m", "vheatbench", *command], capture_output=True, text=True, timeout=180)
+    done = forked.run([sys.executable, "-m", "vheatbench", *command], capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     records = {one["case"]["subject"]: one for one in json.loads(done.stdout)["records"]}
     for subject, one in records.items():

@@ -23,6 +23,7 @@ import pytest
 import stub_worker
 from records import failed, record
 from stub_worker import PYTHONPATH, a_suite, measured
+from support import forked
 from test_runner import a_case, a_run
 from typer.testing import CliRunner
 
@@ -62,11 +63,15 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def process_with(
-    *arguments: object, stub: Path | None = None, cwd: Path | None = None, **variables: str
+    *arguments: object,
+    stub: Path | None = None,
+    cwd: Path | None = None,
+    run: Callable[..., subprocess.CompletedProcess[bytes]] = forked.run,
+    **variables: str,
 ) -> subprocess.CompletedProcess[bytes]:
     """``python -m vheatbench`` (with a ``stub`` folder: with stub workers) as a process, output as bytes."""
     names = {"PYTHONPATH": PYTHONPATH, "STUB": str(stub), **variables}
-    return subprocess.run(
+    return run(
         [sys.executable, "-m", "stub_worker" if stub else "vheatbench", *map(str, arguments)],
         env={**os.environ, **names},
         cwd=cwd or stub,
@@ -487,7 +492,7 @@ def in_terminal(arguments: list[str], folder: Path, **variables: str) -> tuple[i
     """Exit code and everything that a terminal of 80 columns would have shown."""
     main, terminal = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "STUB": str(folder), "TERM": "xterm", **variables}
-    program = subprocess.Popen(
+    program = forked.Popen(
         [sys.executable, "-m", "stub_worker", *arguments],
         env=environment, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
     )  # fmt: skip
@@ -545,7 +550,8 @@ def test_a_terminal_that_shows_ascii_only(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout.isascii()) == (0, True), done.stderr
     # The C locale: Python takes it for UTF-8, unless it is told not to.
     for utf8 in ("1", "0"):
-        done = process_with("show", stub=tmp_path, LC_ALL="C", PYTHONUTF8=utf8, PYTHONCOERCECLOCALE=utf8)
+        locale = {"LC_ALL": "C", "PYTHONUTF8": utf8, "PYTHONCOERCECLOCALE": utf8}
+        done = process_with("show", stub=tmp_path, run=subprocess.run, **locale)
         assert done.returncode == 0, done.stderr
 
 
@@ -556,7 +562,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     name = os.fsdecode(folder)
-    common: dict[str, Any] = {"stub": tmp_path, "LC_ALL": "C.UTF-8"}
+    common: dict[str, Any] = {"stub": tmp_path, "run": subprocess.run, "LC_ALL": "C.UTF-8"}
     done = process_with("run", "--device", "cpu", "--model", "one", "--resolution", "32", "--out", name, **common)
     assert done.returncode == 0, done.stderr
     assert b"caf\xe9 results/" in done.stderr

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from records import failed, record
+from support import forked
 from typer.testing import CliRunner
 
 from vheatbench.analysis import changepoint
@@ -305,7 +306,7 @@ def test_processes_at_once_lose_nothing(tmp_path):
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]),
     }
     running = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(first)], env=variables) for first in (0, 100)
+        forked.Popen([sys.executable, "-c", code, str(tmp_path), str(first)], env=variables) for first in (0, 100)
     ]
     assert [process.wait(120) for process in running] == [0, 0]
     history = read_history(tmp_path)
@@ -512,7 +513,7 @@ def test_as_a_process(tmp_path):
 
     def vheatbench(*arguments):
         command = [sys.executable, "-m", "vheatbench", *arguments]
-        return subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        return forked.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
     assert vheatbench("track", "add", "latest", "--branch", "main").returncode == 0
     assert vheatbench("track", "show", "--json").returncode == 0

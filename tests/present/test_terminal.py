@@ -20,6 +20,7 @@ from heat_records import diffusion_run, diffusivity_run, kernel_run
 from records import ceiling, failed, operator, record, run_of
 from rich.box import HEAVY_HEAD
 from rich.cells import cell_len
+from support import forked
 from typer.testing import CliRunner
 
 import vheatbench
@@ -329,7 +330,7 @@ def test_a_run_on_a_terminal_of_80_columns():
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | {"TERM": "dumb"}
     path = next(path for path in EXAMPLES if "resolution-scaling" in path.name)
-    program = subprocess.Popen(
+    program = forked.Popen(
         [sys.executable, "-m", "vheatbench", "show", str(path)], env=environment, cwd=ROOT, stdin=side, stdout=side,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip

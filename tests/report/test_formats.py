@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from heat_records import diffusion_run, diffusivity_run, kernel_run
 from records import failed, record, run_of
+from support import forked
 from test_erf_figures import result, run_with
 from test_page import EVIL, a_run
 from typer.testing import CliRunner
@@ -218,7 +218,7 @@ def results(tmp_path):
 
 
 def test_the_command_prints_markdown_and_latex(results):
-    shown = subprocess.run(
+    shown = forked.run(
         [sys.executable, "-m", "vheatbench", "report", "--format", "md", "--results", str(results)],
         capture_output=True, text=True, encoding="utf-8",
     )  # fmt: skip
@@ -241,7 +241,7 @@ def test_the_command_prints_markdown_and_latex(results):
     ],
 )
 def test_bad_options_are_one_line(results, arguments, words):
-    shown = subprocess.run(
+    shown = forked.run(
         [sys.executable, "-m", "vheatbench", "report", "--results", str(results), *arguments],
         capture_output=True, text=True, cwd=results,
     )  # fmt: skip

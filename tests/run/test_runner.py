@@ -18,6 +18,7 @@ import psutil
 import pytest
 import stub_worker
 from stub_worker import PYTHONPATH, a_suite, measured
+from support import forked
 
 from vheatbench.case import Case
 from vheatbench.errors import StoreError, WorkerError
@@ -311,7 +312,7 @@ class Command:
 
     def start(self, *arguments: str, **options: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "stub_worker", "run", "--device", "cpu", *arguments]
-        return subprocess.Popen(
+        return forked.Popen(
             command,
             cwd=self.folder,
             env=self.environment,
@@ -399,10 +400,13 @@ def test_a_stopped_run_says_how_to_go_on(
     command.resume(f"results/{command.partial.name}")
 
 
+def ignore_hangup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def test_nohup_keeps_a_run_from_stopping_with_its_terminal(command: Command) -> None:
     (command.folder / "hold").touch()
-    ignored = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
-    run = command.start("--suite", command.suite, **ignored)
+    run = command.start("--suite", command.suite, preexec_fn=ignore_hangup)
     wait_for(lambda: list(command.folder.glob("pid-*")) or run.poll() is not None)
     os.kill(run.pid, signal.SIGHUP)
     (command.folder / "hold").unlink()
@@ -433,10 +437,11 @@ def test_a_run_has_one_writer_at_a_time(command: Command) -> None:
     assert command.end(run)[0] == 0
 
 
-def test_a_full_disk_ends_the_run_and_keeps_its_records(command: Command) -> None:
-    def limit_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))
+def limit_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))
 
+
+def test_a_full_disk_ends_the_run_and_keeps_its_records(command: Command) -> None:
     code, out, err = command.end(command.start("--suite", command.suite, "--quiet", preexec_fn=limit_files))
     assert (code, out) == (6, "")
     assert err.count("\n") == 1
@@ -510,14 +515,14 @@ def test_gpus_side_by_side_through_the_command_line(tmp_path: Path) -> None:
     command.environment |= {"STUB_GPUS": "2", "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
     base = [sys.executable, "-m", "stub_worker", "run", "--quiet"]
     options: dict = {"cwd": tmp_path, "env": command.environment, "capture_output": True, "text": True}
-    done = subprocess.run([*base, "--model", "meet", "--resolution", "32,64", "--devices", "all"], **options)
+    done = forked.run([*base, "--model", "meet", "--resolution", "32,64", "--devices", "all"], **options)
     assert done.returncode == 0, done.stderr
     assert {entry[4] for entry in measured(tmp_path)} == {"GPU-a", "GPU-b"}
     for arguments, words in [
         (("--device", "cuda:2"), "GPU 2 does not exist: torch sees 2 (0 to 1)"),
         (("--devices", "0,7"), "GPU 7 does not exist"),
     ]:
-        done = subprocess.run([*base, "--model", "well", *arguments], **options)
+        done = forked.run([*base, "--model", "well", *arguments], **options)
         assert (done.returncode, done.stdout) == (2, "")
         assert words in done.stderr
 

@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from support import forked
 from test_runner import PATIENCE_S, Run, gone, run_all, wait_for
 
 from vheatbench.case import Case
@@ -261,7 +262,7 @@ def test_a_real_worker_dies_with_a_killed_runner(folder: Path) -> None:
         "Worker().run(MeasureTask.model_validate_json(sys.argv[1]))\n"
     )
     task = MeasureTask(case=own("Sleeps")).model_dump_json()
-    runner = subprocess.Popen([sys.executable, "-c", code, task], cwd=folder, stdout=subprocess.DEVNULL)
+    runner = forked.Popen([sys.executable, "-c", code, task], cwd=folder, stdout=subprocess.DEVNULL)
     wait_for(lambda: list(folder.glob("pid-*")) or runner.poll() is not None)
     (path,) = folder.glob("pid-*")
     runner.kill()

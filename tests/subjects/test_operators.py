@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from support import forked
 from torch import Tensor
 
 from vheatbench.case import Case
@@ -589,7 +590,7 @@ def test_the_metric_of_a_ceiling_by_hand() -> None:
 
 def vheatbench(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     root = str(Path(__file__).parents[2])
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "vheatbench", *map(str, arguments)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},

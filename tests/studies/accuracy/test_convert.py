@@ -15,6 +15,7 @@ import torch
 from eval_models import postnorm, prenorm
 from safetensors import safe_open
 from safetensors.torch import load_file
+from support import forked
 from typer.testing import CliRunner
 from yacs.config import CfgNode
 
@@ -186,7 +187,7 @@ def test_the_command_as_a_process(tmp_path):
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "vheatbench", "convert", "mine.pth", "--model", "test_vheat", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return forked.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     done = run()
     assert (done.returncode, done.stdout) == (0, "mine.safetensors\n"), done.stderr

@@ -19,6 +19,7 @@ import timm
 import torch
 from eval_models import LEVELS, write_colours, write_levels
 from PIL import Image
+from support import forked
 from timm.data import create_transform, resolve_data_config
 from typer.testing import CliRunner
 
@@ -179,7 +180,7 @@ def test_two_processes_count_every_image_once(call, tmp_path):
     write_colours(tmp_path / "images", per_class=7)  # 21 images: neither a multiple of 2 nor of the batch
     words = ["--model", "test_vheat", "--num-classes", "3", "--data", "images", "--batch", "4", "--save-every", "1"]
     command = [*TORCHRUN, "-m", "vheatbench", "eval", *words, "--results", "two", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    done = forked.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
     assert done.returncode == 0, done.stderr
     assert call(*words, "--results", "one").exit_code == 0
     two, one = the_run("two"), the_run("one")
@@ -198,7 +199,7 @@ def test_bad_input_of_one_process_ends_both_and_is_said_once(call, tmp_path):
     (tmp_path / "levels/class7/04.png").write_text("no picture")
     words = ["--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "4"]
     command = [*TORCHRUN, "-m", "vheatbench", "eval", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    done = forked.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
     assert done.returncode != 0
     assert done.stderr.count("class7/04.png: cannot be read") == 1
     assert "in process_group" not in done.stderr  # no traceback of ours
@@ -208,7 +209,7 @@ def test_a_killed_process_of_two_loses_no_answer(call, levels):
     words = ["--model", "eval_models:dying", "--data", "levels", "--resolution", "32", "--batch", "4"]
     command = [*TORCHRUN, "-m", "vheatbench", "eval", *words, "--save-every", "1"]
     environment = {**ENVIRONMENT, "DYING_RANK": "1", "DIE_AT_CALL": "5"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = forked.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode != 0
     (partial,) = list_runs("results")
     assert partial.suffix == ".partial", "a process that is gone is no result of the model"
@@ -238,7 +239,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(call, levels):
     # two calls warm up, 14 are the first size's: it dies in the second
     environment = {**ENVIRONMENT, "DIE_AT_CALL": "25"}
     command = [sys.executable, "-m", "vheatbench", "eval", *words, "--save-every", "2"]
-    killed = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    killed = forked.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert killed.returncode == -signal.SIGKILL
     (partial,) = list_runs("results")
     left = read_run(partial)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import random
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from PIL import Image
 from pycocotools import mask as coding
 from safetensors.torch import save_file
 from shapes import write_coco, write_turned
+from support import forked
 from torch import nn
 from typer.testing import CliRunner
 
@@ -678,7 +678,7 @@ def test_the_commands_train_resume_and_evaluate(root: Path, tmp_path: Path) -> N
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     runner = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
     words = [*runner, "vheatbench", "detect", "train", *map(str, options)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
+    done = forked.run(words, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(out / "test_vheat.safetensors")], "the first process speaks"
     again = command("detect", "train", *options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from shapes import write_ade, write_turned
+from support import forked
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -449,14 +449,14 @@ def test_two_processes_name_a_bad_image_once_and_train_without_it(root: Path, tm
     image = root / "images" / "training" / "4.jpg"
     good = image.read_bytes()
     image.write_bytes(good[: len(good) // 2])
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
+    done = forked.run(words, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode != 0
     assert done.stderr.count("4.jpg: cannot be read as an image") == 1
     assert "in fit" not in done.stderr, "no traceback of ours"
     image.write_bytes(good)
     resume = ["--resume"] if (tmp_path / "out" / "checkpoint.pt").exists() else []
     assert bool(resume) == ("is kept; continue with: vheatbench " in done.stderr)
-    done = subprocess.run([*words, *resume], capture_output=True, text=True, timeout=300, env=environment)
+    done = forked.run([*words, *resume], capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "test_vheat.safetensors").exists()
 

@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import resource
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import forked
 from torch import nn
 
 from vheatbench import cli
@@ -492,7 +492,7 @@ def test_what_a_model_does_wrong_is_one_line(call: Callable[..., Called], tmp_pa
 
 def test_a_real_process_keeps_stdout_for_the_tables(tmp_path: Path) -> None:
     arguments = ["--model", "test_vheat", "--resolution", "64", "--device", "cpu", "--steps", "1", "--json"]
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "vheatbench", "profile", *arguments],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])},

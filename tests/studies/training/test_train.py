@@ -22,6 +22,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support import forked
 from torch import nn
 from typer.testing import CliRunner
 
@@ -419,7 +420,7 @@ def test_torchs_own_writer_on_a_full_disk(tmp_path: Path) -> None:
         "write_checkpoint(path, {'w': torch.ones(300_000)})\n"
     )
     path = tmp_path / "checkpoint.pt"
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    done = forked.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert "StoreError" in done.stderr
     assert "File too large; the checkpoint before is kept" in done.stderr
     assert torch.equal(read_checkpoint(path)["w"], torch.ones(3))  # type: ignore[index]
@@ -498,11 +499,11 @@ def environment() -> dict[str, str]:
 def test_killed_and_resumed(images: Path, tmp_path: Path) -> None:
     recipe = recipe_of(**{**EVERYTHING, "epochs": 6})
     config = write_recipe(tmp_path / "recipe.json", recipe).rename(tmp_path / "recipe.yaml")
-    whole = subprocess.Popen(
+    whole = forked.Popen(
         command("--config", config, "--data", images, "--out", "whole", "--results", "r1"),
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    cut = subprocess.Popen(
+    cut = forked.Popen(
         command("--config", config, "--data", images, "--out", "cut", "--results", "r2"),
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -516,7 +517,7 @@ def test_killed_and_resumed(images: Path, tmp_path: Path) -> None:
     cut.communicate()
     reached = len(losses_in(file.parent))
     assert 10 <= reached < 24
-    done = subprocess.run(
+    done = forked.run(
         command("--resume", "cut", "--results", "r2", "--json"), cwd=tmp_path, env=environment(), capture_output=True
     )
     assert done.returncode == 0, done.stderr
@@ -572,7 +573,7 @@ def test_two_processes_are_one(images: Path, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     out = tmp_path / "two"
     out.mkdir()
-    done = subprocess.run(
+    done = forked.run(
         [*launch, str(tmp_path / "script.py"), str(config), str(images), str(out)],
         env=environment(), capture_output=True, text=True, timeout=240,
     )  # fmt: skip
@@ -601,7 +602,7 @@ def test_a_broken_image_of_the_second_process_is_named_once(part: str, images: P
     config = write_recipe(tmp_path / "recipe.yaml", recipe)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, "-m", "vheatbench", "train", "--config", str(config), "--data", "data", "--out", "out"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240)
+    done = forked.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode != 0
     assert done.stderr.count(f"{name}: the image cannot be read") == 1
     assert "in _carry_out" not in done.stderr, "no traceback of ours"
