@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,4 +52,6 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Before the first test, so that what is forked from here has run none."""
     if not session.config.option.collectonly:
+        gc.collect()
+        gc.freeze()  # every later collection leaves out the libraries' million objects
         forked.prepare()

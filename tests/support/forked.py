@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import io
 import json
 import os
@@ -149,8 +148,6 @@ def _serve(requests: socket.socket) -> NoReturn:
     if "multiprocessing.util" in sys.modules:
         atexit.register(sys.modules["multiprocessing.util"]._exit_function)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
-    gc.collect()
-    gc.freeze()
     while True:
         message, fds, _, _ = socket.recv_fds(requests, _LARGEST, 4)
         if not message:

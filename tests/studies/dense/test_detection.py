@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -52,8 +53,8 @@ from vheatbench.studies.dense.detection.train import (
 )
 from vheatbench.studies.dense.files import read_trained, write_trained
 from vheatbench.studies.dense.fit import DivergedError, Schedule, Step, Tickets, fit, parameter_groups
+from vheatbench.subjects import detector
 from vheatbench.subjects.backbone import StageMaps, load_backbone, published_drop_path
-from vheatbench.subjects.detector import mask_rcnn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = Group(torch.device("cpu"))
@@ -68,21 +69,22 @@ def root(tmp_path: Path) -> Path:
 
 def small_detector() -> nn.Module:
     torch.manual_seed(0)
-    return mask_rcnn(
-        "test_vheat",
-        3,
-        backbone={"img_size": 64},
-        anchors=(8, 16, 32, 48, 64),
-        min_size=64,
-        max_size=64,
-        box_batch_size_per_image=16,
-        rpn_batch_size_per_image=32,
-        rpn_pre_nms_top_n_train=60,
-        rpn_post_nms_top_n_train=30,
-        rpn_pre_nms_top_n_test=40,
-        rpn_post_nms_top_n_test=20,
-        box_detections_per_img=8,
-    )
+    with mock.patch.object(detector, "CHANNELS", 32):
+        return detector.mask_rcnn(
+            "test_vheat",
+            3,
+            backbone={"img_size": 64},
+            anchors=(8, 16, 32, 48, 64),
+            min_size=64,
+            max_size=64,
+            box_batch_size_per_image=16,
+            rpn_batch_size_per_image=32,
+            rpn_pre_nms_top_n_train=60,
+            rpn_post_nms_top_n_train=30,
+            rpn_pre_nms_top_n_test=40,
+            rpn_post_nms_top_n_test=20,
+            box_detections_per_img=8,
+        )
 
 
 # schedules

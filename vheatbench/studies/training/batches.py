@@ -32,7 +32,10 @@ def seed_generators(*words: int) -> None:
     first, second = (int(word) for word in np.random.SeedSequence(words).generate_state(2, np.uint64))
     random.seed(first)
     np.random.seed(first % 2**32)
-    torch.manual_seed(second % 2**63)
+    # torch.manual_seed keeps a stack trace for every kind of device that is not in use: milliseconds an image
+    torch.default_generator.manual_seed(second % 2**63)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(second % 2**63)
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
