@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from shapes import write_coco, write_turned
 from support import forked
 from torch import nn
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from typer.testing import CliRunner
 
 from vheatbench.cli import app
@@ -84,6 +85,7 @@ def small_detector() -> nn.Module:
             rpn_pre_nms_top_n_test=40,
             rpn_post_nms_top_n_test=20,
             box_detections_per_img=8,
+            mask_head=MaskRCNNHeads(32, (32, 32, 256), 1),
         )
 
 
