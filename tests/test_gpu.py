@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from vheatbench.case import Case
 from vheatbench.run.measure_case import measure_case
 from vheatbench.run.task import MeasureTask
-from vheatbench.subjects.checkpoints import load_checkpoint
 from vheatbench.subjects.heat import triton as heat_triton
 from vheatbench.subjects.heat.conduct import conduct_heat, cosine_matrix
 from vheatbench.subjects.vheat import VHeat
+from vheatbench.subjects.weights import load_checkpoint
 from vheatbench.suites import SuitePolicy
 
 QUICK = SuitePolicy(min_samples=3, ceiling_s=0.2, warmup_ceiling_s=0.2)

@@ -13,12 +13,12 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load_checkpoint"]
 
 if TYPE_CHECKING:
-    from vheatbench.subjects.checkpoints import load_checkpoint
+    from vheatbench.subjects.weights import load_checkpoint
 
 
 def __getattr__(name: str) -> Any:
     if name == "load_checkpoint":
-        from vheatbench.subjects.checkpoints import load_checkpoint
+        from vheatbench.subjects.weights import load_checkpoint
 
         return load_checkpoint
     raise AttributeError(f"module 'vheatbench' has no attribute {name!r}")

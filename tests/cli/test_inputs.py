@@ -31,8 +31,7 @@ from vheatbench.studies.images.data import open_images as open_data
 from vheatbench.studies.images.photographs import open_images, read_photograph
 from vheatbench.studies.training.recipe import load_recipe
 from vheatbench.studies.training.training_folder import FILE, open_folder
-from vheatbench.subjects.checkpoints import _read
-from vheatbench.subjects.erf_weights import identify
+from vheatbench.subjects.weights import _read, identify
 from vheatbench.verdict.noise_floor import floor_path, read_floor
 
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 import vheatbench.subjects  # noqa: F401  (registers the models)
-from vheatbench.subjects.checkpoints import load_checkpoint
 from vheatbench.subjects.official import OfficialBlock, OfficialOperator, OfficialVHeat
 from vheatbench.subjects.vheat import VHeat
+from vheatbench.subjects.weights import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-5

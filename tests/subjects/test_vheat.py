@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vheatbench.subjects.checkpoints import convert_official, load_checkpoint
 from vheatbench.subjects.heat_operator import HeatOperator
 from vheatbench.subjects.vheat import VHeat
+from vheatbench.subjects.weights import convert_official, load_checkpoint
 
 TOLERANCE = 1e-5
 MODELS = {

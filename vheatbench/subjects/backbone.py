@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from vheatbench.errors import UserError
 from vheatbench.subjects.catalog import find_subject
-from vheatbench.subjects.checkpoints import HeadError, WeightSet
-from vheatbench.subjects.erf_weights import identify
 from vheatbench.subjects.heat_operator import FrequencyResize
-from vheatbench.subjects.weights import Loaded, load_weights
+from vheatbench.subjects.weights import HeadError, LoadedCheckpoint, WeightSet, identify, load_weights
 
 STRIDES = [4, 8, 16, 32]
 """Pixels per cell of the maps that a feature pyramid takes."""
@@ -127,13 +125,13 @@ def load_backbone(
     use: WeightSet = "model",
     rule: FrequencyResize = "zeropad",
     trust_pickle: bool = False,
-) -> Loaded:
+) -> LoadedCheckpoint:
     """Load a classification checkpoint into a backbone: everything but the classifier and the last norm.
 
     Args:
         body: what ``timm.create_model(full_name, features_only=True)`` gives.
         full_name: the timm model.
-        path: the checkpoint, see :func:`vheatbench.subjects.weights.load_weights`.
+        path: the checkpoint, see :func:`vheatbench.subjects.weights.load_checkpoint`.
         rule: how vHeat's frequency embeddings become those of :data:`FREQUENCIES`; the official detectors pad zeros.
 
     Raises:

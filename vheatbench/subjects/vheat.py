@@ -22,9 +22,9 @@ from timm.models import (
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from vheatbench.subjects.checkpoints import convert_official, fit_frequencies, unwrapped
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.heat_stage import HeatStage, Stem
+from vheatbench.subjects.weights import convert_official, fit_frequencies, unwrapped
 
 STRIDE = 32
 """Pixels per cell of the last stage: heights and widths must be multiples of it."""

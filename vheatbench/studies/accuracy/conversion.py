@@ -12,10 +12,9 @@ from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.files import sha256_of, whole_file, write_error
 from vheatbench.subjects.catalog import build, find_subject
-from vheatbench.subjects.checkpoints import WeightSet
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.vheat import VHeat
-from vheatbench.subjects.weights import Loaded, load_weights
+from vheatbench.subjects.weights import LoadedCheckpoint, WeightSet, load_weights
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Converted:
     sha256: str
     metadata: dict[str, str]
     """As it stands in the file."""
-    loaded: Loaded
+    loaded: LoadedCheckpoint
     parameters: int
 
 

@@ -17,11 +17,9 @@ from vheatbench.studies.accuracy.classes import ClassMap, map_classes
 from vheatbench.studies.images.data import LabelledImages, fingerprint_of, open_images
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build, find_subject
-from vheatbench.subjects.checkpoints import WeightSet
-from vheatbench.subjects.erf_weights import identify
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.vheat import VHeat
-from vheatbench.subjects.weights import Loaded, load_weights
+from vheatbench.subjects.weights import RANDOM, LoadedCheckpoint, Weights, WeightSet, identify, load_weights
 from vheatbench.suites import Resolution
 from vheatbench.text import one_line
 
@@ -78,7 +76,7 @@ class Ready:
 
     model: nn.Module
     built: Built
-    loaded: Loaded | None
+    loaded: LoadedCheckpoint | None
     transform: Any
     mode: str
     """Of Pillow: RGB, or L for a model of one channel."""
@@ -97,25 +95,22 @@ def make_plan(settings: EvalSettings) -> Plan:
     images = open_images(settings.data, settings.split)
     limited = images.limited(settings.limit)
     path = None if settings.weights is None else Path(settings.weights)
-    weights, short = "random, seed 0", "random"
+    weights = RANDOM if path is None else identify(path)
     if path is None and ":" in settings.model:
-        weights, short = "as the model's function returns it", "own"
-    if path is not None:
-        known = identify(path)
-        weights, short = known.words, known.short
+        weights = Weights("as the model's function returns it", "own")
     options = {} if settings.num_classes is None else {"num_classes": settings.num_classes}
     sizes = settings.resolutions or (subject.own_size(options),)
     probes = [_case(settings, size, {}) for size in dict.fromkeys(sizes)]
     widths = [_outputs(settings.model, probe) for probe in probes]
     classes = map_classes(images, widths[0], None if settings.class_map is None else Path(settings.class_map))
     labels = tuple(classes.outputs[target] for target in limited.targets)
-    analysis: dict[str, Any] = {"data": _digest(limited, labels), "weights": short}
+    analysis: dict[str, Any] = {"data": _digest(limited, labels), "weights": weights.short}
     usual = {"use": "model", "rule": "bicubic", "crop_pct": None}
     asked = settings.policy()
     analysis |= {key: asked[key] for key, value in usual.items() if asked[key] != value}
     cases = tuple(_case(settings, probe.resolution, analysis) for probe in probes)
     prepare(cases[0], settings)  # weights that do not fit are to be found now
-    return Plan(settings, limited, classes, cases, weights)
+    return Plan(settings, limited, classes, cases, weights.words)
 
 
 def prepare(case: Case, settings: EvalSettings) -> Ready:

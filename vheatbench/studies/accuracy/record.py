@@ -161,7 +161,5 @@ def _warnings(answers: Answers, plan: Plan, ready: Ready) -> list[str]:
         if empty:
             warnings.append(f"{len(empty)} classes have no images: {', '.join(empty[:NAMED])}")
     if ready.loaded is not None:
-        resized = dict.fromkeys(ready.loaded.resized.values())
-        if resized:
-            warnings.append(f"frequency embeddings resized: {', '.join(resized)}")
+        warnings += ready.loaded.warnings
     return warnings

@@ -18,7 +18,7 @@ from vheatbench.studies.erf.features import Layer, find_layers, survey_failed
 from vheatbench.studies.erf.gradient import Protocol
 from vheatbench.studies.images.photographs import RESAMPLING, SINGLE, Cut, ImageSet
 from vheatbench.subjects.catalog import build, find_subject
-from vheatbench.subjects.erf_weights import RANDOM, Weights, identify, load_weights
+from vheatbench.subjects.weights import RANDOM, CheckpointError, Weights, identify, load_weights
 from vheatbench.suites import Resolution
 
 
@@ -223,7 +223,10 @@ def _check_weights(weights: dict[str, list[tuple[Weights, Path | None]]], settin
         for _, path in sets:
             if path is not None:
                 model = build(_case(name, settings.resolutions[0], settings)).model
-                load_weights(model, path, settings.trust_pickle)
+                try:
+                    load_weights(model, path, trust_pickle=settings.trust_pickle)
+                except CheckpointError as error:
+                    raise UserError(f"--weights {error}") from None
 
 
 def _canonical(conduction: str) -> str:

@@ -27,7 +27,7 @@ from vheatbench.studies.erf.plan import ErfSettings, Job, make_plan
 from vheatbench.studies.erf.results import write_map
 from vheatbench.studies.images.photographs import SINGLE, ImageSet, open_images
 from vheatbench.subjects.catalog import OWN_PRODUCTS, build
-from vheatbench.subjects.erf_weights import load_weights
+from vheatbench.subjects.weights import load_weights
 from vheatbench.suites import SuitePolicy
 from vheatbench.text import utc_now
 
@@ -133,7 +133,7 @@ def _measure(
     built = build(job.base)
     warnings = [text for text in built.warnings if text != OWN_PRODUCTS]
     if job.path is not None:
-        warnings += load_weights(built.model, job.path, settings.trust_pickle)
+        warnings += load_weights(built.model, job.path, trust_pickle=settings.trust_pickle).warnings
     elif job.conduction == "learned":
         warnings.append(
             "random weights: k of a fresh vHeat is near 0, so it hardly conducts heat; "

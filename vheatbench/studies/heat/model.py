@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from vheatbench.case import Case, kind_of
 from vheatbench.errors import UserError
 from vheatbench.subjects.catalog import build, find_subject
-from vheatbench.subjects.checkpoints import load_checkpoint
 from vheatbench.subjects.heat_operator import FrequencyResize, HeatOperator
 from vheatbench.subjects.heat_stage import HeatStage
 from vheatbench.subjects.vheat import VHeat
+from vheatbench.subjects.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def load_heat_model(
         resolution: height and width in pixels.
         rule: how embeddings are resized where they must be.
         weights: a checkpoint; None for random weights from seed 0.
-        trust_pickle: see :func:`vheatbench.subjects.checkpoints.load_checkpoint`.
+        trust_pickle: see :func:`vheatbench.subjects.weights.load_checkpoint`.
 
     Raises:
         UserError: unknown name, no vHeat, in the deploy form, a size that it cannot take, an unfit checkpoint.
@@ -112,9 +112,9 @@ def load_heat_model(
     model = _vheat(built.model, subject)
     facts, words, used = dict(built.facts), "random", ""
     if weights is not None:
-        loaded = load_checkpoint(model, weights, freq_resize=rule, trust_pickle=trust_pickle)
-        words = f"{Path(loaded.path).name} ({loaded.sha256[:12]})"
-        facts |= {"weights": f"{Path(loaded.path).name}: {loaded.weights}", "weights_sha256": loaded.sha256}
+        loaded = load_weights(model, weights, rule=rule, trust_pickle=trust_pickle)
+        words = f"{loaded.file} ({loaded.sha256[:12]})"
+        facts |= {"weights": f"{loaded.file}: {loaded.weights}", "weights_sha256": loaded.sha256}
         used = rule if loaded.resized else ""
     elif model.img_size != resolution:
         for _, stage in _stages(model):

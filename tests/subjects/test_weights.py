@@ -44,7 +44,7 @@ def test_every_container(official, tmp_path):
     assert (loaded.weights, bias(model).equal(ema["classifier.3.bias"])) == ("state_dict_ema", True)
     loaded = load_checkpoint(model, tmp_path / "wrapped.pth", weights="model_ema")
     assert torch.equal(bias(model), ema["classifier.3.bias"])
-    assert "weights 'model_ema' loaded" in str(loaded)
+    assert "set 'model_ema'" in str(loaded)
 
 
 WRAPPED = (
