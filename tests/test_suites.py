@@ -20,8 +20,9 @@ from vheatbench.errors import UserError
 from vheatbench.measure.stopping import Policy
 from vheatbench.subjects.catalog import find_subject
 from vheatbench.subjects.operators import find_operator
-from vheatbench.suite_file import MAX_FILE_BYTES, list_suites, load_suite
+from vheatbench.suite_file import list_suites, load_suite
 from vheatbench.suites import Axes, Suite, SuitePolicy, parse_resolution, schedule
+from vheatbench.yaml_file import MAX_FILE_BYTES
 
 Write = Callable[[str], Path]
 SHIPPED = sorted(path.stem for path in (Path(__file__).parent.parent / "suites").glob("*.yaml"))
@@ -129,7 +130,7 @@ def test_the_same_value_twice_is_one_case(write: Write) -> None:
     [
         ("subject: [a]", "mine.yaml:1: unknown key 'subject'; allowed: axes, ceilings, description, devices, name,"),
         ("\n\nsubjects: [a]\n7: x", "mine.yaml:4: unknown key 7; allowed: axes"),
-        ("subjects: [a]\naxes:\n  batches: [1]", "mine.yaml:3: axes.batches: unknown key; allowed: resolution, grid,"),
+        ("subjects: [a]\naxes:\n  batches: [1]", "mine.yaml:3: axes.batches: unknown key; did you mean 'batch'? allowed: resolu"),
         ("subjects: [a]\npolicy:\n  retries: 1", "mine.yaml:3: policy.retries: unknown key; allowed: rounds, order,"),
         ("subjects:\n- model: a\n  size: 1", "mine.yaml:3: subjects.0.size: unknown key; allowed: model, options, "),
         (
@@ -257,7 +258,7 @@ def test_not_a_file(tmp_path: Path) -> None:
     folder = tmp_path / "folder.yaml"
     folder.mkdir()
     assert "folder.yaml' cannot be read (is a folder, not a file)" in refusal(f"{folder}")
-    with pytest.raises(UserError, match=r"^suite file 'no/such.yaml' does not exist$"):
+    with pytest.raises(UserError, match=r"^suite file 'no/such.yaml' does not exist; there are .*smoke"):
         load_suite("no/such.yaml")
     assert "cannot be read (File name too long)" in refusal("a" * 5000 + ".yaml")
     assert "cannot be read (embedded null" in refusal("a\0.yaml")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,17 +12,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vheatbench.errors import UserError
-from vheatbench.files import read_text, reason_of
 from vheatbench.suite_file import suite_folders
-from vheatbench.text import one_line
+from vheatbench.yaml_file import Place, explain, find_yaml, read_yaml, yaml_files
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LIKE_512 = 512
 """Images per update that the recipe's learning rates are given for; they grow with the batch (Goyal et al., 2017)."""
-
-MAX_FILE_BYTES = 100_000
 
 FREE = ("description", "workers", "log_every", "checkpoint_every", "eval_batch")
 """What may change between a training and its continuation: no weight depends on it."""
@@ -166,12 +162,7 @@ class Recipe(_Part):
 
 def list_recipes() -> dict[str, Path]:
     """Names of the recipes that are found, and their files; the working directory's first."""
-    found: dict[str, Path] = {}
-    for folder in suite_folders():
-        if (folder / "train").is_dir():
-            for path in sorted((folder / "train").glob("*.yaml")):
-                found.setdefault(path.stem, path)
-    return found
+    return yaml_files(folder / "train" for folder in suite_folders())
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -184,77 +175,20 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: no such recipe, a misspelt key, a value that is not allowed; with file and line.
     """
-    path = _find(name)
-    content, lines = _parse(path)
-    changed = [_override(text) for text in overrides]
-    content |= dict(changed)
-    content.setdefault("name", path.stem)
-    if changed and "description" not in dict(changed) and content.get("description"):
+    file = read_yaml(find_yaml(name, "recipe", list_recipes(), "suites/train"), "recipe", "'models'")
+    changed = dict(_override(text) for text in overrides)
+    content = {"name": file.path.stem} | {str(key): value for key, value in file.content.items()} | changed
+    if changed and "description" not in changed and content.get("description"):
         # what the file says of itself is not all true any more
         content["description"] = f"{content['description']}, but {', '.join(one.strip() for one in overrides)}"
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise UserError(_explain(error, path, lines, dict(changed))) from None
 
+        def where(place: Place) -> str:
+            return f"--override {place[0]}" if place and place[0] in changed else file.where(place)
 
-def _find(name: str) -> Path:
-    path = Path(name)
-    if path.is_file():
-        return path
-    known = list_recipes()
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        # the shipped recipes under the name that the documentation types, from any folder
-        if path.parent.parts[-2:] == ("suites", "train") and path.stem in known:
-            return known[path.stem]
-        what = "is no regular file" if path.exists() else "does not exist"
-        raise UserError(f"recipe {name!r} {what}; there are {', '.join(sorted(known))}")
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"unknown recipe {name!r}: {hint}there are {', '.join(sorted(known))}")
-    return known[name]
-
-
-def _parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    try:
-        text = read_text(path, MAX_FILE_BYTES)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot be read ({one_line(str(error))})") from None
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise UserError(f"{path}:{_line(event.start_mark)}: YAML aliases are not allowed, write it out")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{_line(mark)}"
-        raise UserError(
-            f"{where}: not valid YAML ({one_line(getattr(error, 'problem', None) or str(error))})"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML ({one_line(str(error))})") from None
-    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{path}: a recipe is a mapping with 'models', not a {type(content).__name__}")
-    return {str(key): value for key, value in content.items()}, dict(_lines(node, path))
-
-
-def _lines(node: yaml.MappingNode, path: Path) -> Iterator[tuple[str, int]]:
-    """Key and line of everything on the first level; a key that stands twice is refused."""
-    seen: dict[str, int] = {}
-    for key, _ in node.value:
-        name, line = str(key.value), key.start_mark.line + 1
-        if name in seen:
-            raise UserError(f"{path}:{line}: {name!r} stands twice, first in line {seen[name]}: keep one")
-        seen[name] = line
-        yield name, line
-
-
-def _line(mark: Any) -> int:
-    return mark.line + 1 if mark is not None else 1
+        raise UserError(explain(error, Recipe, where)) from None
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -275,25 +209,6 @@ def _number(value: Any) -> Any:
         except ValueError:
             return value
     return value
-
-
-def _explain(error: ValidationError, path: Path, lines: dict[str, int], overrides: dict[str, Any]) -> str:
-    """The first problem on one line: where, what, and what is allowed."""
-    first = error.errors(include_url=False)[0]
-    place = [part for part in first["loc"] if part != "function-before"]
-    key = ".".join(map(str, place)) or "the recipe"
-    top = str(place[0]) if place else ""
-    where = f"--override {top}" if top in overrides else f"{path}:{lines.get(top, 1)}: {key}"
-    if first["type"] == "extra_forbidden":
-        known = list(Recipe.model_fields if len(place) == 1 else ModelEntry.model_fields)
-        near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(known)}"
-        return f"{where}: unknown key {str(place[-1])!r}; {hint}"
-    if first["type"] == "missing":
-        return f"{where}: is missing"
-    given = first.get("input")
-    message = one_line(first["msg"].removeprefix("Value error, "))
-    return f"{where}: {message}" + ("" if isinstance(given, (dict, list)) else f", not {_text(given)}")
 
 
 def _text(value: Any) -> str:
