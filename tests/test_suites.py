@@ -130,7 +130,10 @@ def test_the_same_value_twice_is_one_case(write: Write) -> None:
     [
         ("subject: [a]", "mine.yaml:1: unknown key 'subject'; allowed: axes, ceilings, description, devices, name,"),
         ("\n\nsubjects: [a]\n7: x", "mine.yaml:4: unknown key 7; allowed: axes"),
-        ("subjects: [a]\naxes:\n  batches: [1]", "mine.yaml:3: axes.batches: unknown key; did you mean 'batch'? allowed: resolu"),
+        (
+            "subjects: [a]\naxes:\n  batches: [1]",
+            "mine.yaml:3: axes.batches: unknown key; did you mean 'batch'? allowed: resolution, grid,",
+        ),
         ("subjects: [a]\npolicy:\n  retries: 1", "mine.yaml:3: policy.retries: unknown key; allowed: rounds, order,"),
         ("subjects:\n- model: a\n  size: 1", "mine.yaml:3: subjects.0.size: unknown key; allowed: model, options, "),
         (

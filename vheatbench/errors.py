@@ -28,6 +28,10 @@ class WorkerError(Exception):
     """A process that was to look at this machine or measure died: the message has its last words. Exit code 6."""
 
 
+class DivergedError(Exception):
+    """A loss or weight is not finite while a model is trained: the message says where. Exit code 6."""
+
+
 def says_out_of_memory(text: str) -> bool:
     """Whether a message or the last words of a process mean that memory ran out."""
     return NO_MEMORY.search(text) is not None

@@ -22,10 +22,10 @@ from vheatbench.store.attachments import read_attachment
 from vheatbench.store.history import add_to_history
 from vheatbench.store.schema import Attachment
 from vheatbench.studies.accuracy.classes import map_classes
+from vheatbench.studies.dense.ade import read_ade
 from vheatbench.studies.dense.answers import Answers
-from vheatbench.studies.dense.detection.coco import read_coco
+from vheatbench.studies.dense.coco import read_coco
 from vheatbench.studies.dense.files import read_trained
-from vheatbench.studies.dense.segmentation.ade import read_ade
 from vheatbench.studies.images.data import ImageTensors
 from vheatbench.studies.images.data import open_images as open_data
 from vheatbench.studies.images.photographs import open_images, read_photograph

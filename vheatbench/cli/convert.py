@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from vheatbench.cli.parse import check_choice
 from vheatbench.errors import UserError
 
 
@@ -73,9 +74,3 @@ def convert(
     )
     for name, how in done.loaded.resized.items():
         print(f"resized {name}: {how}", file=sys.stderr)
-
-
-def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise UserError where a word is none of the allowed ones."""
-    if value not in allowed:
-        raise UserError(f"{option} {value!r} is not allowed; allowed: {', '.join(allowed)}")

@@ -1,4 +1,4 @@
-"""What ``vheatbench detect`` and ``vheatbench segment`` share: devices, processes, progress, results."""
+"""The flow of ``vheatbench detect`` and ``vheatbench segment``: options, processes, progress, results."""
 
 from __future__ import annotations
 
@@ -6,91 +6,208 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from vheatbench.cli import exits, processes
+from vheatbench.cli.folders import check_writable
 from vheatbench.cli.output import command_line
-from vheatbench.cli.processes import device_of, one_voice
+from vheatbench.cli.parse import check_choice
+from vheatbench.cli.processes import device_of, user_errors_on_rank0, working
 from vheatbench.errors import StoreError, UserError
 from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
-    import torch
+    from torch import nn
 
     from vheatbench.run.distributed import Group
-    from vheatbench.studies.dense.answers import Answers, Told
-    from vheatbench.studies.dense.fit import Step
-    from vheatbench.subjects.backbone import Beginning
+    from vheatbench.studies.dense.answers import Answers, OnProgress
+    from vheatbench.studies.dense.fit import Schedule, Step
+    from vheatbench.studies.dense.task import About, DataFolder, Result, Task
 
 EVERY_S = 10.0
 """Between two lines of progress."""
-DTYPES = ("float32", "bfloat16")
+
+BackboneName = Annotated[str, typer.Option(help="Backbone: an alias or a timm name with maps at strides 4 to 32.")]
+BackboneWeights = Annotated[
+    Path | None, typer.Option(help="Classification checkpoint to begin with; else random weights.")
+]
+Use = Annotated[str, typer.Option(help="Which set of weights, where the file has both: model, model_ema.")]
+Rule = Annotated[str, typer.Option(help="How vHeat's frequency embeddings are resized: bicubic, zeropad.")]
+TrustPickle = Annotated[
+    bool,
+    typer.Option("--trust-pickle", help="Run the code that the checkpoint may contain: official files need it."),
+]
+LearningRate = Annotated[float, typer.Option(help="Learning rate after the warm-up.")]
+DropPath = Annotated[
+    float | None,
+    typer.Option(min=0, max=0.99, help="Stochastic depth of the last block, instead of the published training's."),
+]
+Precision = Annotated[str, typer.Option(help="float32, or bfloat16 by autocast.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read images, per process that trains.")]
+SaveEvery = Annotated[int, typer.Option(min=1, help="Steps after which what is done is on disk.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of weights, order and augmentation.")]
+Out = Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")]
+TestSplit = Annotated[str, typer.Option(help="Part of the data to answer.")]
+TrainSplit = Annotated[str, typer.Option(help="Part of the data to learn from.")]
+Results = Annotated[Path, typer.Option(help="Folder for the run's file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
-@contextlib.contextmanager
-def working(device: str) -> Iterator[Group]:
-    """See :func:`vheatbench.cli.processes.working`. A loss that diverged ends the command with exit code 6."""
-    with one_voice():
-        from vheatbench.studies.dense.fit import DivergedError
+@dataclass(frozen=True)
+class Training:
+    """What is to be trained: found out together by all processes, before the first step."""
 
+    task: Task
+    folder: DataFolder
+    about: About
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Test:
+    """How weights are to be tested, and on what."""
+
+    task: Task
+    folder: DataFolder
+    evaluate: Callable[[nn.Module, Group, OnProgress, Answers], Result]
+    options: dict[str, Any] = field(default_factory=dict)
+    """What of the test was chosen, as the record has it."""
+
+
+def train(
+    plan: Callable[[Group], Training],
+    *,
+    lr: float,
+    backbone_weights: Path | None,
+    use: str,
+    rule: str,
+    trust_pickle: bool,
+    dtype: str,
+    device: str,
+    workers: int,
+    save_every: int,
+    out: Path,
+    resume: bool,
+    quiet: bool,
+) -> None:
+    """Carry a training out and print the path of its weights. Most arguments are the options of both commands.
+
+    Args:
+        plan: reads the data; may raise UserError.
+    """
+    with user_errors_on_rank0():
+        if not (math.isfinite(lr) and lr > 0):
+            raise UserError(f"--lr {lr:g}: give a number above 0")
+        check_choice("--dtype", dtype, ("float32", "bfloat16"))
+        check_choice("--use", use, ("model", "model_ema"))
+        check_choice("--rule", rule, ("bicubic", "zeropad"))
+        _check_new(out, resume)
         kind = device_of(device)
-    with processes.working(kind) as group:
-        try:
-            yield group
-        except DivergedError as error:
-            if group.is_main:
-                print(f"vheatbench: {error}", file=sys.stderr)
-            raise typer.Exit(exits.FAILED) from None
+    with working(kind) as group:
+        import torch
+
+        from vheatbench.studies.dense import task as tasks
+        from vheatbench.subjects.backbone import Beginning
+
+        def planned() -> Training:
+            found = plan(group)
+            check_writable(out, "--out")
+            return found
+
+        training = group.together(planned)
+        _print_notes(training.folder, group, quiet)
+        progress = StepLines(quiet or not group.is_main)
+        beginning = None
+        if backbone_weights is not None:
+            beginning = Beginning(backbone_weights, use, rule, trust_pickle)  # type: ignore[arg-type]
+        with _naming_what_is_kept(lambda: _checkpoint_kept(out, progress), group):
+            path = tasks.train(
+                training.task, training.folder, training.about, training.schedule, group, out,
+                beginning=beginning, resume=resume, workers=workers, save_every=save_every, on_step=progress,
+                autocast=torch.bfloat16 if dtype == "bfloat16" else None,
+            )  # fmt: skip
+        main = group.is_main
+    if main:
+        print(path)
 
 
-def chosen(option: str, value: str, allowed: tuple[str, ...]) -> str:
-    """The value. Raises UserError for one that is not allowed."""
-    if value not in allowed:
-        raise UserError(f"{option} {value!r} is not known: {', '.join(allowed)}")
-    return value
+def evaluate(
+    model: str,
+    plan: Callable[[About], Test],
+    *,
+    weights: Path,
+    data: Path,
+    device: str,
+    results: Path,
+    json_: bool,
+    quiet: bool,
+) -> None:
+    """Test weights, write the run and print it. Most arguments are the options of both commands.
+
+    Args:
+        model: what the weights must be of: ``maskrcnn``, ``upernet``.
+        plan: from what the weights' file says of them; reads the data, and may raise UserError.
+    """
+    path: Path | None = None
+    with user_errors_on_rank0():
+        kind = device_of(device)
+    with working(kind) as group:
+        from vheatbench.studies.dense.answers import Answers
+        from vheatbench.studies.dense.files import TrainedFile, read_trained
+        from vheatbench.studies.dense.record import write_evaluation
+        from vheatbench.text import utc_now
+
+        def planned() -> tuple[TrainedFile, Test, nn.Module, Answers]:
+            trained = read_trained(weights, model)
+            test = plan(trained.about)
+            network = test.task.build(trained.about)
+            trained.load_into(network)
+            place = (test.folder.fingerprint, str(test.folder.image_folder.resolve()), group.device.type)
+            kept = Answers.of(results, f"{test.task.command}-eval", trained.sha256, *place, *test.options.items())
+            check_writable(results, "--results")
+            return trained, test, network.eval().to(group.device), kept
+
+        started = utc_now()
+        trained, test, network, kept = group.together(planned)
+        _print_notes(test.folder, group, quiet)
+        with _naming_what_is_kept(lambda: _answers_kept(kept), group):
+            result = test.evaluate(network, group, image_lines(quiet or not group.is_main), kept)
+        if group.is_main:
+            path = write_evaluation(
+                test.task, trained, test.folder, result, results,
+                data_name=data.resolve().name, options=test.options, command=command_line(), started=started,
+                device=cast("Literal['cpu', 'cuda']", kind),
+            )  # fmt: skip
+            kept.forget()
+    if path is not None:
+        _show(path, json_)
 
 
-def positive(option: str, value: float) -> None:
-    """Raises UserError for what is no number above 0."""
-    if not (math.isfinite(value) and value > 0):
-        raise UserError(f"{option} {value:g}: give a number above 0")
+def _check_new(out: Path, resume: bool) -> None:
+    """Raises UserError where a training would write over another."""
+    from vheatbench.run.checkpointing import CHECKPOINT
+
+    if not resume and (out / CHECKPOINT).exists():
+        raise UserError(f"{out} holds a training: continue it with --resume, or give another --out")
 
 
-def beginning_of(path: Path | None, use: str, rule: str, trust_pickle: bool) -> Beginning | None:
-    """The classification checkpoint that a training begins with. Raises UserError."""
-    from vheatbench.subjects.backbone import Beginning
-
-    chosen("--use", use, ("model", "model_ema"))
-    chosen("--rule", rule, ("bicubic", "zeropad"))
-    return None if path is None else Beginning(path, use, rule, trust_pickle)  # type: ignore[arg-type]
-
-
-def precision(dtype: str) -> torch.dtype | None:
-    """What to run under autocast in; None for float32."""
-    import torch
-
-    return torch.bfloat16 if chosen("--dtype", dtype, DTYPES) == "bfloat16" else None
-
-
-def sides(text: str | None, option: str) -> tuple[int, ...] | None:
-    """``8,16,32`` to numbers. Raises UserError."""
-    if text is None:
-        return None
-    try:
-        values = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or min(values) < 1:
-        raise UserError(f"{option} {text!r}: give whole numbers of pixels by commas")
-    return values
+def _print_notes(folder: DataFolder, group: Group, quiet: bool) -> None:
+    """What is to be known of the data before work begins, once."""
+    lines = ["" if quiet else folder.summary, *(f"! {line}" for line in folder.warnings), str(folder.turned)]
+    if group.is_main:
+        for line in filter(None, lines):
+            print(line, file=sys.stderr)
 
 
 @contextlib.contextmanager
-def keeping(kept: Callable[[], str], group: Group) -> Iterator[None]:
+def _naming_what_is_kept(kept: Callable[[], str], group: Group) -> Iterator[None]:
     """Where the work is stopped, say what of it is kept and how it goes on; ``kept`` is empty where nothing is."""
     from vheatbench.run.distributed import PeerError, naming_lost_peers
 
@@ -104,8 +221,8 @@ def keeping(kept: Callable[[], str], group: Group) -> Iterator[None]:
         raise
 
 
-def checkpoint_kept(out: Path, progress: StepLines) -> str:
-    """What :func:`keeping` says of a training: nothing of one that was refused before its first step."""
+def _checkpoint_kept(out: Path, progress: StepLines) -> str:
+    """Of a training; nothing of one that was refused before its first step."""
     from vheatbench.run.checkpointing import CHECKPOINT
 
     there = progress.begun and (out / CHECKPOINT).exists()
@@ -113,28 +230,13 @@ def checkpoint_kept(out: Path, progress: StepLines) -> str:
     return f"the checkpoint in {out} is kept; continue with: {again}" if there else ""
 
 
-def answers_kept(kept: Answers) -> str:
-    """What :func:`keeping` says of an evaluation."""
+def _answers_kept(kept: Answers) -> str:
+    """Of a test."""
     return f"what was answered is kept; continue with: {command_line()}" if kept.some else ""
 
 
-def tell(lines: Iterable[str], group: Group) -> None:
-    """What is to be known of the data before work begins, once; empty lines are left out."""
-    if group.is_main:
-        for line in filter(None, lines):
-            print(line, file=sys.stderr)
-
-
-def fresh(out: Path, resume: bool) -> None:
-    """Raises UserError where a training would write over another."""
-    from vheatbench.run.checkpointing import CHECKPOINT
-
-    if not resume and (out / CHECKPOINT).exists():
-        raise UserError(f"{out} holds a training: continue it with --resume, or give another --out")
-
-
 class StepLines:
-    """Tells steps on stderr, one line every few seconds."""
+    """Prints steps on stderr, one line every few seconds."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet, self._last = quiet, 0.0
@@ -150,11 +252,11 @@ class StepLines:
         print(f"[{step.step}/{step.of}] loss {step.loss:.4g} ({parts}) lr {step.lr:.2g}", file=sys.stderr)
 
 
-def image_lines(quiet: bool) -> Told:
-    """Tells images that are done on stderr, one line every few seconds."""
+def image_lines(quiet: bool) -> OnProgress:
+    """Prints how many images are done on stderr, one line every few seconds."""
     last = time.monotonic()
 
-    def tell(done: int, of: int, before: bool) -> None:
+    def on_progress(done: int, of: int, before: bool) -> None:
         nonlocal last
         if before and not quiet:
             print(f"going on after {done} of {of} images", file=sys.stderr)
@@ -163,11 +265,11 @@ def image_lines(quiet: bool) -> Told:
         last = time.monotonic()
         print(f"[{done}/{of}] images", file=sys.stderr)
 
-    return tell
+    return on_progress
 
 
-def show_evaluation(path: Path, json_: bool) -> None:
-    """Print the run of an evaluation: a table of scores in percent, or its record as JSON."""
+def _show(path: Path, json_: bool) -> None:
+    """Print the run of a test: a table of scores in percent, or its record as JSON."""
     from vheatbench.store.read import read_run
 
     run = read_run(path)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
-from vheatbench.cli.convert import check_choice
 from vheatbench.cli.output import command_line
-from vheatbench.cli.parse import comma_list, device_kind
-from vheatbench.cli.processes import device_of, one_voice, working
+from vheatbench.cli.parse import check_choice, comma_list, device_kind
+from vheatbench.cli.processes import device_of, user_errors_on_rank0, working
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 
@@ -67,7 +66,7 @@ def evaluate(
 
     Several GPUs: torchrun --nproc-per-node 8 -m vheatbench eval ...; every image is counted once.
     """
-    with one_voice():
+    with user_errors_on_rank0():
         if resume is not None:
             _refuse_beside_resume(context)
         path: Path | None = None

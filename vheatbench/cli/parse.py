@@ -64,3 +64,9 @@ def device_kind(text: str) -> tuple[str, int | None]:
     if not match or (match[2] and match[1] != "cuda"):
         raise UserError(f"unknown device {text!r}: auto, cpu, cuda or cuda:INDEX")
     return match[1], int(match[2]) if match[2] else None
+
+
+def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise UserError where a word is none of the allowed ones."""
+    if value not in allowed:
+        raise UserError(f"{option} {value!r} is not allowed; allowed: {', '.join(allowed)}")

@@ -12,7 +12,7 @@ import typer
 
 from vheatbench.cli import exits
 from vheatbench.cli.parse import device_kind
-from vheatbench.errors import UserError
+from vheatbench.errors import DivergedError, UserError
 
 if TYPE_CHECKING:
     from vheatbench.run.distributed import Group
@@ -31,8 +31,8 @@ def device_of(text: str) -> str:
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
-    """For what all processes do alike, before they exchange anything: the first one says what is wrong."""
+def user_errors_on_rank0() -> Iterator[None]:
+    """For what all processes do alike, before they exchange anything: only the first one prints what is wrong."""
     from vheatbench.run.process import calm_threads
 
     os.environ.update(calm_threads())  # torch reads it when it is imported
@@ -49,11 +49,12 @@ def working(kind: str) -> Iterator[Group]:
     """The group of processes that ``torchrun`` started, or of this one; what goes wrong in it is said once.
 
     Bad input that all processes know of is said by the first. A process that fails in another way speaks for itself,
-    and the others end with exit code 6. Stdout is kept for the result: models and libraries print what they like.
+    and the others end with exit code 6, as all do where a training diverges. Stdout is kept for the result: models and
+    libraries print what they like.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        with one_voice():
+        with user_errors_on_rank0():
             from vheatbench.run.distributed import (
                 LostPeerError,
                 PeerError,
@@ -70,6 +71,10 @@ def working(kind: str) -> Iterator[Group]:
             if group.is_main:
                 raise
             raise typer.Exit(exits.USAGE) from None
+        except DivergedError as error:
+            if group.is_main:
+                print(f"vheatbench: {error}", file=sys.stderr)
+            raise typer.Exit(exits.FAILED) from None
         except PeerError as error:
             if isinstance(error, LostPeerError):
                 print(f"vheatbench: process {group.rank} stops: another process is gone", file=sys.stderr)

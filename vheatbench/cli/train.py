@@ -12,7 +12,7 @@ import typer
 
 from vheatbench.cli.folders import check_writable
 from vheatbench.cli.output import command_line
-from vheatbench.cli.processes import device_of, one_voice, working
+from vheatbench.cli.processes import device_of, user_errors_on_rank0, working
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 
@@ -45,7 +45,7 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 8 -m vheatbench train ...; the batch is that of all of them together.
     """
-    with one_voice():
+    with user_errors_on_rank0():
         folder, continued = _folder(config, override, data, resume, out)
         kind = device_of(device)
     with working(kind) as group:

@@ -357,6 +357,11 @@ def _heads(model: nn.Module) -> tuple[str, ...]:
     return tuple(names) if isinstance(names, (tuple, list)) else (names,)
 
 
+def all_finite(model: nn.Module) -> bool:
+    """Whether no parameter of a model that is trained has a value that is not finite."""
+    return bool(nn.utils.get_total_norm([one.detach() for one in model.parameters()]).isfinite())
+
+
 def check_finite(state: dict[str, Tensor], path: Path) -> None:
     """Raises CheckpointError where a value is not finite: a training that diverged."""
     broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]

@@ -21,19 +21,21 @@ from vheatbench.cli import app
 from vheatbench.errors import UserError
 from vheatbench.run.checkpointing import read_checkpoint, write_checkpoint
 from vheatbench.run.distributed import Group
+from vheatbench.studies.dense import ade
+from vheatbench.studies.dense.ade import SegmentationCrops, read_ade
 from vheatbench.studies.dense.fit import fit
-from vheatbench.studies.dense.segmentation import ade
-from vheatbench.studies.dense.segmentation.ade import SegmentationCrops, read_ade
-from vheatbench.studies.dense.segmentation.evaluate import (
+from vheatbench.studies.dense.labels import IGNORED, LabelCounts, Numbering, ranges
+from vheatbench.studies.dense.segmentation import (
     SCALES,
     SegmentationResult,
+    collate,
     confusion_of,
     evaluate_segmenter,
     predict,
+    segmentation_losses,
+    segmentation_schedule,
     windows,
 )
-from vheatbench.studies.dense.segmentation.labels import IGNORED, LabelCounts, Numbering, ranges
-from vheatbench.studies.dense.segmentation.train import collate, segmentation_losses, segmentation_schedule
 from vheatbench.subjects.segmenter import UperNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -401,9 +403,7 @@ def test_a_segmenter_learns(root: Path, tmp_path: Path) -> None:
     before = evaluate_segmenter(model.eval(), other, ALONE, 64).miou
     schedule = segmentation_schedule("160k", batch=6, lr=2e-3, steps=60)
     data = SegmentationCrops(folder, 64)
-    fit(
-        model, data, len(data), schedule, segmentation_losses, collate, ALONE, tmp_path / "out", about={}, save_every=60
-    )
+    fit(model, data, schedule, segmentation_losses, collate, ALONE, tmp_path / "out", about={}, save_every=60)
     after = evaluate_segmenter(model.eval(), other, ALONE, 64).miou
     assert before < 0.5
     assert after > max(0.6, before + 0.2)
@@ -526,8 +526,11 @@ def test_a_training_that_does_not_say_its_numbering_had_the_defaults(root: Path,
     ("arguments", "words"),
     [
         (["train", "--data", "nowhere"], "no such folder; ADE20K's format"),
-        (["train", "--data", "d", "--schedule", "1x"], "--schedule '1x' is not known: 160k, 80k"),
-        (["eval", "--data", "d", "--weights", "w", "--test", "half"], "--test 'half' is not known: slide, whole"),
+        (["train", "--data", "d", "--schedule", "1x"], "--schedule '1x' is not allowed; allowed: 160k, 80k"),
+        (
+            ["eval", "--data", "d", "--weights", "w", "--test", "half"],
+            "--test 'half' is not allowed; allowed: slide, whole",
+        ),
         (["eval", "--data", "d", "--weights", "none.safetensors"], "none.safetensors: cannot be read"),
     ],
 )

@@ -27,7 +27,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from vheatbench.cli import app
-from vheatbench.errors import StoreError, UserError
+from vheatbench.errors import DivergedError, StoreError, UserError
 from vheatbench.measure.memory import reset_high_water
 from vheatbench.report.page import render
 from vheatbench.run.checkpointing import read_checkpoint, write_checkpoint
@@ -38,7 +38,7 @@ from vheatbench.studies.images.packaged_images import digits_parts, mnist_parts,
 from vheatbench.studies.images.photographs import PHOTOGRAPHS
 from vheatbench.studies.training.batches import Augmented, TrainingOrder, seed_generators
 from vheatbench.studies.training.peak import PeakMemory
-from vheatbench.studies.training.progress import Diverged, Progress
+from vheatbench.studies.training.progress import Progress
 from vheatbench.studies.training.recipe import Recipe, load_recipe
 from vheatbench.studies.training.section import training_sections
 from vheatbench.studies.training.trainer import Trainer
@@ -375,7 +375,7 @@ def test_a_loss_that_is_not_finite_keeps_the_checkpoint_before(images: Path, tmp
             return self.head(x.mean((2, 3))) * (float("nan") if self.calls > 9 else 1.0)
 
     trainer = trainer_of(recipe_of(epochs=4), images, tmp_path, Breaks())
-    with pytest.raises(Diverged, match="the loss is nan at update 2 of epoch 3"):
+    with pytest.raises(DivergedError, match="the loss is nan at update 2 of epoch 3"):
         trainer.fit()
     state = read_checkpoint(tmp_path / "checkpoint.pt")
     assert state is not None

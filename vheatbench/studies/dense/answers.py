@@ -20,7 +20,7 @@ CHUNK = 64
 """Images after which what is answered is on disk."""
 
 
-Told = Callable[[int, int, bool], None]
+OnProgress = Callable[[int, int, bool], None]
 """Images done, of how many, and whether they were done before the command was given."""
 
 
@@ -115,7 +115,7 @@ def answer_all(
     group: Group,
     answer: Callable[[Sequence[int]], tuple[Any, float]],
     kept: Answers | None = None,
-    told: Told = silent,
+    on_progress: OnProgress = silent,
 ) -> tuple[list[Any], float]:
     """Answer every image once, divided among the processes, going on after the chunks that are kept.
 
@@ -123,7 +123,7 @@ def answer_all(
         images: how many there are.
         answer: of image numbers, what is to be kept, as JSON has it, and the seconds of the model alone.
         kept: where answers are kept; held until it is closed or forgotten.
-        told: how many images are done, of how many, and whether they were before.
+        on_progress: how many images are done, of how many, and whether they were before.
 
     Returns:
         The answers of every process to every chunk, and the seconds of the slowest process, summed up over chunks.
@@ -136,7 +136,7 @@ def answer_all(
     chunks = group.on_main(lambda: kept.open(images))
     try:
         if chunks:
-            told(min(len(chunks) * CHUNK, images), images, True)
+            on_progress(min(len(chunks) * CHUNK, images), images, True)
         for start in range(len(chunks) * CHUNK, images, CHUNK):
             own = range(start, min(start + CHUNK, images))[group.rank :: group.size]
             parts = group.gather_or_raise(lambda own=own: answer(own))  # type: ignore[misc]
@@ -144,7 +144,7 @@ def answer_all(
             chunk = {"start": start, "of": images, "answers": [part for part, _ in parts], "model_s": seconds}
             chunks.append(chunk)
             group.on_main(lambda chunk=chunk: kept.add(chunk))  # type: ignore[misc]
-            told(min(start + CHUNK, images), images, False)
+            on_progress(min(start + CHUNK, images), images, False)
     except BaseException:
         kept.close()
         raise

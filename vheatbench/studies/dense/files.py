@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from vheatbench.errors import UserError
 from vheatbench.files import check_regular, sha256_of
 from vheatbench.run.checkpointing import MOST_BYTES, write_weights
-from vheatbench.text import one_line
+from vheatbench.subjects.weights import check_finite
+from vheatbench.text import one_line, some
 
 KEY = "vheatbench"
 """Of the file's metadata: what the model is, as JSON."""
@@ -34,9 +35,8 @@ class TrainedFile:
         wrong = [key for key in own if key not in self.state or own[key].shape != self.state[key].shape]
         wrong += [key for key in self.state if key not in own]
         if wrong:
-            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise UserError(
-                f"{self.path}: not the weights of this version's {self.about.get('task')} ({wrong[0]}{more} missing, "
+                f"{self.path}: not the weights of this version's {self.about.get('task')} ({some(wrong, 1)} missing, "
                 "unknown or of another size): train it again"
             )
         model.load_state_dict(self.state)
@@ -75,7 +75,5 @@ def read_trained(path: Path, task: str) -> TrainedFile:
     if about.get("task") != task:
         command = "detect" if task == "maskrcnn" else "segment"
         raise UserError(f"{path}: not weights that `vheatbench {command} train` wrote")
-    broken = next((name for name, value in state.items() if not bool(value.isfinite().all())), None)
-    if broken is not None:
-        raise UserError(f"{path}: the weights are not finite ({broken}): the training diverged")
+    check_finite(state, path)
     return TrainedFile(path, digest, about, state)

@@ -20,21 +20,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vheatbench.errors import UserError
+from vheatbench.errors import DivergedError, UserError
 from vheatbench.run.checkpointing import CHECKPOINT, read_checkpoint, write_checkpoint
 from vheatbench.run.distributed import Group
+from vheatbench.subjects.weights import all_finite
 
-Ticket = tuple[int, int]
+SampleKey = tuple[int, int]
 """What a data set is asked for: which image, and the seed of its augmentation."""
 RANDOM = "random"
 """What the weights are called that a training began with if no others were given."""
 NO_DECAY = ("norm", "relative_position_bias_table", "pos_embed")
 """Parts of names of parameters without weight decay, as in vHeat's and OpenMMLab's published configurations: biases
 and vHeat's frequency embeddings do decay there."""
-
-
-class DivergedError(Exception):
-    """The loss is not finite; the message says at which step and which checkpoint is left. Exit code 6."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Step:
-    """What is told of one step."""
+    """What is reported of one step."""
 
     step: int
     of: int
@@ -74,7 +71,7 @@ class Step:
     losses: dict[str, float]
 
 
-class Tickets(Sampler[list[Ticket]]):
+class SeededBatchSampler(Sampler[list[SampleKey]]):
     """The images of every step from ``start`` on, of one process: a shuffle per pass over the data."""
 
     def __init__(self, images: int, schedule: Schedule, start: int, group: Group) -> None:
@@ -83,17 +80,17 @@ class Tickets(Sampler[list[Ticket]]):
     def __len__(self) -> int:
         return self.schedule.steps - self.start
 
-    def __iter__(self) -> Iterator[list[Ticket]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         orders: dict[int, list[int]] = {}
         for step in range(self.start, self.schedule.steps):
             places = range(step * self.schedule.batch, (step + 1) * self.schedule.batch)
-            tickets = []
+            keys = []
             for place in places[self.group.rank :: self.group.size]:
                 turn, within = divmod(place, self.images)
                 if turn not in orders:
                     orders = {turn - 1: orders.get(turn - 1, []), turn: self._order(turn)}
-                tickets.append((orders[turn][within], self.schedule.seed * 1_000_003 + place))
-            yield tickets
+                keys.append((orders[turn][within], self.schedule.seed * 1_000_003 + place))
+            yield keys
 
     def _order(self, turn: int) -> list[int]:
         order = list(range(self.images))
@@ -104,7 +101,6 @@ class Tickets(Sampler[list[Ticket]]):
 def fit(
     model: nn.Module,
     data: Dataset[Any],
-    images: int,
     schedule: Schedule,
     losses_of: Callable[[nn.Module, Any, torch.device], dict[str, Tensor]],
     collate: Callable[[list[Any]], Any],
@@ -115,9 +111,8 @@ def fit(
     resume: bool = False,
     workers: int = 0,
     autocast: torch.dtype | None = None,
-    clip: float | None = None,
     save_every: int = 1000,
-    told: Callable[[Step], None] = lambda step: None,
+    on_step: Callable[[Step], None] = lambda step: None,
     initial: str | None = None,
     earlier: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
@@ -125,12 +120,10 @@ def fit(
 
     Args:
         model: on the group's device.
-        data: takes a :data:`Ticket`.
-        images: in the data.
+        data: takes a :data:`SampleKey`; it has a length.
         losses_of: (model, batch, device) to named losses, whose sum is minimised.
         about: what the checkpoint is of; a resumed training must be of the same.
         autocast: low precision, or None for float32.
-        clip: largest norm of the gradient.
         initial: the weights that it began with, in words; None while resuming for those that it was begun with.
         earlier: what of ``about`` a checkpoint means that does not say it.
 
@@ -157,8 +150,8 @@ def fit(
     wrapped.train()
     batches = iter(
         DataLoader(
-            _Told(data),
-            batch_sampler=Tickets(images, schedule, start, group),
+            ErrorsAsItems(data),
+            batch_sampler=SeededBatchSampler(len(data), schedule, start, group),  # type: ignore[arg-type]
             collate_fn=partial(_collated, collate),
             num_workers=workers,
             pin_memory=device.type == "cuda",
@@ -166,7 +159,7 @@ def fit(
     )
 
     def save(done: int) -> None:
-        if not bool(nn.utils.get_total_norm([one.detach() for one in model.parameters()]).isfinite()):
+        if not all_finite(model):
             raise DivergedError(f"a weight is not finite after step {done}: {left(saved)}")
         state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
         group.on_main(lambda: write_checkpoint(path, {**state, "about": about}))
@@ -190,10 +183,8 @@ def fit(
             raise DivergedError(f"the loss is not finite at step {step + 1}: {left(saved)}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
-        told(Step(step + 1, schedule.steps, lr, sum(values.values()), values))
+        on_step(Step(step + 1, schedule.steps, lr, sum(values.values()), values))
         if (step + 1) % save_every == 0 or step + 1 == schedule.steps:
             save(step + 1)
             saved = step + 1
@@ -207,15 +198,15 @@ def fit(
     }
 
 
-class _Told(Dataset[Any]):
+class ErrorsAsItems(Dataset[Any]):
     """Items, or the bad input that one met: a loading process could raise it with its traceback only."""
 
     def __init__(self, data: Dataset[Any]) -> None:
         self.data = data
 
-    def __getitem__(self, ticket: Ticket) -> Any:
+    def __getitem__(self, key: SampleKey) -> Any:
         try:
-            return self.data[ticket]
+            return self.data[key]
         except UserError as error:
             return error
 

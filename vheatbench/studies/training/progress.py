@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-class Diverged(Exception):
-    """The loss or a weight is not finite any more; the message says where and what is kept."""
-
-
 @dataclass
 class Progress:
     """How far a training is, and the numbers of its epochs."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vheatbench.errors import StoreError, UserError
+from vheatbench.errors import DivergedError, StoreError, UserError
 from vheatbench.measure.environment import environment
 from vheatbench.measure.host import load_average, threads
 from vheatbench.run.device import classify
@@ -17,7 +17,7 @@ from vheatbench.store.read import PARTIAL, read_run
 from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter
 from vheatbench.studies.training.batches import TrainingOrder
-from vheatbench.studies.training.progress import Diverged, Progress
+from vheatbench.studies.training.progress import Progress
 from vheatbench.studies.training.recipe import ModelEntry, Recipe
 from vheatbench.studies.training.trainer import Trainer
 from vheatbench.studies.training.training_data import Parts
@@ -160,10 +160,10 @@ def _trained(model: Model, folder: TrainingFolder, parts: Parts, group: Group, r
     except (UserError, StoreError, PeerError):
         raise
     except Exception as error:  # whatever a model does while it trains is its result
-        if group.size > 1 and not isinstance(error, Diverged):
+        if group.size > 1 and not isinstance(error, DivergedError):
             raise  # the other processes know nothing of it, and cannot go on without this one
         record.status, record.reason = classify(error)
-        if isinstance(error, Diverged):
+        if isinstance(error, DivergedError):
             kept = "the checkpoint before is kept" if trainer and trainer.saved else "there was no checkpoint yet"
             record.reason = one_line(f"diverged: {error}; {kept}")
         if trainer is not None:

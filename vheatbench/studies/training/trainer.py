@@ -16,7 +16,7 @@ from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vheatbench.errors import UserError
+from vheatbench.errors import DivergedError, UserError
 from vheatbench.measure.outputs import logits_of, loss_note, training_loss
 from vheatbench.run.checkpointing import CHECKPOINT, read_checkpoint, write_checkpoint, write_weights
 from vheatbench.run.distributed import Group
@@ -38,8 +38,9 @@ from vheatbench.studies.training.optimization import (
     precision_of,
 )
 from vheatbench.studies.training.peak import PeakMemory
-from vheatbench.studies.training.progress import Diverged, Progress
+from vheatbench.studies.training.progress import Progress
 from vheatbench.studies.training.recipe import Recipe
+from vheatbench.subjects.weights import all_finite
 from vheatbench.text import one_line
 
 
@@ -135,7 +136,7 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            Diverged: a loss or weight is not finite; the checkpoint is that of before.
+            DivergedError: a loss or weight is not finite; the checkpoint is that of before.
             UserError: an image cannot be read.
             StoreError: a checkpoint cannot be written; the one before is kept.
         """
@@ -225,7 +226,7 @@ class Trainer:
         rows = []
         for (rate, _), loss in zip(pending, losses.tolist(), strict=True):
             if not math.isfinite(loss):
-                raise Diverged(f"the loss is {loss} at update {progress.update + 1} of epoch {progress.epoch + 1}")
+                raise DivergedError(f"the loss is {loss} at update {progress.update + 1} of epoch {progress.epoch + 1}")
             rows.append((self._updates_done + 1, progress.epoch + 1, rate, loss))
             progress.losses.append(loss)
             progress.update += 1
@@ -278,14 +279,14 @@ class Trainer:
         top1 = sum(part for part, _ in found) / len(self._test)
         loss = math.fsum(part for _, part in found) / len(self._test)
         if not math.isfinite(loss):
-            raise Diverged(f"the test loss is {loss} after epoch {self.progress.epoch + 1}")
+            raise DivergedError(f"the test loss is {loss} after epoch {self.progress.epoch + 1}")
         return top1, loss
 
     def _save(self) -> None:
         """A checkpoint, unless a weight is not finite: then the one before is the better one."""
-        if not bool(torch.nn.utils.get_total_norm([one.detach() for one in self.model.parameters()]).isfinite()):
+        if not all_finite(self.model):
             epoch = self.progress.epoch + bool(self.progress.update)
-            raise Diverged(f"a weight is not finite any more in epoch {epoch}")
+            raise DivergedError(f"a weight is not finite any more in epoch {epoch}")
         peak = self._peak.bytes()
         if peak is not None:
             self.progress.peak_bytes = max(peak, self.progress.peak_bytes or 0)

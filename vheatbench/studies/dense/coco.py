@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional
 from vheatbench.errors import UserError
 from vheatbench.files import GIB, read_bytes, reason_of
 from vheatbench.image_file import NONE_TURNED, Turned, by, in_threads, read_header, read_image, turned_by
-from vheatbench.studies.dense.fit import Ticket
+from vheatbench.studies.dense.fit import SampleKey
 from vheatbench.text import one_line
 
 MOST_BYTES = 8 * GIB
@@ -45,7 +45,7 @@ class CocoFolder:
     """One split of a data set, checked."""
 
     annotations: Path
-    images: Path
+    image_folder: Path
     coco: Any
     """``pycocotools.coco.COCO``."""
     ids: tuple[int, ...]
@@ -56,6 +56,14 @@ class CocoFolder:
     """12 digits of the SHA-256 of the annotation file, of the images' names and sizes in bytes, and of those turned."""
     turned: Turned = NONE_TURNED
     """Images that EXIF turns."""
+
+    summary: ClassVar = ""
+    warnings: ClassVar[list[str]] = []
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record says of the data beside its fingerprint."""
+        return {"turned": str(self.turned)} if str(self.turned) else {}
 
     @property
     def names(self) -> list[str]:
@@ -80,7 +88,7 @@ class CocoFolder:
             UserError: it cannot be read, or has another size than the annotations say.
         """
         entry = self.coco.imgs[id_]
-        path = self.images / entry["file_name"]
+        path = self.image_folder / entry["file_name"]
         image = read_image(path, upright=path not in self.turned.as_stored).convert("RGB")
         if image.size != (entry["width"], entry["height"]):
             raise UserError(
@@ -266,9 +274,9 @@ class DetectionImages(Dataset[tuple[Tensor, Target]]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, ticket: Ticket) -> tuple[Tensor, Target]:
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, Target]:
         """Image (3, H, W) in 0 to 1; boxes (N, 4) as corners, labels (N), masks (N, H, W)."""
-        index, seed = ticket
+        index, seed = key
         id_ = self.ids[index]
         chance = random.Random(seed)
         image = functional.pil_to_tensor(self.folder.image(id_)).float() / 255

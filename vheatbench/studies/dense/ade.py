@@ -6,6 +6,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,8 @@ from vheatbench.image_file import (
     read_image,
     turned_by,
 )
-from vheatbench.studies.dense.fit import Ticket
-from vheatbench.studies.dense.segmentation.labels import IGNORED, LabelCounts, Numbering, counted, summed
+from vheatbench.studies.dense.fit import SampleKey
+from vheatbench.studies.dense.labels import IGNORED, LabelCounts, Numbering, counted, summed
 from vheatbench.text import some
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -54,6 +55,28 @@ class AdeFolder:
     def classes(self) -> int:
         """Of the model, whether they occur or not."""
         return self.numbering.classes
+
+    @property
+    def image_folder(self) -> Path:
+        """Where the images are."""
+        return self.images[0].parent
+
+    @property
+    def summary(self) -> str:
+        """Which labels occur and how often."""
+        return str(self.counts)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Which classes never occur."""
+        return self.counts.warnings
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record says of the label maps: their numbering, and pixels by number."""
+        pixels = {str(number): count for number, count in self.counts.pixels.items()}
+        turned = {"turned": str(self.turned)} if str(self.turned) else {}
+        return {**self.numbering.settings, "labels": pixels, **turned}
 
     def image(self, index: int) -> Tensor:
         """Colours 0 to 1, shape (3, H, W). Raises UserError for a file that is no image."""
@@ -160,9 +183,9 @@ class SegmentationCrops(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.folder.images)
 
-    def __getitem__(self, ticket: Ticket) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
         """Normed image (3, crop, crop) and labels (crop, crop)."""
-        index, seed = ticket
+        index, seed = key
         chance = random.Random(seed)
         image, label = self.folder.pair(index)
         height, width = image.shape[-2:]
