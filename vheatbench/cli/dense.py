@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from vheatbench.run.distributed import Group
     from vheatbench.studies.dense.answers import Answers, OnProgress
+    from vheatbench.studies.dense.detection import DetectionResult
     from vheatbench.studies.dense.fit import Schedule, Step
-    from vheatbench.studies.dense.task import About, DataFolder, Result, Task
+    from vheatbench.studies.dense.segmentation import SegmentationResult
+    from vheatbench.studies.dense.task import About, DataFolder, Task
 
 EVERY_S = 10.0
 """Between two lines of progress."""
@@ -76,7 +78,7 @@ class Test:
 
     task: Task
     folder: DataFolder
-    evaluate: Callable[[nn.Module, Group, OnProgress, Answers], Result]
+    evaluate: Callable[[nn.Module, Group, OnProgress, Answers], DetectionResult | SegmentationResult]
     options: dict[str, Any] = field(default_factory=dict)
     """What of the test was chosen, as the record has it."""
 

@@ -25,6 +25,7 @@ from shapes import write_coco, write_turned
 from support import forked
 from torch import nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
+from torchvision.tv_tensors import BoundingBoxes, Mask
 from typer.testing import CliRunner
 
 from vheatbench.cli import app
@@ -194,14 +195,15 @@ def test_parts_keep_boxes_and_masks_on_their_objects(root: Path) -> None:
 def test_what_lies_outside_of_a_part_is_left_out() -> None:
     image = torch.zeros(3, 200, 600)
     masks = torch.zeros(2, 200, 600, dtype=torch.uint8)
-    boxes = torch.tensor([[0.0, 0, 60, 200], [540, 0, 600, 200]])
+    corners = torch.tensor([[0.0, 0, 60, 200], [540, 0, 600, 200]])
+    boxes = BoundingBoxes(corners, format="XYXY", canvas_size=(200, 600))
     masks[0, :, :60] = masks[1, :, 540:] = 1
-    target = {"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks}
-    seen = [part_of(image, target, random.Random(seed))[1] for seed in range(60)]
-    assert {tuple(one["labels"].tolist()) for one in seen} == {(), (1,), (2,)}, "a part is too narrow for both"
-    for one in seen:
-        assert len(one["labels"]) == len(one["boxes"]) == len(one["masks"])
-        assert all(mask.any() for mask in one["masks"])
+    items = (image, boxes, Mask(masks))
+    seen = [part_of(items, torch.tensor([1, 2]), random.Random(seed)) for seed in range(60)]
+    assert {tuple(labels.tolist()) for _, labels in seen} == {(), (1,), (2,)}, "a part is too narrow for both"
+    for (_, boxes, masks), labels in seen:
+        assert len(labels) == len(boxes) == len(masks)
+        assert all(mask.any() for mask in masks)
 
 
 def test_an_image_without_an_object_left_can_be_learned_from(root: Path) -> None:

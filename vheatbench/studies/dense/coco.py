@@ -18,17 +18,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
+from torchvision.tv_tensors import BoundingBoxes, Mask
 
 from vheatbench.errors import UserError
 from vheatbench.files import GIB, read_bytes, reason_of
 from vheatbench.image_file import NONE_TURNED, Turned, by, in_threads, read_header, read_image, turned_by
 from vheatbench.studies.dense.fit import SampleKey
-from vheatbench.text import one_line
+from vheatbench.text import one_line, some
 
 MOST_BYTES = 8 * GIB
 """Of an annotation file: Objects365, the largest that is public, has 6."""
-NAMED = 3
-"""Missing images that an error names."""
 FARTHEST = 16
 """Lengths of an image's longer side within which boxes and polygons must lie: pycocotools draws all that they cross."""
 LEAST_SIDE = 32
@@ -36,6 +35,8 @@ LEAST_SIDE = 32
 RESIZED_SIDES, LONGEST, PART_SIDES = (400, 500, 600), 1333, (384, 600)
 """Of the 3x schedule's parts: shorter sides of the image before, the most of its longer, range of a part's sides."""
 
+Items = tuple[Tensor, BoundingBoxes, Mask]
+"""An image, and the boxes and masks on it."""
 Target = dict[str, Tensor]
 """``boxes`` (N, 4) as corners in pixels, ``labels`` (N), ``masks`` (N, H, W)."""
 
@@ -126,10 +127,8 @@ def read_coco(root: Path, split: str) -> CocoFolder:
     sizes = {entry["file_name"]: _size_of(images / entry["file_name"]) for entry in content["images"]}
     missing = [name for name, size in sizes.items() if size is None]
     if missing:
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise UserError(
-            f"{len(missing)} of {len(content['images'])} images of {annotations} are not in {images}: "
-            f"{', '.join(missing[:NAMED])}{more}"
+            f"{len(missing)} of {len(content['images'])} images of {annotations} are not in {images}: {some(missing)}"
         )
     # pycocotools takes an annotation with the number 0 for none at all
     numbered = enumerate(content["annotations"], 1)
@@ -283,37 +282,39 @@ class DetectionImages(Dataset[tuple[Tensor, Target]]):
         objects = self.folder.objects(id_)
         boxes = torch.tensor([one["bbox"] for one in objects], dtype=torch.float32)
         boxes[:, 2:] += boxes[:, :2]
-        masks = torch.from_numpy(np.stack([self.folder.coco.annToMask(one) for one in objects]))
+        masks = np.stack([self.folder.coco.annToMask(one) for one in objects])
+        canvas = (image.shape[-2], image.shape[-1])
+        items = (image, BoundingBoxes(boxes, format="XYXY", canvas_size=canvas), Mask(torch.from_numpy(masks)))
         if chance.random() < 0.5:
-            image, masks = image.flip(-1), masks.flip(-1)
-            boxes = boxes[:, [2, 1, 0, 3]] * torch.tensor([-1, 1, -1, 1]) + torch.tensor(
-                [image.shape[-1], 0, image.shape[-1], 0]
-            )
+            items = tuple(map(functional.horizontal_flip, items))
         labels = torch.tensor([self.labels[one["category_id"]] for one in objects])
-        target = {"boxes": boxes, "labels": labels, "masks": masks}
-        return part_of(image, target, chance) if self.parts and chance.random() < 0.5 else (image, target)
+        if self.parts and chance.random() < 0.5:
+            items, labels = part_of(items, labels, chance)
+        image, boxes, masks = (item.as_subclass(Tensor) for item in items)
+        return image, {"boxes": boxes, "labels": labels, "masks": masks}
 
 
-def part_of(image: Tensor, target: Target, chance: random.Random) -> tuple[Tensor, Target]:
+def part_of(items: Items, labels: Tensor, chance: random.Random) -> tuple[Items, Tensor]:
     """A part of the image resized to a shorter side of 400, 500 or 600, 384 to 600 pixels high and wide.
 
-    Objects outside of it are left out, which may be all of them; boxes end at its edges.
+    Objects outside of it are left out, which may be all of them; boxes end at its edges. torchvision's random
+    transforms draw from one global generator; here the sample's own decides, and torchvision does the geometry.
+
+    Args:
+        items: image, boxes and masks.
+        labels: of the objects.
+        chance: decides size and place.
     """
-    height, width = image.shape[-2:]
+    height, width = items[0].shape[-2:]
     scale = min(chance.choice(RESIZED_SIDES) / min(height, width), LONGEST / max(height, width))
     size = [round(height * scale), round(width * scale)]
-    image = functional.resize(image, size, antialias=True)
-    masks = functional.resize(target["masks"], size, interpolation=functional.InterpolationMode.NEAREST)
     high, wide = (chance.randint(min(PART_SIDES[0], side), min(PART_SIDES[1], side)) for side in size)
     top, left = chance.randint(0, size[0] - high), chance.randint(0, size[1] - wide)
-    boxes = target["boxes"] * torch.tensor([size[1] / width, size[0] / height] * 2)
-    boxes = boxes - torch.tensor([left, top] * 2)
-    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, wide)
-    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, high)
+    image, boxes, masks = (
+        functional.crop(functional.resize(item, size, antialias=True), top, left, high, wide) for item in items
+    )
     there = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    masks = masks[there, top : top + high, left : left + wide]
-    kept = {"boxes": boxes[there], "labels": target["labels"][there], "masks": masks}
-    return image[:, top : top + high, left : left + wide], kept
+    return (image, boxes[there], masks[there]), labels[there]
 
 
 def check_testable(folder: CocoFolder, trained: Sequence[int]) -> None:

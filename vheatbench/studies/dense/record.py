@@ -10,8 +10,10 @@ from vheatbench.case import Case, DeviceType
 from vheatbench.measure.environment import environment
 from vheatbench.store.schema import Header, Metric, Record
 from vheatbench.store.write import RunWriter
+from vheatbench.studies.dense.detection import DetectionResult
 from vheatbench.studies.dense.files import TrainedFile
-from vheatbench.studies.dense.task import DataFolder, Result, Task
+from vheatbench.studies.dense.segmentation import SegmentationResult
+from vheatbench.studies.dense.task import DataFolder, Task
 from vheatbench.text import utc_now
 
 
@@ -19,7 +21,7 @@ def write_evaluation(
     task: Task,
     trained: TrainedFile,
     folder: DataFolder,
-    result: Result,
+    result: DetectionResult | SegmentationResult,
     results: Path,
     *,
     data_name: str,

@@ -5,68 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vheatbench.image_file import Turned
 from vheatbench.run.distributed import Group
+from vheatbench.studies.dense.ade import AdeFolder
+from vheatbench.studies.dense.coco import CocoFolder
 from vheatbench.studies.dense.files import write_trained
 from vheatbench.studies.dense.fit import Schedule, fit
 from vheatbench.subjects.backbone import Beginning, published_drop_path, timm_name
 
 About = dict[str, Any]
 """What a trained file says of its model: see :func:`about_of`."""
-
-
-class DataFolder(Protocol):
-    """One split of annotated images, checked."""
-
-    @property
-    def fingerprint(self) -> str:
-        """12 hexadecimal digits: other data have others."""
-
-    @property
-    def image_folder(self) -> Path:
-        """Where the images are."""
-
-    @property
-    def turned(self) -> Turned:
-        """Images that EXIF turns."""
-
-    @property
-    def summary(self) -> str:
-        """What to tell of the annotations before work begins; may be empty."""
-
-    @property
-    def warnings(self) -> list[str]:
-        """What limits a model that learns from these annotations, and a score on them."""
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a trained file and a record say of the annotations, as JSON has it."""
-
-
-class Result(Protocol):
-    """What a model scored on a folder."""
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Shares by metric."""
-
-    @property
-    def how(self) -> str:
-        """How they were taken."""
-
-    @property
-    def images(self) -> int:
-        """How many were answered."""
-
-    @property
-    def model_s(self) -> float:
-        """Seconds of the model alone, of the slowest process at each chunk of images."""
+DataFolder = CocoFolder | AdeFolder
 
 
 @dataclass(frozen=True)
