@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from records import record, run_of
 
 from vheatbench import metrics
+from vheatbench.analysis.history import entries_of
+from vheatbench.analysis.outcomes import outcomes_of
+from vheatbench.cli.table import print_run
 from vheatbench.metrics import CATALOGUE, MetricInfo, Role, columns, info_of, names, with_role
+from vheatbench.report.exports import markdown
+from vheatbench.report.markdown import markdown_of
+from vheatbench.report.records_table import records_table
+from vheatbench.store import Metric, Record
+from vheatbench.store.schema import Footer
+from vheatbench.verdict.compare import compare_runs
+from vheatbench.verdict.settings import Settings
+from vheatbench.verdict.text import rows
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "results" / "example").glob("*.jsonl"))
 
@@ -28,7 +41,7 @@ def test_a_line_is_found_under_its_name_and_no_heading_stands_twice_in_a_table()
         short = [info.terminal_heading for info in with_role(role)]
         assert headings, role
         assert len(set(headings)) == len(headings), role
-        assert len(set(short)) == len(short) or role == "timed", role  # no table
+        assert len(set(short)) == len(short) or role in ("timed", "portable"), role  # no tables
 
 
 def test_behind_a_metric_of_a_step_stands_the_same_of_an_image():
@@ -64,3 +77,46 @@ def test_the_catalogue_is_read_when_it_is_asked(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(metrics.CATALOGUE, "warps", MetricInfo("warps", "warps", "kWarp", 1e-3, ("records",)))
     assert [info.heading for info in columns("records", [Held(warps="")])] == ["warps (kWarp)"]
     assert "warps" in names("records")
+
+
+@pytest.fixture
+def heat_loss(monkeypatch: pytest.MonkeyPatch) -> MetricInfo:
+    """A metric of timed cases that one line was written for."""
+    info = MetricInfo("heat_loss_j", "heat lost", "mJ", 1e3, ("timed", "models", "records", "summary"), "lost mJ")
+    monkeypatch.setitem(metrics.CATALOGUE, info.name, info)
+    return info
+
+
+def with_heat_loss(one: Record, value: float) -> Record:
+    taken = Metric(value=value, unit="J", direction="lower", how="a calorimeter", deterministic=True)
+    return one.model_copy(update={"metrics": {**one.metrics, "heat_loss_j": taken, "other_loss_j": taken}})
+
+
+def test_a_new_metric_is_in_every_table(heat_loss: MetricInfo, capsys: pytest.CaptureFixture[str]):
+    run = run_of([with_heat_loss(record("vheat-t", size, 0.1), 0.0125) for size in (224, 448)])
+    print_run(run)
+    shown = capsys.readouterr().out
+    assert "lost mJ" in shown
+    assert "12.50" in shown
+    table = records_table(outcomes_of(run.records))
+    place = table.headings.index("heat lost (mJ)")
+    assert [row.cells[place].value for row in table.rows] == ["12.50", "12.50"]
+    assert "heat lost (mJ)" in markdown_of([run])
+    finished = replace(run, footer=Footer(records=2, sha256="0" * 64, finished="2026-01-02T03:04:05+00:00"))
+    exported = markdown(entries_of(finished)).text
+    assert "| heat lost (mJ) |" in exported
+    assert "| 12.50 |" in exported
+    # what has no line stands beside it, by its name and in its own unit
+    assert "other_loss_j J" in shown
+    assert "other_loss_j (J)" in table.headings
+    assert "| other_loss_j (J) |" in exported
+
+
+def test_a_new_metric_can_be_compared_and_asked_for(heat_loss: MetricInfo):
+    base, head = (
+        run_of([with_heat_loss(record("vheat-t", 224, 0.1), value)], run_id=f"run{value}") for value in (0.01, 0.02)
+    )
+    comparison = compare_runs([base], [head], Settings(metrics=(heat_loss.name,)))
+    (row,) = rows(comparison)
+    assert (row.metric, row.base, row.head, row.verdict) == ("heat_loss_j", "0.01 J", "0.02 J", "regressed")
+    assert heat_loss.name in {info.name for info in with_role("timed")}

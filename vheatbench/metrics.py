@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 Role = Literal[
     "timed",  # a case of speed and memory can have it, so that a comparison may ask for it
@@ -67,6 +67,11 @@ class MetricInfo:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
     @property
+    def capitalised(self) -> str:
+        """The title at the beginning of a line: ``Latency``."""
+        return self.title[:1].upper() + self.title[1:]
+
+    @property
     def terminal_heading(self) -> str:
         """Of a column on the terminal, where there is less room: ``peak MiB``."""
         return self.short or f"{self.title} {self.unit}".rstrip()
@@ -79,179 +84,174 @@ PERCENT = ("%", 100.0)
 
 _UNITS = {
     "s": MS, "s/image": ("ms per image", 1e3), "bytes": MIB, "bytes/image": ("MiB per image", 2.0**-20),
-    "bytes/s": GB_PER_S, "FLOP/s": GFLOP_PER_S, "MAC/image": GMAC, "FLOP/image": GFLOP,
+    "bytes/s": GB_PER_S, "FLOP/s": GFLOP_PER_S, "MAC/image": GMAC, "FLOP/image": GFLOP, "share": PERCENT,
 }  # fmt: skip
 """Unit in which a metric without a line here is stored, to the one that it is shown in."""
 
+
+def _info(
+    name: str, title: str, unit: str | tuple[str, float] = "", roles: str = "", *, short: str = "", digits: int = 4,
+    per_image: str = "", step: str = "",
+) -> MetricInfo:  # fmt: skip
+    """A line. The unit is that of the record, or the one shown with the factor to it; roles stand between spaces."""
+    shown, factor = unit if isinstance(unit, tuple) else (unit, 1.0)
+    known = tuple(role for role in get_args(Role) if role in roles.split())
+    if len(known) < len(roles.split()):
+        raise ValueError(f"{name}: {roles} holds what is no role")
+    return MetricInfo(name, title, shown, factor, known, short, digits, per_image, step)
+
+
 _TIMED = (
-    MetricInfo(
-        "latency_s", "latency", *MS, per_image="latency_per_image_s",
-        roles=("timed", "gated", "models", "operators", "records", "paper", "summary", "charted", "charted_operators",
-               "fitted", "guided", "overlaid", "trended"),
+    _info(
+        "throughput_images_per_s", "throughput", "images/s",
+        "timed models records paper summary charted crossed accuracy training", short="images/s",
     ),
-    MetricInfo(
-        "latency_per_image_s", "time per image", *MS, short="ms/image", step="latency_s",
-        roles=("timed", "models", "operators", "records", "paper", "summary", "guided", "trended"),
+    _info("pipeline_images_per_s", "throughput with loading", "images/s", "accuracy", short="with loading"),
+    _info(
+        "latency_s", "latency", MS,
+        "timed gated models operators records paper summary charted charted_operators fitted guided overlaid trended",
+        per_image="latency_per_image_s",
     ),
-    MetricInfo(
-        "throughput_images_per_s", "throughput", "images/s", short="images/s",
-        roles=("timed", "models", "records", "paper", "summary", "charted", "crossed", "accuracy", "training"),
+    _info(
+        "latency_per_image_s", "time per image", MS, "timed models operators records paper summary guided trended",
+        short="ms/image", step="latency_s",
     ),
-    MetricInfo("pipeline_images_per_s", "throughput with loading", "images/s", roles=("accuracy",)),
-    MetricInfo(
-        "rate_flop_per_s", "rate", *GFLOP_PER_S, short="GFLOP/s", roles=("timed", "models", "operators", "records")
+    _info("rate_flop_per_s", "rate", GFLOP_PER_S, "timed models operators records", short="GFLOP/s"),
+    _info("bandwidth_bytes_per_s", "bandwidth", GB_PER_S, "timed models operators records", short="GB/s"),
+    _info(
+        "peak_memory_bytes", "peak memory", MIB,
+        "timed gated models operators records paper summary charted charted_operators fitted overlaid crossed trended "
+        "training",
+        short="peak MiB", per_image="peak_memory_per_image_bytes",
     ),
-    MetricInfo(
-        "bandwidth_bytes_per_s", "bandwidth", *GB_PER_S, short="GB/s",
-        roles=("timed", "models", "operators", "records"),
+    _info(
+        "peak_allocated_bytes", "torch allocator peak", MIB, "timed models records summary trended",
+        short="allocated MiB", per_image="peak_allocated_per_image_bytes",
     ),
-    MetricInfo(
-        "macs", "multiply-adds", *GMAC, short="GMAC/image",
-        roles=("timed", "portable", "models", "records", "paper", "summary", "charted", "charted_operators", "fitted",
-               "guided", "crossed"),
+    _info(
+        "peak_reserved_bytes", "torch reserved peak", MIB, "timed records", per_image="peak_reserved_per_image_bytes",
     ),
-    MetricInfo("flops", "FLOPs", *GFLOP, short="GFLOP/image", roles=("timed", "portable", "models", "records")),
-    MetricInfo("macs_fvcore", "multiply-adds by fvcore", *GMAC),
-    MetricInfo("macs_fvcore_without_attention", "multiply-adds by fvcore without attention", *GMAC),
-    MetricInfo(
-        "flops_per_step", "FLOPs of a step", "GFLOP", 1e-9, short="GFLOP", per_image="flops_per_image",
-        roles=("timed", "portable", "operators"),
+    _info("nvml_process_bytes", "NVML process", MIB, "timed records", per_image="nvml_process_per_image_bytes"),
+    _info("nvml_device_bytes", "NVML device", MIB, "timed", per_image="nvml_device_per_image_bytes"),
+    _info("peak_rss_growth_bytes", "growth of the process", MIB, "timed", per_image="peak_rss_growth_per_image_bytes"),
+    _info("activation_peak_bytes", "peak of activations", MIB, "timed", per_image="activation_peak_per_image_bytes"),
+    _info(
+        "min_bytes", "least traffic", MIB, "timed portable operators records", short="min MiB",
+        per_image="min_per_image_bytes",
     ),
-    MetricInfo(
-        "min_bytes", "least traffic", *MIB, short="min MiB", per_image="min_per_image_bytes",
-        roles=("timed", "portable", "operators", "records"),
+    _info(
+        "flops_per_step", "FLOPs of a step", ("GFLOP", 1e-9), "timed portable operators", short="GFLOP",
+        per_image="flops_per_image",
     ),
-    MetricInfo("params", "parameters", "M", 1e-6, ("timed", "portable", "models", "records", "training"), "params M"),
-    MetricInfo(
-        "peak_memory_bytes", "peak memory", *MIB, short="peak MiB", per_image="peak_memory_per_image_bytes",
-        roles=("timed", "gated", "models", "operators", "records", "paper", "summary", "charted", "charted_operators",
-               "fitted", "overlaid", "crossed", "trended", "training"),
+    _info(
+        "macs", "multiply-adds", GMAC,
+        "timed portable models records paper summary charted charted_operators fitted guided crossed",
+        short="GMAC/image",
     ),
-    MetricInfo(
-        "peak_allocated_bytes", "torch allocator peak", *MIB, short="allocated MiB",
-        per_image="peak_allocated_per_image_bytes", roles=("timed", "models", "records", "summary", "trended"),
+    _info("flops", "FLOPs", GFLOP, "timed portable models records", short="GFLOP/image"),
+    _info("macs_fvcore", "multiply-adds by fvcore", GMAC),
+    _info("macs_fvcore_without_attention", "multiply-adds by fvcore without attention", GMAC),
+    _info("params", "parameters", ("M", 1e-6), "timed portable models records training", short="params M"),
+    _info("weights_bytes", "weights", MIB, "timed portable"),
+    _info("input_bytes", "input", MIB, "timed portable", per_image="input_per_image_bytes"),
+    _info("host_latency_s", "latency on the host's clock", MS, "timed", per_image="host_latency_per_image_s"),
+    _info(
+        "energy_per_image_j", "energy", "J per image",
+        "timed models operators records paper charted charted_operators overlaid", short="J/image",
     ),
-    MetricInfo(
-        "peak_reserved_bytes", "torch reserved peak", *MIB, per_image="peak_reserved_per_image_bytes",
-        roles=("timed", "records"),
+    _info("mean_power_w", "mean power", "W", "timed"),
+    _info(
+        "largest_batch", "largest batch that fits", "images",
+        "timed models operators records summary charted trended", short="largest batch", digits=0,
     ),
-    MetricInfo(
-        "nvml_process_bytes", "NVML process", *MIB, per_image="nvml_process_per_image_bytes",
-        roles=("timed", "records"),
-    ),
-    MetricInfo("nvml_device_bytes", "NVML device", *MIB, ("timed",), per_image="nvml_device_per_image_bytes"),
-    MetricInfo(
-        "peak_rss_growth_bytes", "growth of the process", *MIB, ("timed",), per_image="peak_rss_growth_per_image_bytes"
-    ),
-    MetricInfo(
-        "activation_peak_bytes", "peak of activations", *MIB, ("timed",), per_image="activation_peak_per_image_bytes"
-    ),
-    MetricInfo("weights_bytes", "weights", *MIB, ("timed", "portable")),
-    MetricInfo("input_bytes", "input", *MIB, ("timed", "portable"), per_image="input_per_image_bytes"),
-    MetricInfo(
-        "host_latency_s", "latency on the host's clock", *MS, ("timed",), per_image="host_latency_per_image_s"
-    ),
-    MetricInfo(
-        "energy_per_image_j", "energy", "J per image", short="J/image",
-        roles=("timed", "models", "operators", "records", "paper", "charted", "charted_operators", "overlaid"),
-    ),
-    MetricInfo("mean_power_w", "mean power", "W", roles=("timed",)),
-    MetricInfo(
-        "largest_batch", "largest batch that fits", "images", short="largest batch", digits=0,
-        roles=("timed", "models", "operators", "records", "summary", "charted", "trended"),
-    ),
-    MetricInfo(
-        "compile_time_s", "compile time", *S, short="compile s", roles=("timed", "models", "operators", "records")
-    ),
+    _info("compile_time_s", "compile time", S, "timed models operators records", short="compile s"),
 )  # fmt: skip
 
 _ACCURACY = (
-    MetricInfo("images", "images", digits=0, roles=("accuracy")),
-    MetricInfo("images_unreadable", "unreadable images", digits=0),
-    MetricInfo("top1_accuracy", "top-1", *PERCENT, ("accuracy", "training", "headline")),
-    MetricInfo("ema_top1_accuracy", "top-1 by averaged weights", *PERCENT, ("training"), "averaged top-1 %"),
-    MetricInfo("best_top1_accuracy", "top-1 of the best epoch", *PERCENT, ("training"), "best top-1 %"),
-    MetricInfo("top1_gain", "change of top-1", "points", 100.0, ("accuracy"), "change points"),
-    MetricInfo("top5_accuracy", "top-5", *PERCENT, ("accuracy")),
-    MetricInfo("loss", "loss", "nats", roles=("accuracy")),
-    MetricInfo("box_map", "box mAP", *PERCENT, ("accuracy", "headline")),
-    MetricInfo("box_map_50", "box AP50", *PERCENT, ("accuracy")),
-    MetricInfo("box_map_75", "box AP75", *PERCENT, ("accuracy")),
-    MetricInfo("mask_map", "mask mAP", *PERCENT, ("accuracy")),
-    MetricInfo("mask_map_50", "mask AP50", *PERCENT, ("accuracy")),
-    MetricInfo("mask_map_75", "mask AP75", *PERCENT, ("accuracy")),
-    MetricInfo("miou", "mIoU", *PERCENT, ("accuracy", "headline")),
-    MetricInfo("miou_multi_scale", "mIoU, several scales", *PERCENT, ("accuracy", "headline")),
-    MetricInfo("pixel_accuracy", "pixels right", *PERCENT, ("accuracy")),
-    MetricInfo("train_loss", "training loss", "nats", roles=("training")),
-    MetricInfo("test_loss", "test loss", "nats", roles=("training")),
-    MetricInfo("epoch_s", "time per epoch", *S, ("training"), "epoch s"),
-    MetricInfo("training_s", "time in all", *S, ("training"), "in all s"),
-    MetricInfo("waiting_share", "waiting for images", *PERCENT, ("training"), "waiting %"),
-)
+    _info("images", "images", "", "accuracy", digits=0),
+    _info("images_unreadable", "unreadable images", digits=0),
+    _info("top1_accuracy", "top-1", PERCENT, "accuracy training headline"),
+    _info("ema_top1_accuracy", "top-1 by averaged weights", PERCENT, "training", short="averaged top-1 %"),
+    _info("best_top1_accuracy", "top-1 of the best epoch", PERCENT, "training", short="best top-1 %"),
+    _info("top1_gain", "change of top-1", ("points", 100.0), "accuracy", short="change"),
+    _info("top5_accuracy", "top-5", PERCENT, "accuracy"),
+    _info("loss", "loss", "nats", "accuracy", short="loss"),
+    _info("box_map", "box mAP", PERCENT, "accuracy headline"),
+    _info("box_map_50", "box AP50", PERCENT, "accuracy"),
+    _info("box_map_75", "box AP75", PERCENT, "accuracy"),
+    _info("box_map_small", "box mAP, small objects", PERCENT, "accuracy"),
+    _info("box_map_medium", "box mAP, medium objects", PERCENT, "accuracy"),
+    _info("box_map_large", "box mAP, large objects", PERCENT, "accuracy"),
+    _info("mask_map", "mask mAP", PERCENT, "accuracy"),
+    _info("mask_map_50", "mask AP50", PERCENT, "accuracy"),
+    _info("mask_map_75", "mask AP75", PERCENT, "accuracy"),
+    _info("mask_map_small", "mask mAP, small objects", PERCENT, "accuracy"),
+    _info("mask_map_medium", "mask mAP, medium objects", PERCENT, "accuracy"),
+    _info("mask_map_large", "mask mAP, large objects", PERCENT, "accuracy"),
+    _info("miou", "mIoU", PERCENT, "accuracy headline"),
+    _info("miou_multi_scale", "mIoU, several scales", PERCENT, "accuracy headline"),
+    _info("pixel_accuracy", "pixels right", PERCENT, "accuracy"),
+    _info("train_loss", "training loss", "nats", "training", short="train loss"),
+    _info("test_loss", "test loss", "nats", "training", short="test loss"),
+    _info("epoch_s", "time per epoch", S, "training", short="epoch s"),
+    _info("training_s", "time in all", S, "training", short="in all s"),
+    _info("waiting_share", "waiting for images", PERCENT, "training", short="waiting %"),
+)  # fmt: skip
 
 _FIELDS = (
-    MetricInfo("erf_images", "images", roles=("erf", "erf_paper", "summary"), digits=0),
-    MetricInfo("erf_a50", "A50", "% of the image", 100.0, ("erf", "erf_paper", "summary"), "A50 %", digits=3),
-    MetricInfo("erf_a99", "A99", "% of the image", 100.0, ("erf", "erf_paper", "summary"), "A99 %", digits=3),
-    MetricInfo("erf_radius_px", "RMS radius", "px", roles=("erf",), short="radius px", digits=3),
-    MetricInfo(
-        "erf_radius_share", "RMS radius", "% of the shorter side", 100.0, ("erf", "erf_paper", "summary"), "radius %",
+    _info("erf_images", "images", "", "erf erf_paper summary", digits=0),
+    _info("erf_a50", "A50", ("% of the image", 100.0), "erf erf_paper summary", short="A50 %", digits=3),
+    _info("erf_a99", "A99", ("% of the image", 100.0), "erf erf_paper summary", short="A99 %", digits=3),
+    _info("erf_radius_px", "RMS radius", "px", "erf", short="radius px", digits=3),
+    _info(
+        "erf_radius_share", "RMS radius", ("% of the shorter side", 100.0), "erf erf_paper summary", short="radius %",
         digits=3,
     ),
-    MetricInfo("erf_major_px", "long axis", "px", roles=("erf",), digits=3),
-    MetricInfo("erf_minor_px", "short axis", "px", roles=("erf",), digits=3),
-    MetricInfo("erf_orientation_deg", "orientation", "°", digits=3),
-    MetricInfo("erf_entropy_area", "entropy area", *PERCENT, ("erf", "erf_paper", "summary"), digits=3),
-    MetricInfo("erf_rect20", "r at 20 %", *PERCENT, short="r20 %", digits=3),
-    MetricInfo("erf_rect30", "r at 30 %", *PERCENT, short="r30 %", digits=3),
-    MetricInfo("erf_rect50", "r at 50 %", *PERCENT, ("erf",), "r50 %", digits=3),
-    MetricInfo("erf_rect99", "r at 99 %", *PERCENT, short="r99 %", digits=3),
+    _info("erf_major_px", "long axis", "px", "erf", digits=3),
+    _info("erf_minor_px", "short axis", "px", "erf", digits=3),
+    _info("erf_orientation_deg", "orientation", "°", digits=3),
+    _info("erf_entropy_area", "entropy area", PERCENT, "erf erf_paper summary", digits=3),
+    _info("erf_rect20", "r at 20 %", PERCENT, short="r20 %", digits=3),
+    _info("erf_rect30", "r at 30 %", PERCENT, short="r30 %", digits=3),
+    _info("erf_rect50", "r at 50 %", PERCENT, "erf", short="r50 %", digits=3),
+    _info("erf_rect99", "r at 99 %", PERCENT, short="r99 %", digits=3),
 )  # fmt: skip
 
 _HEAT = (
-    MetricInfo("k_mean_cells2", "mean k", "cells²", 1.0, ("diffuse", "diffusivity", "summary"), digits=3),
-    MetricInfo("k_min_cells2", "least k", "cells²", digits=3),
-    MetricInfo("k_q25_cells2", "lower quartile of k", "cells²", 1.0, ("diffusivity"), "q25", 3),
-    MetricInfo("k_median_cells2", "median k", "cells²", 1.0, ("diffusivity"), "median", 3),
-    MetricInfo("k_q75_cells2", "upper quartile of k", "cells²", 1.0, ("diffusivity"), "q75", 3),
-    MetricInfo("k_max_cells2", "largest k", "cells²", 1.0, ("diffusivity"), "max", 3),
-    MetricInfo("k_zero_share", "k exactly 0", *PERCENT, ("diffuse", "diffusivity", "summary"), "k = 0 %", 3),
-    MetricInfo(
-        "diffusion_length_cells", "diffusion length", "cells", 1.0, ("diffuse", "diffusivity"),
-        "length cells", 3,
+    _info("k_mean_cells2", "mean k", "cells²", "diffuse diffusivity summary", digits=3),
+    _info("k_min_cells2", "least k", "cells²", digits=3),
+    _info("k_q25_cells2", "lower quartile of k", "cells²", "diffusivity", short="q25", digits=3),
+    _info("k_median_cells2", "median k", "cells²", "diffusivity", short="median", digits=3),
+    _info("k_q75_cells2", "upper quartile of k", "cells²", "diffusivity", short="q75", digits=3),
+    _info("k_max_cells2", "largest k", "cells²", "diffusivity", short="max", digits=3),
+    _info("k_zero_share", "k exactly 0", PERCENT, "diffuse diffusivity summary", short="k = 0 %", digits=3),
+    _info("diffusion_length_cells", "diffusion length", "cells", "diffuse diffusivity", short="length cells", digits=3),
+    _info("diffusion_length_px", "diffusion length", "px", "diffuse diffusivity summary", short="length px", digits=3),
+    _info(
+        "diffusion_length_share", "diffusion length", ("% of the shorter side", 100.0), "diffuse diffusivity summary",
+        short="length %", digits=3,
     ),
-    MetricInfo(
-        "diffusion_length_px", "diffusion length", "px", 1.0, ("diffuse", "diffusivity", "summary"),
-        "length px", 3,
-    ),
-    MetricInfo(
-        "diffusion_length_share", "diffusion length", "% of the shorter side", 100.0,
-        ("diffuse", "diffusivity", "summary"), "length %", 3,
-    ),
-    MetricInfo("decay_mean", "mean decay", roles=("diffusivity"), digits=3),
-    MetricInfo(
-        "half_decay_frequency_rad_per_cell", "half-decay |w|", "rad/cell", 1.0, ("diffusivity"),
-        "half at rad/cell", 3,
-    ),
-    MetricInfo(
-        "source_kept", "heat kept by the source at t = 1", *PERCENT, ("diffuse", "summary"), "kept at t=1 %", 3
-    ),
-    MetricInfo("peak", "peak", roles=("kernel", "summary"), digits=3),
-    MetricInfo(
-        "neumann_error", "error against the Neumann kernel", "% of its peak", 100.0, ("kernel", "summary"),
-        "off the heat kernel %", 3,
-    ),
-    MetricInfo(
-        "finite_difference_error", "error against finite differences", "% of their peak", 100.0,
-        ("kernel", "summary"), "off differences %", 3,
-    ),
-    MetricInfo(
-        "mass_error", "error of the total heat", roles=("diffuse", "kernel", "summary"), short="mass error",
+    _info("decay_mean", "mean decay", "", "diffusivity", digits=3),
+    _info(
+        "half_decay_frequency_rad_per_cell", "half-decay |w|", "rad/cell", "diffusivity", short="half at rad/cell",
         digits=3,
     ),
-    MetricInfo("undershoot", "undershoot", roles=("diffuse", "kernel", "summary"), digits=3),
-    MetricInfo("overshoot", "overshoot", roles=("kernel", "summary"), digits=3),
+    _info(
+        "source_kept", "heat kept by the source at t = 1", PERCENT, "diffuse summary", short="kept at t=1 %",
+        digits=3,
+    ),
+    _info("peak", "peak", "", "kernel summary", digits=3),
+    _info(
+        "neumann_error", "error against the Neumann kernel", ("% of its peak", 100.0), "kernel summary",
+        short="off the heat kernel %", digits=3,
+    ),
+    _info(
+        "finite_difference_error", "error against finite differences", ("% of their peak", 100.0), "kernel summary",
+        short="off differences %", digits=3,
+    ),
+    _info("mass_error", "error of the total heat", "", "diffuse kernel summary", short="mass error", digits=3),
+    _info("undershoot", "undershoot", "", "diffuse kernel summary", digits=3),
+    _info("overshoot", "overshoot", "", "kernel summary", digits=3),
 )  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def _catalogue(*infos: MetricInfo) -> dict[str, MetricInfo]:
     return found
 
 
-CATALOGUE = _catalogue(*_TIMED, *_ACCURACY, *_FIELDS, *_HEAT)
+CATALOGUE = _catalogue(*_ACCURACY, *_TIMED, *_FIELDS, *_HEAT)
 """Every metric that is known, in the order of the columns."""
 
 

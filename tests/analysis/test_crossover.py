@@ -258,7 +258,7 @@ def test_sentences_about_grids():
     assert GRID.span(14, 7.04) == "14×14 to 7×7"
     best = on_grids(series("b", [value * 9 for value in a.values], 0.01, sides))
     assert crossover(a, best).sentence == "a is faster than b at every measured grid, 14×14 to 112×112"
-    assert crossover(best, a).told_of("a and c") == (
+    assert crossover(best, a).sentence_about("a and c") == (
         "b is not faster than a and c at any measured grid, 14×14 to 112×112"
     )
     with pytest.raises(ValueError, match="sizes of a operator with sizes of a model"):

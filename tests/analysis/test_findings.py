@@ -6,7 +6,6 @@ import pytest
 from records import ceiling, failed, operator, record, run_of
 
 from vheatbench.analysis.axis import GRID
-from vheatbench.analysis.backends import fastest_backends
 from vheatbench.analysis.crossover import crossover
 from vheatbench.analysis.findings import (
     exponent_finding,
@@ -16,7 +15,7 @@ from vheatbench.analysis.findings import (
     standing,
 )
 from vheatbench.analysis.groups import Pair, groups_of, heat_of, pairs_of
-from vheatbench.analysis.operator_findings import operator_findings
+from vheatbench.analysis.operator_findings import fastest_backends, operator_findings
 from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.analysis.published import published_rows
 from vheatbench.case import Case

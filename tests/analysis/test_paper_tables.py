@@ -14,14 +14,14 @@ from support import forked
 from torch import nn
 
 from vheatbench.analysis.outcomes import outcomes_of
-from vheatbench.analysis.paper_tables import fill_commands, paper_tables
+from vheatbench.analysis.published import fill_commands, paper_tables
 from vheatbench.case import Case
 from vheatbench.cli.table import print_run
 from vheatbench.errors import UserError
 from vheatbench.measure.flops import count_with_fvcore
 from vheatbench.measure.fvcore_rules import count_by_rules
 from vheatbench.report.page import render
-from vheatbench.report.paper_section import paper_sections
+from vheatbench.report.published import paper_sections
 from vheatbench.run.inspect import seconds_of
 from vheatbench.store.read import read_run
 from vheatbench.store.schema import Metric, Record
@@ -322,15 +322,16 @@ def test_accuracies_are_those_of_the_schedule() -> None:
     )
     top1 = tables["Classification, ImageNet-1K"]["vheat-t"].accuracies[0]
     assert (top1.published, top1.heading) == (82.2, "acc@1")
-    assert (top1.measured.value, top1.measured.low) == pytest.approx((82.16, 81.16))
+    assert (top1.measured.value, top1.measured.low) == pytest.approx((0.8216, 0.8116))
     assert tables["Classification, ImageNet-1K"]["vheat-s"].accuracies[0].measured is None, "at another size"
     once = tables["Detection, COCO, Mask R-CNN 1x"]["maskrcnn:vheat-t"]
-    assert [one.measured.value for one in once.accuracies] == pytest.approx([45, 41])
+    assert [one.measured.value for one in once.accuracies] == pytest.approx([0.45, 0.41])
     thrice = tables["Detection, COCO, Mask R-CNN 3x"]["maskrcnn:vheat-t"]
     assert [one.measured for one in thrice.accuracies] == [None, None]
     unknown = tables["Detection, COCO, Mask R-CNN 1x"]["maskrcnn:swin-t"]
     assert unknown.accuracies[0].measured is None, "nobody knows how long it was trained"
-    assert tables["Segmentation, ADE20K, UperNet"]["upernet:vheat-t"].accuracies[0].measured.value == pytest.approx(47)
+    uper = tables["Segmentation, ADE20K, UperNet"]["upernet:vheat-t"]
+    assert uper.accuracies[0].measured.value == pytest.approx(0.47)
 
 
 def test_other_data_and_shortened_trainings_fill_no_cell() -> None:
@@ -437,7 +438,7 @@ def test_the_terminal_shows_every_table_and_row(capsys: pytest.CaptureFixture[st
         for key in ("acc1", "box_map", "mask_map", "miou"):
             printed = getattr(row, key)
             assert printed is None or f"{printed:.4g}" in shown
-    assert "pass +0.08%" in shown
+    assert "pass +0.08 %" in shown
     assert shown.count("not measured") == sum(len(table.rows) for table in SUITE.reference.tables) - 1
 
 

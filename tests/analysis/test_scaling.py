@@ -8,16 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vheatbench.analysis.scaling import (
-    Curvature,
-    OverheadFit,
-    PowerFit,
-    Unfit,
-    curvature,
-    describe_scaling,
-    fit_overhead,
-    fit_power,
-)
+from vheatbench.analysis.powerlaw import OverheadFit, PowerFit, Unfit, fit_overhead, fit_power
+from vheatbench.analysis.scaling import Curvature, curvature, describe_scaling
 
 TOKENS = [196.0, 576.0, 1024.0, 2304.0, 4096.0]
 SHARES = (0.0, 0.02, 0.1, 0.3, 0.6, 0.9)

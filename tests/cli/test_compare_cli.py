@@ -20,7 +20,7 @@ from vheatbench.cli.compare import EXITS, parse_margins
 from vheatbench.errors import UserError
 from vheatbench.store import RunWriter
 from vheatbench.verdict.compare import compare_runs
-from vheatbench.verdict.comparison import Outcome
+from vheatbench.verdict.comparison import Conclusion
 from vheatbench.verdict.noise_floor import Floor, NoiseFloor, write_floor
 
 OUTCOMES = {"pass": 0, "regressed": 3, "inconclusive": 4, "incomparable": 5, "failed": 6}
@@ -103,7 +103,7 @@ def test_exit_codes(runs, code, said, tmp_path):
 
 def test_every_outcome_has_its_exit_code():
     assert EXITS == OUTCOMES
-    assert set(EXITS) == set(Outcome.__args__)
+    assert set(EXITS) == set(Conclusion.__args__)
     assert (exits.OK, exits.REGRESSED, exits.INCONCLUSIVE, exits.INCOMPARABLE, exits.FAILED) == (0, 3, 4, 5, 6)
 
 

@@ -395,7 +395,7 @@ def test_show_for_eyes_and_for_programs(call: Callable[..., Called], tmp_path: P
     code, out, _ = call("show")
     assert code == 0
     assert out.count("± is half the interval of the median") == 1
-    assert "2 ±1.0%" in out
+    assert "2.000 ±1.0 %" in out
     code, out, _ = call("show", "stubbed", "--json", "--csv", "table.csv")
     assert code == 0
     found = json.loads(out)

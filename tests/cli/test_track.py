@@ -424,7 +424,7 @@ def test_add_and_show(call, tmp_path):
     shown = call("track", "show")
     assert shown.exit_code == 0
     assert "branch main on A processor (2 cores)" in shown.stdout
-    assert "120 ms" in shown.stdout
+    assert "120.0 ms" in shown.stdout
     assert "105 ms" in shown.stdout
     assert "+14.3%" in shown.stdout
     assert call("show", "latest").exit_code == 0  # the history is no run
@@ -477,7 +477,7 @@ def test_show_what_is_not_there(call, tmp_path):
 def test_show_failures(call, tmp_path):
     oom = {"case00000001": {"label": "vheat-t 224", "status": "oom"}}
     add_to_history(tmp_path / "results", [entry(0, 0.1), entry(1, 0.1, cases=oom)])
-    assert "oom (before: 100 ms)" in call("track", "show").stdout
+    assert "oom (before: 100.0 ms)" in call("track", "show").stdout
 
 
 def test_add_bad_input(call, tmp_path):
@@ -678,7 +678,7 @@ def test_the_section_shows_every_trend_and_marks_changes(tmp_path):
     assert "with changes of +2" in chart.text
     assert f"at {20:08x}00" in chart.text
     every, changes = section.tables
-    assert every.rows[0][:2] == ("vheat-t 224, latency_s (ms)", "40")
+    assert every.rows[0][:2] == ("vheat-t 224, latency (ms)", "40")
     assert changes.rows[0][2] == "worse"
     assert any("history.jsonl:42" in note for note in section.notes)
     ids = [section.id, chart.id, every.id, changes.id]

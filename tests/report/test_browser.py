@@ -221,7 +221,7 @@ def test_records_filter_by_words_and_status(opened):
 def test_charts_and_tables_are_saved_as_files_of_their_own(opened, tmp_path):
     tab = opened("models", color_scheme="dark")
     with tab.expect_download() as download:
-        tab.get_by_role("button", name="Save Latency of one step as SVG").click()
+        tab.get_by_role("button", name="Save Latency as SVG").click()
     download.value.save_as(tmp_path / "chart.svg")
     svg = (tmp_path / "chart.svg").read_text("utf-8")
     assert download.value.suggested_filename == "r0g0-latency_s.svg"

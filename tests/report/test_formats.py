@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from vheatbench import numbers
 from vheatbench.analysis.history import entries_of
 from vheatbench.cli import app
+from vheatbench.metrics import MetricInfo
 from vheatbench.report import exports, latex, markdown, notebook
 from vheatbench.report.latex import latex_of
 from vheatbench.report.markdown import markdown_of
@@ -45,7 +46,8 @@ FOOTER = Footer(records=1, sha256="0" * 64, finished="2026-01-02T03:04:05+00:00"
 def test_digits_that_the_interval_allows(value, low, high, said):
     if said == ("9.96", "1.00"):
         said = ("10.0", "1.0")  # a width of 0.996 rounds to 1.0, and the value ends where it does
-    assert numbers.uncertain(value, low, high) == said
+    text = numbers.latex_of(numbers.Value(value, low, high), MetricInfo("x", "x"))
+    assert text == (f"${said[0]} \\pm {said[1]}$" if said[1] else said[0])
 
 
 def test_latex_is_a_booktabs_table():
@@ -54,7 +56,7 @@ def test_latex_is_a_booktabs_table():
     assert len(rows) == 1 + 12
     columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1]
     assert all(row.count(" & ") == len(columns) - 1 for row in rows)
-    assert "vheat-t & 224 & $100.0 \\pm 1.0$ & $10.00 \\pm 0.10$ & 100.0 & 4.560" in text
+    assert "vheat-t & 224 & $10.00 \\pm 0.10$ & $100.0 \\pm 1.0$ & 100.0 & 4.560" in text
     for word in ("toprule", "midrule", "bottomrule", "caption", "label{tab:abcd1234-0}"):
         assert f"\\{word}" in text
     assert text.count("\\begin{") == text.count("\\end{") == 2
@@ -75,7 +77,7 @@ def test_markdown_has_the_story_the_table_and_the_command():
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 13
     assert len({row.count("|") for row in rows}) == 1
-    assert any(row.startswith("| vheat-t | 224 | 100.0 ±1.0 % |") for row in rows)
+    assert any(row.startswith("| vheat-t | 224 | 10.00 ±1.0 % | 100.0 ±1.0 % |") for row in rows)
     assert any(row.startswith("| vit-s (oom) | 1024 | — |") for row in rows)
     assert "`vheatbench run`" in text
 
@@ -176,17 +178,17 @@ def test_runs_and_records_show_in_a_notebook():
     parsed = Tags(run._repr_html_())
     assert parsed.open == []
     assert parsed.seen.count("tr") == 14
-    assert "100.0 (99.00 to 101.0)" in run._repr_html_()
+    assert "100.0 (99.0 to 101.0)" in run._repr_html_()
     html = run.records[0]._repr_html_()
     assert Tags(html).open == []
     assert "noisy: the median" in html
-    assert "<td>latency_s</td><td>0.1</td><td>s</td><td>0.099 to 0.101</td><td>clock</td>" in html
+    assert "<td>latency_s</td><td>100.0</td><td>ms</td><td>99.0 to 101.0</td><td>clock</td>" in html
     assert "out of memory" in run.records[-1]._repr_html_()
 
 
 def test_charts_show_in_a_notebook_with_colours_of_their_own():
     charts = notebook.charts_of(a_run())
-    assert [chart.title for chart in charts] == ["Throughput", "Latency of one step", "Peak memory", "Multiply-adds"]
+    assert [chart.title for chart in charts] == ["Throughput", "Latency", "Peak memory", "Multiply-adds"]
     html = charts[0]._repr_html_()
     used = set(re.findall(r"var\((--[\w-]+)\)", html))
     assert used

@@ -14,15 +14,16 @@ from scipy import stats
 from vheatbench.errors import UserError
 from vheatbench.verdict.rule import (
     MIN_ROUNDS,
+    Looks,
     _rank_sum_counts,
     _signed_rank_counts,
+    decide,
     gate,
     gate_unpaired,
     hodges_lehmann,
     holm,
     signed_rank_interval,
 )
-from vheatbench.verdict.sequential import Looks, decide
 
 SEEDS = 1000
 ROUNDS = 10

@@ -15,6 +15,7 @@ from vheatbench.ab.rounds import Answer, Pair, Rounds
 from vheatbench.ab.turns import TurnProgress, take_turns
 from vheatbench.analysis.fingerprint import differences, fingerprint
 from vheatbench.errors import UserError
+from vheatbench.metrics import names
 from vheatbench.run.task import Inspection
 from vheatbench.stop import stoppable
 from vheatbench.store.per_image import step_name
@@ -23,19 +24,19 @@ from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter
 from vheatbench.suites import SuitePolicy
 from vheatbench.verdict.compare import compare_runs
-from vheatbench.verdict.comparison import Comparison, Outcome
-from vheatbench.verdict.judge import GATED, judge_case
+from vheatbench.verdict.comparison import Comparison, Conclusion
+from vheatbench.verdict.judge import judge_case
 from vheatbench.verdict.noise_floor import NoiseFloor, read_floor
 from vheatbench.verdict.paired import Rounds as PairedRounds
 from vheatbench.verdict.regroup import floor_of, log_ratios
-from vheatbench.verdict.sequential import Looks
+from vheatbench.verdict.rule import Looks
 from vheatbench.verdict.settings import Settings, asked, settings_for
 
 
 class EndedError(Exception):
     """A comparison that ends without a verdict on any metric: the reason in one line."""
 
-    def __init__(self, reason: str, outcome: Outcome) -> None:
+    def __init__(self, reason: str, outcome: Conclusion) -> None:
         super().__init__(reason)
         self.outcome = outcome
 
@@ -211,7 +212,7 @@ class Session:
         kind, size = self.request.device.split(":")[0], self.looks.rounds[0]
         ids = [pair.base.id for pair in self.rounds.pairs]
         metrics, cases = {}, 0
-        for metric in filter(settings.wants, GATED):
+        for metric in filter(settings.wants, names("gated")):
             sides = [[[r for r in runs[side].records if r.case_id == id_] for id_ in ids] for side in SIDES]
             ratios = [log_ratios(one, other, metric, settings.location) for one, other in zip(*sides, strict=True)]
             enough = [found for found in ratios if len(found) >= size]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal, NamedTuple, cast
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from vheatbench.analysis.axis import PIXELS, Axis
 from vheatbench.analysis.series import Point, Series
+from vheatbench.text import listed
 
 Floats = NDArray[np.float64]
 Better = Literal["lower", "higher"]
@@ -58,9 +60,9 @@ class Crossover:
     @property
     def sentence(self) -> str:
         """The result in plain words."""
-        return self.told_of(self.b)
+        return self.sentence_about(self.b)
 
-    def told_of(self, b: str) -> str:
+    def sentence_about(self, b: str) -> str:
         """The same with B called ``b``, for instance several that it holds of alike."""
         better = next((word for keys, word in _WORDS if any(key in self.metric for key in keys)), "better")
         claim = f"{self.a} is {better} than {b}"
@@ -170,6 +172,14 @@ def crossover(
         tuple(warnings),
         a.axis,
     )
+
+
+def crossover_sentences(crossings: Iterable[Crossover]) -> list[str]:
+    """Each in a sentence; those that read alike (everywhere, nowhere) in one."""
+    alike: dict[str, list[Crossover]] = {}
+    for found in crossings:
+        alike.setdefault(found.sentence_about("others"), []).append(found)
+    return [same[0].sentence_about(listed([found.b for found in same])) for same in alike.values()]
 
 
 def ratio_at(a: Series, b: Series, resolution: int | tuple[int, int]) -> Ratio:

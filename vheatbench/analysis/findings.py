@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from vheatbench.analysis.crossover import Crossover, crossover, ratio_at
 from vheatbench.analysis.groups import Group, Pair, pairs_of
 from vheatbench.analysis.outcomes import Outcome
-from vheatbench.analysis.scaling import PowerFit, Scaling, describe_scaling
+from vheatbench.analysis.powerlaw import PowerFit
+from vheatbench.analysis.scaling import Scaling, describe_scaling
 from vheatbench.analysis.series import Point, Series
+from vheatbench.metrics import names
 from vheatbench.text import some
 
 NOISY = 0.10
@@ -51,7 +53,7 @@ def pair_findings(group: Group, pair: Pair) -> list[Finding]:
         text += ", no clear difference"
     own, other = memory.get(pair.focus), memory.get(pair.baseline)
     if own is not None and other is not None and size in common_sizes(own, other):
-        text += f", with {ratio_at(own, other, size).value:.2f}× its {own.called}"
+        text += f", with {ratio_at(own, other, size).value:.2f}× its {own.info.title}"
     findings.append(Finding(text + ".", "throughput_images_per_s", important=True))
     if len(common) > 1:
         findings.append(Finding(standing(a, b, crossover(a, b)), "throughput_images_per_s"))
@@ -65,14 +67,10 @@ def _called(pair: Pair) -> str:
     return pair.baseline
 
 
-CROSSED = ("throughput_images_per_s", "peak_memory_bytes", "macs")
-"""Metrics in which crossovers are looked for."""
-
-
 def crossovers_of(group: Group) -> list[Crossover]:
     """From which size on each vHeat beats its baselines, in throughput, memory and multiply-adds."""
     pairs = pairs_of(group)
-    return [found for metric in CROSSED for found in crossings(group, metric, pairs)]
+    return [found for metric in names("crossed") for found in crossings(group, metric, pairs)]
 
 
 def crossings(group: Group, metric: str, pairs: Sequence[Pair]) -> list[Crossover]:
@@ -128,7 +126,7 @@ def exponent_finding(group: Group) -> Finding | None:
         fit = scaling.power
         if not isinstance(fit, PowerFit) or fit.low is None:
             continue
-        span, patches, cost = fit.range, series.axis.tokens_words, series.called.capitalize()
+        span, patches, cost = fit.range, series.axis.tokens_words, series.info.capitalised
         counted = macs.get(series.subject)
         also = f", multiply-adds as N^{counted.exponent:.2f}" if isinstance(counted, PowerFit) else ""
         words.append(f"{series.subject} N^{fit.exponent:.2f} ({fit.low:.2f} to {fit.high:.2f}{also})")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from vheatbench.analysis.backends import fastest_backends
-from vheatbench.analysis.crossover import Crossover, Ratio, ratio_at
+from dataclasses import dataclass
+
+from vheatbench.analysis.crossover import Crossover, Ratio, crossover_sentences, overlap, ratio_at
 from vheatbench.analysis.findings import Finding, common_sizes, crossings, scaling_of
 from vheatbench.analysis.groups import Group, Pair, heat_of, pairs_of
-from vheatbench.analysis.operators import ATTENTION, OFFICIAL, is_heat, is_kernel, theory_of
+from vheatbench.analysis.operators import ATTENTION, HEAT, OFFICIAL, is_heat, is_kernel, theory_of
+from vheatbench.analysis.powerlaw import PowerFit
 from vheatbench.analysis.roofline import Roofline, roofline_of
-from vheatbench.analysis.scaling import PowerFit
+from vheatbench.analysis.series import Point
+from vheatbench.text import listed
 
 
 def operator_findings(group: Group) -> list[Finding]:
@@ -67,7 +70,50 @@ def significant(value: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def _told(group: Group) -> set[str | None]:
+@dataclass(frozen=True)
+class Fastest:
+    """The fastest backend at one grid."""
+
+    resolution: tuple[int, int]
+    backend: str
+    latency: Point
+    """Seconds per step; per image where the batch is the largest that fits."""
+    over_official: Ratio | None
+    """How many times as fast as ``op/heat-official``; None where that was not measured."""
+    rivals: tuple[str, ...]
+    """Backends that it cannot be told from: their intervals of the latency overlap with its own."""
+    auto: Ratio | None
+    """Latency of ``op/heat`` divided by the fastest backend's: 1 where auto chose it. None where not measured."""
+
+
+def fastest_backends(group: Group) -> list[Fastest]:
+    """The fastest backend by latency at every grid at which two of them or more were measured, by growing grid.
+
+    ``op/heat`` is no backend of its own: it stands beside them, to judge the choice that ``auto`` makes. Where the
+    backend that it chose was not measured by name, it takes its place.
+    """
+    named = [r for r in group.records if r.case.subject == HEAT and "kernel" in r.subject]
+    chosen = {record.case.resolution: f"{HEAT}-{record.subject['kernel']}" for record in named}
+    series = {one.subject: one for one in group.series("latency_s") if is_heat(one.subject)}
+    at: dict[tuple[int, int], dict[str, Point]] = {}
+    for subject, one in series.items():
+        for point in one.points:
+            at.setdefault(point.resolution, {})[subject] = point
+    found = []
+    for size in sorted(at, key=lambda size: (size[0] * size[1], size)):
+        stands_in = size in chosen and chosen[size] not in at[size]
+        backends = {subject: point for subject, point in at[size].items() if subject != HEAT or stands_in}
+        if len(backends) < 2:
+            continue
+        best = min(backends, key=lambda subject: backends[subject].value)
+        rivals = tuple(s for s, point in backends.items() if s != best and overlap(point, backends[best]))
+        over = ratio_at(series[OFFICIAL], series[best], size) if OFFICIAL in backends else None
+        auto = ratio_at(series[HEAT], series[best], size) if HEAT in at[size] and not stands_in else None
+        found.append(Fastest(size, best, backends[best], over, rivals, auto))
+    return found
+
+
+def _compared(group: Group) -> set[str | None]:
     """Subjects that sentences are about."""
     return {subject for pair in baseline_pairs(group) for subject in (pair.focus, pair.baseline)} or {heat_of(group)}
 
@@ -91,14 +137,14 @@ def _speed(group: Group) -> Finding | None:
 def _exponents(group: Group) -> Finding | None:
     """Of heat conduction and of what it is compared with, beside theory and the count of multiply-adds."""
     part = group.records[0].case.part
-    told = _told(group)
+    compared = _compared(group)
     macs = {series.subject: scaling.power for series, scaling in scaling_of(group, "macs")}
     words, spans, cost = [], set(), ""
     for series, scaling in scaling_of(group, "latency_s"):
         fit = scaling.power
-        if series.subject not in told or not isinstance(fit, PowerFit) or fit.low is None or fit.high is None:
+        if series.subject not in compared or not isinstance(fit, PowerFit) or fit.low is None or fit.high is None:
             continue
-        cost = series.called.capitalize()
+        cost = series.info.capitalised
         beside = [f"{fit.low:.2f} to {fit.high:.2f}"]
         if scaling.local_exponents is not None and len(series.points) > 3:
             beside.append(f"at the large end {scaling.local_exponents[1]:.2f}")
@@ -120,19 +166,8 @@ def _exponents(group: Group) -> Finding | None:
 
 
 def _crossovers(group: Group) -> Finding | None:
-    """Those that read alike (everywhere, nowhere) are told together."""
-    alike: dict[str, list[Crossover]] = {}
-    for found in crossings(group, "latency_s", baseline_pairs(group)):
-        alike.setdefault(found.told_of("others"), []).append(found)
-    if not alike:
-        return None
-    told = [same[0].told_of(_listed([found.b for found in same])) for same in alike.values()]
-    return Finding(f"Crossovers: {'; '.join(told)}.", "latency_s")
-
-
-def _listed(names: list[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    sentences = crossover_sentences(crossings(group, "latency_s", baseline_pairs(group)))
+    return Finding(f"Crossovers: {'; '.join(sentences)}.", "latency_s") if sentences else None
 
 
 def _backends(group: Group) -> Finding | None:
@@ -146,7 +181,7 @@ def _backends(group: Group) -> Finding | None:
         if row.over_official is not None and OFFICIAL not in (row.backend, *row.rivals):
             text += f", {as_fast(row.over_official)} as fast as {OFFICIAL}"
         if row.rivals:
-            text += f", not to be told from {_listed(list(row.rivals))}"
+            text += f", not to be told from {listed(row.rivals)}"
         parts.append(text)
     return Finding(f"Fastest backend of heat conduction: {'; '.join(parts)}.", "fastest")
 
@@ -156,8 +191,8 @@ def _reached(group: Group) -> Finding | None:
     roofline = roofline_of(group)
     if not isinstance(roofline, Roofline):
         return None
-    told = _told(group)
-    last = {point.subject: point for point in roofline.points if point.subject in told}
+    compared = _compared(group)
+    last = {point.subject: point for point in roofline.points if point.subject in compared}
     words = [
         f"{point.subject} {100 * point.fraction:.0f} % at {point.resolution[0]}×{point.resolution[1]} "
         f"(bound by {point.bound})"

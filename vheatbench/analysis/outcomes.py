@@ -40,6 +40,12 @@ class Outcome:
         """Time of a step, or of an image where the batch is the largest that fits."""
         return self.points.get(compared_name(self.case, "latency_s"))
 
+    @property
+    def units(self) -> dict[str, str]:
+        """Metrics that have a value, to the unit that each is in."""
+        found = {name: self.metric(name) for name in self.points}
+        return {name: metric.unit if metric is not None else "" for name, metric in found.items()}
+
     def metric(self, name: str) -> Metric | None:
         """The metric as the first round with it has it, for unit and provenance."""
         return next((record.metrics[name] for record in self.records if name in record.metrics), None)

@@ -19,18 +19,6 @@ from vheatbench.analysis.powerlaw import (
 )
 from vheatbench.stats import student_t_quantile
 
-__all__ = [
-    "Curvature",
-    "OverheadFit",
-    "PowerFit",
-    "Scaling",
-    "Unfit",
-    "curvature",
-    "describe_scaling",
-    "fit_overhead",
-    "fit_power",
-]
-
 NOTICEABLE = 0.1
 """Change of the local exponent over a series from which on a single power is a bad description."""
 NARROW = 4.0

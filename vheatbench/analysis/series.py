@@ -8,16 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vheatbench.analysis.axis import PIXELS, Axis, axis_of
+from vheatbench.metrics import MetricInfo, info_of
 from vheatbench.stats import median, median_interval
 from vheatbench.store.per_image import compared
 from vheatbench.store.schema import Direction, Metric, Record
-
-CALLED = {
-    "latency_s": "latency",
-    "latency_per_image_s": "time per image",
-    "peak_memory_bytes": "peak memory",
-    "peak_memory_per_image_bytes": "peak memory per image",
-}
 
 
 @dataclass(frozen=True)
@@ -62,9 +56,9 @@ class Series:
     """What the resolutions of the points are."""
 
     @property
-    def called(self) -> str:
-        """What a cost is called in a sentence: ``latency``, ``time per image``; other metrics by their name."""
-        return CALLED.get(self.metric, self.metric)
+    def info(self) -> MetricInfo:
+        """How the metric is called and shown."""
+        return info_of(self.metric, self.unit)
 
     @property
     def tokens(self) -> list[float]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vheatbench.store.read import Run
     from vheatbench.suites import Suite
     from vheatbench.verdict.noise_floor import NoiseFloor
-    from vheatbench.verdict.sequential import Looks
+    from vheatbench.verdict.rule import Looks
 
 ALPHA = 0.01
 """Probability of an error that all looks at a case share."""
@@ -117,11 +117,12 @@ def ab(
 
 
 def _check_metrics(option: str, names: Iterable[str]) -> None:
-    from vheatbench.verdict.judge import MEASURED
+    from vheatbench.metrics import with_role
 
+    known = sorted(info.name for info in with_role("timed"))
     for name in names:
-        if name not in MEASURED:
-            raise UserError(f"{option} {name!r}: no case has it; there are: {', '.join(sorted(MEASURED))}")
+        if name not in known:
+            raise UserError(f"{option} {name!r}: no case has it; there are: {', '.join(known)}")
 
 
 def _given(context: typer.Context, name: str) -> bool:
@@ -155,11 +156,10 @@ def _request(base: str | None, head: str | None, base_model: str | None, head_mo
 
 
 def _looks(text: str | None, request: Request) -> Looks:
-    from vheatbench.verdict.judge import PORTABLE
-    from vheatbench.verdict.rule import MIN_ROUNDS
-    from vheatbench.verdict.sequential import Looks
+    from vheatbench.metrics import names
+    from vheatbench.verdict.rule import MIN_ROUNDS, Looks
 
-    exact = request.metrics is not None and PORTABLE.issuperset(request.metrics)
+    exact = request.metrics is not None and set(request.metrics) <= set(names("portable"))
     if text is not None:
         words = [word.strip() for word in text.split(",")]
         if not all(re.fullmatch(r"[0-9]{1,3}", word) for word in words):
@@ -245,7 +245,7 @@ def _resume(name: str, output: Output) -> None:
     from vheatbench.ab.request import Request, find_comparison
     from vheatbench.ab.rounds import Pair
     from vheatbench.ab.session import Session, rounds_for
-    from vheatbench.verdict.sequential import Looks
+    from vheatbench.verdict.rule import Looks
 
     begun = find_comparison(name, output.out)
     header = begun["base"].header

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,9 @@ from vheatbench.text import one_line
 
 if TYPE_CHECKING:
     from vheatbench.store.read import Run
-    from vheatbench.verdict.comparison import Comparison, Outcome
+    from vheatbench.verdict.comparison import Comparison, Conclusion
 
-EXITS: dict[Outcome, int] = {
+EXITS: dict[Conclusion, int] = {
     "pass": exits.OK,
     "regressed": exits.REGRESSED,
     "inconclusive": exits.INCONCLUSIVE,
@@ -52,6 +51,7 @@ def compare(
     Ends 0: nothing worse; 3: regressed; 4: inconclusive or no baseline; 5: not comparable; 6: the head failed.
     """
     from vheatbench.cli.parse import comma_list
+    from vheatbench.present.terminal import print_warnings
     from vheatbench.verdict.compare import compare_runs
     from vheatbench.verdict.settings import settings_for
 
@@ -71,7 +71,7 @@ def compare(
         allow_missing=allow_missing_cases,
     )
     if absent:
-        print(f"! {absent}", file=sys.stderr)
+        print_warnings([absent])
     comparison = compare_runs(bases, heads, settings)
     code = EXITS[comparison.outcome]
     if not bases and allow_missing_baseline:
@@ -162,10 +162,10 @@ def _runs(text: str, results: Path) -> list[Run]:
 
 
 def _print(comparison: Comparison, everything: bool) -> None:
-    from vheatbench.present.terminal import Column, Role, print_line, print_table
+    from vheatbench.present.terminal import Column, ColumnRole, print_line, print_table
     from vheatbench.verdict.text import HEADINGS, absences, detectable, headline, rows, unchanged
 
-    roles: dict[str, Role] = {"case": "name", "metric": "name", "verdict": "words", "notes": "notes"}
+    roles: dict[str, ColumnRole] = {"case": "name", "metric": "name", "verdict": "words", "notes": "notes"}
     found = rows(comparison, everything)
     if found:
         print_table([Column(heading, roles.get(heading, "number")) for heading in HEADINGS], found)

@@ -166,7 +166,7 @@ def _carry_out(
     from vheatbench.store.write import RunWriter
     from vheatbench.studies.accuracy.evaluate import begin, evaluate, reopen
     from vheatbench.studies.accuracy.plan import make_plan
-    from vheatbench.studies.accuracy.table import make_progress
+    from vheatbench.studies.accuracy.table import EvalDisplay
 
     plan = group.together(lambda: make_plan(settings))
     opened: list[Path] = []
@@ -176,11 +176,9 @@ def _carry_out(
         opened.append(writer.path)
         return writer
 
+    progress = EvalDisplay(len(plan.images), quiet or not group.is_main)
     try:
-        with (
-            stoppable(lambda: _kept(opened, settings)),
-            make_progress(len(plan.images), quiet or not group.is_main) as progress,
-        ):
+        with stoppable(lambda: _kept(opened, settings)), progress.shown:
             return evaluate(plan, open_run, group, progress, workers, skip_broken)
     except (UserError, PeerError):
         if opened:

@@ -10,7 +10,7 @@ import shlex
 import sys
 from typing import Any
 
-SIGNS = {"±": "+-", "×": "x", "−": "-", "—": "-", "…": "...", "●": "*", "→": "->"}
+SIGNS = {"±": "+-", "×": "x", "−": "-", "—": "-", "…": "...", "\u202f": " ", "●": "*", "→": "->"}
 
 
 def print_json(data: Any) -> None:

@@ -16,6 +16,8 @@ def print_plan(
     suite: Suite, plan: list[Case], inspection: Inspection, groups: Sequence[tuple[str, Group]] = ()
 ) -> None:
     """Every case in measuring order, with what it will cost and whether it fits."""
+    from vheatbench.metrics import info_of
+    from vheatbench.numbers import MISSING, Value, value_of
     from vheatbench.present.terminal import Column, print_line, print_table, print_warnings
     from vheatbench.run.progress import clock
 
@@ -39,9 +41,9 @@ def print_plan(
             (
                 case.label,
                 case.id,
-                f"{forecast.macs / 1e9:.4g}" if forecast.macs is not None else "—",
-                f"{forecast.peak_bytes / 2**20:.0f}" if forecast.peak_bytes is not None else "—",
-                f"{seconds:.0f}" if forecast.seconds is not None else "—",
+                value_of(Value(forecast.macs), info_of("macs")),
+                value_of(Value(forecast.peak_bytes), info_of("peak_memory_bytes")),
+                f"{seconds:.0f}" if forecast.seconds is not None else MISSING,
                 note,
             )
         )

@@ -17,6 +17,8 @@ from vheatbench.cli import exits
 from vheatbench.cli.parse import device_kind
 from vheatbench.errors import UserError
 from vheatbench.files import check_target, reason_of, write_file
+from vheatbench.metrics import MIB, MS, MetricInfo
+from vheatbench.numbers import Value, value_of
 
 if TYPE_CHECKING:
     from vheatbench.case import Case
@@ -219,29 +221,32 @@ def _without_crumbs(rows: list[Row]) -> list[Row]:
     return [*(row for row in rows if row not in crumbs), rest]
 
 
-HEADINGS = {
-    "seconds": ("time ms", 1e3),
-    "flops": ("MFLOP", 1e-6),
-    "allocated_bytes": ("allocated MiB", 2.0**-20),
-    "params": ("params K", 1e-3),
+COLUMNS = {
+    info.name: info
+    for info in (
+        MetricInfo("seconds", "time", *MS),
+        MetricInfo("flops", "FLOPs", "MFLOP", 1e-6, short="MFLOP"),
+        MetricInfo("allocated_bytes", "allocated", *MIB),
+        MetricInfo("params", "params", "K", 1e-3),
+    )
 }
-"""Heading with unit, and factor from the row's unit."""
+"""How the columns of a row are shown."""
 
 
 def _print_rows(title: str, key: str, rows: list[Row]) -> None:
     from vheatbench.present.terminal import Column, print_table
 
     columns = _columns(rows)
-    headings = [Column(heading) for known in columns for heading in (HEADINGS[known][0], "share")]
+    headings = [Column(heading) for known in columns for heading in (COLUMNS[known].terminal_heading, "share")]
     cells = []
     for i, row in enumerate(rows):
         line = [row.name + (f" ×{row.count}" if row.count > 1 else "")]
         for known, (values, shares) in columns.items():
-            line += [_number(values[i], HEADINGS[known][1]), _percent(shares[i])]
+            line += [_number(values[i], COLUMNS[known]), _percent(shares[i])]
         cells.append(line)
     sums = []
     for known, (values, shares) in columns.items():
-        sums += [_number(sum(v or 0 for v in values), HEADINGS[known][1]), _percent(sum(s or 0 for s in shares))]
+        sums += [_number(sum(v or 0 for v in values), COLUMNS[known]), _percent(sum(s or 0 for s in shares))]
     print_table([Column(key, "name"), *headings], cells, title=title, total=["sum", *sums])
 
 
@@ -253,15 +258,15 @@ def _print_operators(found: Profile) -> None:
         rest = rows[SHOWN:]
         rows = [*rows[:SHOWN], (f"{len(rest)} more", sum(r[1] for r in rest), sum(r[2] for r in rest))]
     cells = [
-        (operator, f"{calls:g}" if calls else "", _number(seconds, 1e3), _percent(share))
+        (operator, f"{calls:g}" if calls else "", _number(seconds, COLUMNS["seconds"]), _percent(share))
         for (operator, calls, seconds), share in zip(rows, _shares([row[2] for row in rows]), strict=True)
     ]
     columns = (Column("operator", "name"), Column("calls"), Column("time ms"), Column("share"))
     print_table(columns, cells, title="By operator, without what it calls")
 
 
-def _number(value: float | None, factor: float) -> str:
-    return f"{value * factor:.4g}" if value else ""
+def _number(value: float | None, info: MetricInfo) -> str:
+    return value_of(Value(value), info) if value else ""
 
 
 def _percent(share: float | None) -> str:

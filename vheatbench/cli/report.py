@@ -73,15 +73,15 @@ def _write_page(runs: list[Run], sections: list[Section], history: Path | None, 
     from vheatbench.report.page import write_report
 
     if history is not None:
+        from vheatbench.present.terminal import print_warnings
         from vheatbench.report.history_section import history_sections
         from vheatbench.store.history import read_history
 
         found = read_history(history)
-        for problem in found.problems:
-            print(f"! {problem}", file=sys.stderr)
+        print_warnings(found.problems)
         trends = history_sections(found, "history")
         if not trends:
-            print(f"! {found.path}: no case has two runs yet, so there is no trend to show", file=sys.stderr)
+            print_warnings([f"{found.path}: no case has two runs yet, so there is no trend to show"])
         sections += trends
     target = output or Path("reports") / f"{runs[0].path.name.split('.')[0]}.html"
     write_report(runs, target, sections)

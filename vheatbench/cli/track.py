@@ -37,6 +37,7 @@ def add(
     """Add runs to the history, each once. Prints the history's file."""
     from vheatbench.analysis.history import entries_of
     from vheatbench.errors import UserError
+    from vheatbench.present.terminal import print_warnings
     from vheatbench.store.history import add_to_history, history_path
     from vheatbench.store.pytest_benchmark import read_pytest_benchmark
     from vheatbench.store.read import find_run, read_run
@@ -47,20 +48,16 @@ def add(
     entries: list[HistoryEntry] = []
     for name in runs or []:
         run = read_run(find_run(name, path.parent))
-        for problem in run.problems:
-            _say(problem)
+        print_warnings(run.problems)
         entries += entries_of(run, branch, commit)
     for file in pytest_benchmark or []:
         entry, problems = read_pytest_benchmark(file, branch, commit)
-        for problem in problems:
-            _say(problem)
+        print_warnings(problems)
         entries.append(entry)
     entries = [entry if entry.branch or branch is not None else _with_branch(entry) for entry in entries]
     done = add_to_history(path, entries)
-    for problem in done.problems:
-        _say(problem)
-    for entry in done.known:
-        _say(f"{entry.file} ({entry.device}) is in the history already: nothing added")
+    print_warnings(done.problems)
+    print_warnings(f"{entry.file} ({entry.device}) is in the history already: nothing added" for entry in done.known)
     for entry in done.entries:
         where = f"branch {entry.branch}" if entry.branch else "no branch (name one with --branch)"
         code = entry.commit[:12] + (" with changes" if entry.dirty else "") if entry.commit else "no commit"
@@ -83,6 +80,7 @@ def show(
     Changes are warnings and never an exit code: the values come from different sessions.
     """
     from vheatbench.errors import UserError
+    from vheatbench.present.terminal import print_warnings
 
     history = _read(results)
     trends = _trends(history, branch, machine, metric, case)
@@ -94,10 +92,12 @@ def show(
         print_json({"trends": [_as_json(trend) for trend in trends], "problems": history.problems})
     else:
         _print_tables(trends)
-    for trend in trends:
-        for change in trend.changes:
-            if trend.worsens(change):
-                _say(f"{trend.label} on {trend.machine}: {trend.metric} {_words(trend, change)}")
+    print_warnings(
+        f"{trend.label} on {trend.machine}: {trend.metric} {_words(trend, change)}"
+        for trend in trends
+        for change in trend.changes
+        if trend.worsens(change)
+    )
 
 
 @app.command("export")
@@ -128,16 +128,12 @@ def export(
     deliver(otava_csv(entries, names or [metric]), output)
 
 
-def _say(text: str) -> None:
-    print(f"! {text}", file=sys.stderr)
-
-
 def _read(results: Path) -> History:
+    from vheatbench.present.terminal import print_warnings
     from vheatbench.store.history import read_history
 
     history = read_history(results)
-    for problem in history.problems:
-        _say(problem)
+    print_warnings(history.problems)
     return history
 
 
@@ -200,13 +196,15 @@ def _print_tables(trends: list[Trend]) -> None:
 
 
 def _row(trend: Trend) -> list[str]:
-    from vheatbench.report.exports import readable
+    from vheatbench.metrics import info_of
+    from vheatbench.numbers import MISSING, with_unit
 
-    last = readable(trend.values[-1], trend.unit) if trend.points else "—"
+    info = info_of(trend.metric, trend.unit)
+    last = with_unit(trend.values[-1], info) if trend.points else MISSING
     if trend.status != "ok":
         last = f"{trend.status} (before: {last})" if trend.points else trend.status
-    usual = readable(trend.usual, trend.unit) if trend.usual is not None else "—"
-    against = f"{trend.against_usual:+.1%}" if trend.against_usual is not None else "—"
+    usual = with_unit(trend.usual, info) if trend.usual is not None else MISSING
+    against = f"{trend.against_usual:+.1%}" if trend.against_usual is not None else MISSING
     changes = "; ".join(_words(trend, change) for change in trend.changes[-3:])
     more = f"{len(trend.changes) - 3} earlier; " if len(trend.changes) > 3 else ""
     return [trend.label, trend.metric, str(len(trend.points)), last, usual, against, more + changes]

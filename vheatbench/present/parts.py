@@ -8,6 +8,7 @@ from typing import Any
 
 from vheatbench.analysis.findings import Finding
 from vheatbench.case import Case
+from vheatbench.metrics import Role
 from vheatbench.store.schema import Record
 
 
@@ -55,10 +56,16 @@ class StudyTable:
     heads: tuple[str, ...]
     """Of the names of a case."""
     names_of: Callable[[Record], tuple[str, ...]]
-    columns: tuple[tuple[str, str, float], ...]
-    """Metric, heading with unit, factor from the metric's unit."""
+    role: Role
+    """Of the metrics that are its columns."""
     holds: Callable[[Case], bool]
     """Whether a case belongs into it."""
+
+    def named(self, records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+        """The heads of the names, and those of every record; what no record has is left out."""
+        names = [self.names_of(record) for record in records]
+        known = [i for i in range(len(self.heads)) if any(own[i] for own in names)]
+        return [self.heads[i] for i in known], [[own[i] for i in known] for own in names]
 
 
 @dataclass

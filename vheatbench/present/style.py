@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib.style
 from matplotlib.axis import Axis
@@ -44,39 +44,32 @@ _METADATA: dict[str, dict[str, Any]] = {
 """What a file does not say, since it would differ from day to day or from version to version."""
 
 
-class Look(Protocol):
-    """What tells a line from the others; the report has its own, with colours that follow the page."""
-
-    @property
-    def colour(self) -> str: ...
-    @property
-    def marker(self) -> str: ...
-    @property
-    def dash(self) -> str: ...
-    @property
-    def face(self) -> str: ...
-
-
 @dataclass(frozen=True)
-class Line:
-    """A look for print."""
+class Look:
+    """What tells a line from the others, alike in every chart."""
 
     colour: str
     marker: str
     dash: str
-    face: str
-    """Fill of the marker: the line's colour, or white for a hollow one."""
+    hollow: bool
+    paper: str = "white"
+    """What a hollow marker is filled with."""
+
+    @property
+    def face(self) -> str:
+        """Fill of the marker."""
+        return self.paper if self.hollow else self.colour
 
 
-def line_of(place: int) -> Line:
+def line_of(place: int, colours: Sequence[str] = COLOURS, paper: str = "white") -> Look:
     """Look of the line at this place, from 0.
 
     The first eight have a colour and a filled marker each. After them colours return with another marker, hollow, and
-    a dashed line, then with a third marker and a dotted one: 24 in all, as in the report.
+    a dashed line, then with a third marker and a dotted one: 24 in all.
     """
-    turn, colour = divmod(place, len(COLOURS))
+    turn, colour = divmod(place, len(colours))
     marker = MARKERS[(colour + 3 * turn) % len(MARKERS)]
-    return Line(COLOURS[colour], marker, DASHES[turn % len(DASHES)], "white" if turn % 2 else COLOURS[colour])
+    return Look(colours[colour], marker, DASHES[turn % len(DASHES)], turn % 2 == 1, paper)
 
 
 @contextmanager

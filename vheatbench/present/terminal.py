@@ -10,12 +10,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from vheatbench.metrics import Role, columns
+from vheatbench.numbers import with_interval
 
 if TYPE_CHECKING:
     from rich.box import Box
     from rich.text import Text
+
+    from vheatbench.present.parts import Table
+    from vheatbench.store.schema import Record
 
 PIPE_WIDTH = 200
 """Of what is no terminal: files and pipes, where ``COLUMNS`` says nothing else."""
@@ -24,14 +30,14 @@ NOTES_WIDTH = 32
 INDENT = "  "
 
 
-Role = Literal["name", "number", "words", "notes"]
+ColumnRole = Literal["name", "number", "words", "notes"]
 
 
 class Column(NamedTuple):
     """One column of a table."""
 
     heading: str
-    role: Role = "number"
+    role: ColumnRole = "number"
     """What a row is called by, a value of it that is a number or not, or words of any length about it."""
     right: bool = False
     """Names that stand at the right edge, as numbers do anyway."""
@@ -87,6 +93,15 @@ def print_table(
         console.print(line, soft_wrap=True)
 
 
+def print_page_table(table: Table) -> None:
+    """A table of the page on stdout: its first cells name the rows, and where it holds sentences the last are notes."""
+    name, *others = table.header
+    columns = [Column(name, "name"), *map(Column, others)]
+    if table.words:
+        columns[-1] = Column(others[-1], "notes")
+    print_table(columns, table.rows, title=table.title, caption=table.caption)
+
+
 def print_warnings(general: Iterable[str], by_case: Iterable[tuple[str, Iterable[str]]] = ()) -> None:
     """Warnings on stderr, a line each: the general ones first, then those of cases, the same text once.
 
@@ -103,6 +118,35 @@ def print_warnings(general: Iterable[str], by_case: Iterable[tuple[str, Iterable
     for text, labels in cases.items():
         more = f" (and {len(labels) - 1} more)" if len(labels) > 1 else ""
         print(f"! {labels[0]}{more}: {text}", file=sys.stderr)
+
+
+def print_records(
+    heads: Sequence[str],
+    names_of: Callable[[Record], Sequence[str]],
+    role: Role,
+    records: Sequence[Record],
+    *,
+    title: str,
+    caption: str,
+) -> None:
+    """The table of a study on stdout: a row per record, its names, the metrics of the study's role, its notes."""
+    shown = columns(role, records)
+    rows = [
+        [*names_of(one), *(with_interval(one.metrics.get(info.name), info) for info in shown), notes_of(one)]
+        for one in records
+    ]
+    headings = [*(Column(head, "name") for head in heads), *(Column(info.terminal_heading) for info in shown)]
+    print_table([*headings, Column("notes", "notes")], rows, title=title, caption=caption)
+
+
+def notes_of(record: Record) -> str:
+    """What a study's table says beside a record: why it is not ``ok``, or how many warnings there are."""
+    return f"{record.status}: {record.reason}" if record.status != "ok" else warnings_words(len(record.warnings))
+
+
+def warnings_words(count: int) -> str:
+    """``2 warnings``; nothing for none."""
+    return f"{count} warning{'s' * (count > 1)}" if count else ""
 
 
 def layout(
@@ -223,10 +267,11 @@ class _Table(NamedTuple):
 
 
 def _cleaned(row: Sequence[str], columns: Sequence[Column]) -> list[str]:
-    """Each cell on one line, without control characters."""
+    """Each cell on one line, without control characters and without gaps within numbers, which could be wrapped."""
     if len(row) != len(columns):
         raise ValueError(f"{len(row)} cells for {len(columns)} columns: {list(row)}")
-    return [" ".join("".join(c if _shown(c) else " " for c in cell).split()) for cell in row]
+    joined = (cell.replace("\u202f", "") for cell in row)
+    return [" ".join("".join(c if _shown(c) else " " for c in cell).split()) for cell in joined]
 
 
 def _shown(sign: str) -> bool:

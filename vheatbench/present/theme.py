@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vheatbench.present.style import Look, line_of
 from vheatbench.present.svg import SERIES_GROUP, tidied
 
 INK, FAINT, GRID, PAPER = "#010203", "#040506", "#070809", "#fdfefe"
@@ -18,10 +18,6 @@ INK, FAINT, GRID, PAPER = "#010203", "#040506", "#070809", "#fdfefe"
 
 SERIES_COLOURS = ("#d55e01", "#0072b3", "#009e74", "#cc79a8", "#56b4ea", "#e69f02", "#8c6bb2", "#7f7f80")
 """Okabe and Ito's colour-blind safe palette, one step off so that each is unique in the SVG."""
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-
-DASHES = ("-", "--", ":")
 
 _VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--grid", PAPER: "--panel"} | {
     colour: f"--series-{i + 1}" for i, colour in enumerate(SERIES_COLOURS)
@@ -42,6 +38,10 @@ _STYLE: dict[Any, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
     "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -49,30 +49,9 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Style:
-    """What tells a subject from the others, alike in every chart of the page."""
-
-    colour: str
-    marker: str
-    dash: str
-    hollow: bool
-
-    @property
-    def face(self) -> str:
-        """Fill of the marker."""
-        return PAPER if self.hollow else self.colour
-
-
-def style_of(subject: str, subjects: Sequence[str]) -> Style:
-    """Style by a subject's place among all subjects of the page.
-
-    The first eight have a colour and a filled marker each. After them colours return with another marker, hollow, and
-    a dashed line, then with a third marker and a dotted one: 24 in all.
-    """
-    turn, place = divmod(list(subjects).index(subject), len(SERIES_COLOURS))
-    marker = MARKERS[(place + 3 * turn) % len(MARKERS)]
-    return Style(SERIES_COLOURS[place], marker, DASHES[turn % len(DASHES)], turn % 2 == 1)
+def style_of(subject: str, subjects: Sequence[str]) -> Look:
+    """Look by a subject's place among all subjects of the page."""
+    return line_of(list(subjects).index(subject), SERIES_COLOURS, PAPER)
 
 
 def chart_style(name: str) -> dict[Any, Any]:

@@ -10,21 +10,18 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from vheatbench import numbers
 from vheatbench.analysis.crossover import ratio_at
 from vheatbench.analysis.findings import common_sizes
 from vheatbench.analysis.fingerprint import differences, facts
 from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.operator_findings import as_fast, significant
-from vheatbench.analysis.series import Point, Series
+from vheatbench.metrics import names
 from vheatbench.present.parts import Chart, Section, Table
-from vheatbench.present.theme import DASHES, MARKERS, Style, style_of
-from vheatbench.report.charts import LOOKS, View, scaling_chart
-from vheatbench.report.section import MOST_CURVES, MOST_POINTS, point_in_words, samples_of
+from vheatbench.present.style import DASHES, MARKERS, Look
+from vheatbench.present.theme import style_of
+from vheatbench.report.charts import Curve, View, chart_of
+from vheatbench.report.section import MOST_CURVES, samples_of
 from vheatbench.store.read import Run
-
-OVERLAID = ("latency_s", "peak_memory_bytes", "energy_per_image_j")
-"""Metrics that are drawn for several runs on one chart."""
 
 MOST_ENTRIES = 40
 """Of differing environments, beside those that decide."""
@@ -52,8 +49,8 @@ def across_section(runs: Sequence[Run], subjects: Sequence[str], views: Sequence
             )
     shared = _shared(runs)
     for number, members in enumerate(shared[:MOST_VARIANTS]):
-        for metric in OVERLAID:
-            chart = _overlay(f"across-{number}-{metric}", members[0][1].named(metric), members, labels, subjects, views)
+        for metric in names("overlaid"):
+            chart = _overlay(f"across-{number}-{metric}", metric, members, labels, subjects, views)
             if chart is not None:
                 section.charts.append(chart)
     if len(shared) > MOST_VARIANTS:
@@ -123,50 +120,29 @@ def _overlay(
     subjects: Sequence[str],
     views: Sequence[View],
 ) -> Chart | None:
-    look = LOOKS[metric]
-    curves: list[Series] = []
-    styles: dict[str, Style] = {}
-    samples: dict[tuple[str, tuple[int, int]], int] = {}
+    curves: list[Curve] = []
     for place, group in members:
-        counts = samples_of(group, metric)
+        samples = samples_of(group, metric)
         for one in group.series(metric):
-            name = f"{one.subject} · {labels[place]}"
-            curves.append(replace(one, subject=name))
-            styles[name] = _style(one.subject, subjects, place)
-            samples |= {(name, size): count for (subject, size), count in counts.items() if subject == one.subject}
-    drawn = [one for one in curves if one.points][:MOST_CURVES]
-    if not views or len(drawn) < 2 or max(len(one.points) for one in drawn) < 2:
+            named, own = replace(one, subject=f"{one.subject} · {labels[place]}"), samples.get(one.subject, {})
+            curves.append(Curve(named, _style(one.subject, subjects, place), samples=own))
+    drawn = [curve for curve in curves if curve.series.points][:MOST_CURVES]
+    if not views or len(drawn) < 2 or max(len(curve.series.points) for curve in drawn) < 2:
         return None
-
-    def said(one: Series, point: Point) -> str:
-        return point_in_words(one, point, look.factor, look.axis, samples.get((one.subject, point.resolution)))
-
-    svg = scaling_chart(id_, metric, [(one, None) for one in drawn], styles, said, views)
-    axis = drawn[0].axis
+    info = drawn[0].series.info
     caption = (
-        f"{look.title} in {look.axis} of {len({place for place, _ in members})} runs; {members[0][1].title}. Colour: "
-        f"the {axis.subject}. Line: the run."
+        f"{info.capitalised} in {info.unit} of {len({place for place, _ in members})} runs; {members[0][1].title}. "
+        f"Colour: the {drawn[0].series.axis.subject}. Line: the run."
     )
     if len(drawn) < len(curves):
         caption += f" {len(drawn)} of {len(curves)} curves are drawn."
-    rows = [
-        (one.subject, axis.words(p.resolution), numbers.value_of(p, look.factor), numbers.interval_of(p, look.factor))
-        for one in drawn
-        for p in one.points
-    ]
-    text = f"{look.title} of the runs: " + "; ".join(
-        f"{one.subject} goes from {numbers.value_of(one.points[0], look.factor)} to "
-        f"{numbers.value_of(one.points[-1], look.factor)} {look.axis}"
-        for one in drawn
-    )
-    header = (f"{axis.subject}, run", axis.heading, f"{look.title.lower()} ({look.axis})", "interval")
-    return Chart(id_, f"{look.title}, runs side by side", svg, caption, f"{text}.", header, rows[:MOST_POINTS])
+    return chart_of(id_, f"{info.capitalised}, runs side by side", drawn, views, caption)
 
 
-def _style(subject: str, subjects: Sequence[str], place: int) -> Style:
+def _style(subject: str, subjects: Sequence[str], place: int) -> Look:
     own = style_of(subject, subjects)
     marker = MARKERS[(MARKERS.index(own.marker) + place) % len(MARKERS)]
-    return Style(own.colour, marker, DASHES[place % len(DASHES)], place % 2 == 1)
+    return replace(own, marker=marker, dash=DASHES[place % len(DASHES)], hollow=place % 2 == 1)
 
 
 def _ratios(runs: Sequence[Run], labels: Sequence[str], shared: list[list[tuple[int, Group]]]) -> Table | None:
@@ -214,7 +190,7 @@ def _environments(runs: Sequence[Run], labels: Sequence[str]) -> Table | None:
     """Entries that differ: those that must match first, and marked."""
     environments = [run.header.environment for run in runs]
     device = "cuda" if any(record.case.device == "cuda" for run in runs for record in run.records) else "cpu"
-    decisive = [{name: _said(value) for name, value in facts(one, device).items()} for one in environments]
+    decisive = [{name: _fact(value) for name, value in facts(one, device).items()} for one in environments]
     rows = [(name, "yes", *(one.get(name, "—") for one in decisive)) for name in decisive[0]]
     rows = [row for row in rows if len(set(row[2:])) > 1]
     marked = len(rows)
@@ -251,7 +227,7 @@ def environment_rows(environment: dict[str, Any], prefix: str = "") -> list[tupl
     return rows
 
 
-def _said(value: Any) -> str:
+def _fact(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "unknown" if value is None else str(value)

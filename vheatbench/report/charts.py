@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from vheatbench import numbers
 from vheatbench.analysis.axis import GRID as TOKEN_GRID
-from vheatbench.analysis.scaling import PowerFit, Scaling
+from vheatbench.analysis.powerlaw import PowerFit
+from vheatbench.analysis.scaling import Scaling
 from vheatbench.analysis.series import Point, Series
-from vheatbench.present.svg import Target, with_targets
-from vheatbench.present.theme import FAINT, GRID, Style, add_legend, chart_style, series_id, svg_of
+from vheatbench.present.chart import error_bars, log_ticks, page_chart, plain_numbers
+from vheatbench.present.parts import Chart
+from vheatbench.present.style import Look
+from vheatbench.present.theme import FAINT
 
 View = Literal["log", "linear", "tokens"]
 
@@ -30,98 +33,105 @@ MOST_TARGETS = 300
 """Points up to which each can be pointed at; more lie too close, and make the page heavy."""
 
 
+MOST_POINTS = 150
+"""In the table behind a chart. The records' table has all."""
+
+
 @dataclass(frozen=True)
-class Look:
-    """What a metric's chart is called and measured in."""
+class Curve:
+    """One subject of a chart against size."""
 
-    title: str
-    axis: str
-    factor: float
-    guides: bool = False
-    """Draw lines of slope 1, 1.5 and 2 in N."""
+    series: Series
+    look: Look
+    scaling: Scaling | None = None
+    """The fit whose exponent is shown."""
+    samples: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """How many raw samples stand behind each size."""
+
+    @property
+    def name(self) -> str:
+        return self.series.subject
+
+    @property
+    def power(self) -> PowerFit | None:
+        """The fitted power, where there is one."""
+        power = self.scaling.power if self.scaling is not None else None
+        return power if isinstance(power, PowerFit) else None
+
+    def point_in_words(self, point: Point) -> str:
+        """``vheat-t at 224 px, 196 tokens: 48.1 ms (46.0 to 50.7), 36 samples in 3 rounds``."""
+        samples, rounds = self.samples.get(point.resolution), f"{point.n_rounds} round{'s' * (point.n_rounds != 1)}"
+        info, where = self.series.info, self.series.axis.words(point.resolution)
+        return (
+            f"{self.name} at {where}, {point.tokens:.0f} tokens: {numbers.with_interval(point, info, info.unit)}, "
+            + (f"{samples} samples in {rounds}" if samples else rounds)
+        )
 
 
-LOOKS = {
-    "throughput_images_per_s": Look("Throughput", "images/s", 1.0),
-    "latency_s": Look("Latency of one step", "ms", 1e3, guides=True),
-    "latency_per_image_s": Look("Time per image", "ms per image", 1e3, guides=True),
-    "peak_memory_bytes": Look("Peak memory", "MiB", 2.0**-20),
-    "peak_memory_per_image_bytes": Look("Peak memory per image", "MiB per image", 2.0**-20),
-    "macs": Look("Multiply-adds", "GMAC per image", 1e-9, guides=True),
-    "energy_per_image_j": Look("Energy", "J per image", 1.0),
-    "largest_batch": Look("Largest batch that fits", "images", 1.0),
-}
-
-
-def scaling_chart(
-    name: str,
-    metric: str,
-    series: Sequence[tuple[Series, Scaling | None]],
-    styles: Mapping[str, Style],
-    said: Callable[[Series, Point], str],
-    views: Sequence[View] = ("log",),
-) -> str:
-    """Chart of a metric against size and tokens, once per view; the page's CSS shows one of them.
-
-    Models have the fitted lines, operators lines that join their points: a fixed overhead at small grids bends them.
+def chart_of(id_: str, title: str, curves: Sequence[Curve], views: Sequence[View], caption: str) -> Chart:
+    """A chart of one metric against size, with its words and the numbers behind it.
 
     Args:
-        name: unique on the page; keeps the SVG's internal ids apart.
-        metric: key of :data:`LOOKS`.
-        series: points, and the fit whose exponent is shown (None for none). All on one axis.
-        styles: by subject.
-        said: what a point says when it is pointed at.
+        id_: unique on the page.
+        title: above it.
+        curves: all of one metric on one axis.
         views: keys of :data:`VIEWS`, the first for a page without script.
-
-    Returns:
-        ``<svg>`` elements, each in a ``<div data-view=...>``.
+        caption: what is drawn.
     """
-    drawn = []
-    for view in views:
-        svg = _drawing(f"{name}-{view}", metric, series, styles, said, view)
-        drawn.append(f'<div data-view="{view}" data-label="{VIEWS[view]}">{svg}</div>')
-    return "".join(drawn)
+    first = curves[0].series
+    info, axis = first.info, first.axis
+    rows = [
+        (curve.name, f"{p.resolution[0]}×{p.resolution[1]}", f"{p.tokens:.0f}", numbers.value_of(p, info),
+         numbers.interval_of(p, info), str(p.n_rounds), str(curve.samples.get(p.resolution) or "—"))
+        for curve in curves for p in curve.series.points
+    ]  # fmt: skip
+    if len(rows) > MOST_POINTS:
+        caption += f" Of its {len(rows)} points the first {MOST_POINTS} are listed here; the records have all."
+    header = (axis.subject, axis.heading, "tokens N", info.heading, "interval", "rounds", "samples")
+    text = f"{title}: {'; '.join(map(_described, curves))}."
+    return Chart(id_, title, _drawings(id_, curves, views), caption, text, header, rows[:MOST_POINTS])
 
 
-def _drawing(
-    name: str,
-    metric: str,
-    series: Sequence[tuple[Series, Scaling | None]],
-    styles: Mapping[str, Style],
-    said: Callable[[Series, Point], str],
-    view: View,
-) -> str:
-    look, only = LOOKS[metric], [one for one, _ in series]
-    many = sum(len(one.points) for one in only) > MOST_TARGETS
-    with matplotlib.rc_context(chart_style(name)):
-        # an SVG has 72 units per inch: places are those of the figure
-        figure = Figure(figsize=(6.2, 4.1), dpi=72, layout="constrained")
-        axes = figure.subplots()
+def _described(curve: Curve) -> str:
+    """For those who cannot see it."""
+    series, info = curve.series, curve.series.info
+    first, last = series.points[0], series.points[-1]
+    text = (
+        f"{curve.name} goes from {numbers.value_of(first, info)} at {series.axis.near(first.side)} "
+        f"to {numbers.value_of(last, info)} {info.unit} at {series.axis.near(last.side)}"
+    )
+    return text + (f", as N^{curve.power.exponent:.2f}" if curve.power is not None else "")
+
+
+def _drawings(name: str, curves: Sequence[Curve], views: Sequence[View]) -> str:
+    """``<svg>`` elements, each in a ``<div data-view=...>``, once per view; the page's CSS shows one of them."""
+    return "".join(
+        f'<div data-view="{view}" data-label="{VIEWS[view]}">{_drawing(f"{name}-{view}", curves, view)}</div>'
+        for view in views
+    )
+
+
+def _drawing(name: str, curves: Sequence[Curve], view: View) -> str:
+    """Models have the fitted lines, operators lines that join their points: a fixed overhead bends them."""
+    series, info = [curve.series for curve in curves], curves[0].series.info
+    many = sum(len(one.points) for one in series) > MOST_TARGETS
+    with page_chart(name, [curve.name for curve in curves]) as chart:
+        axes = chart.axes
         if view == "log":
             axes.set_xscale("log")
             axes.set_yscale("log")
-            if look.guides:
-                _guides(axes, only, look.factor)
-        for place, (one, scaling) in enumerate(series):
-            _draw(axes, one, scaling, look.factor, styles[one.subject], view, place, 0 if many else 3)
-        _scales(axes, only, view)
-        axes.set_ylabel(f"{look.title.lower() if metric != 'macs' else 'multiply-adds'} ({look.axis})")
-        axes.grid(True, which="major", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        add_legend(figure, axes)
-        svg = svg_of(figure, [one.subject for one in only])
-        height = figure.get_figheight() * 72
-        targets = [
-            _target(axes, height, one.subject, (_place(one, point, view), point.value * look.factor), said(one, point))
-            for one in only
-            for point in one.points
-        ]
-    return with_targets(svg, [] if many else targets)
-
-
-def _target(axes: Axes, height: float, subject: str, at: tuple[float, float], text: str) -> Target:
-    x, y = axes.transData.transform(at)
-    return Target(subject, x, height - y, text)
+            if "guided" in info.roles:
+                _guides(axes, series, info.factor)
+        for curve in curves:
+            chart.belongs(curve.name, _draw(axes, curve, view, 0 if many else 3))
+        _scales(axes, series, view)
+        axes.set_ylabel(info.heading)
+        axes.grid(True, which="major")
+        for curve in curves if not many else ():
+            for point in curve.series.points:
+                place = _place(curve.series, point, view)
+                chart.target(curve.name, place, point.value * info.factor, curve.point_in_words(point))
+    return chart.svg
 
 
 def _place(series: Series, point: Point, view: View) -> float:
@@ -129,30 +139,21 @@ def _place(series: Series, point: Point, view: View) -> float:
     return series.axis.tokens(point.side) if view == "tokens" else point.side
 
 
-def _draw(
-    axes: Axes,
-    series: Series,
-    scaling: Scaling | None,
-    factor: float,
-    style: Style,
-    view: View,
-    place: int,
-    caps: float,
-) -> None:
+def _draw(axes: Axes, curve: Curve, view: View, caps: float) -> list[Artist]:
+    """The points of a subject and their line, fitted or from one to the next; what is drawn."""
+    series, style, fit, factor = curve.series, curve.look, curve.power, curve.series.info.factor
     x = [_place(series, point, view) for point in series.points]
     values = [point.value * factor for point in series.points]
-    fit = scaling.power if scaling is not None else None
-    fitted = isinstance(fit, PowerFit) and series.axis != TOKEN_GRID
-    below = [(p.value - p.low) * factor if p.low is not None else 0.0 for p in series.points]
-    above = [(p.high - p.value) * factor if p.high is not None else 0.0 for p in series.points]
-    label = series.subject
-    if isinstance(fit, PowerFit):
+    fitted = fit is not None and series.axis != TOKEN_GRID
+    spread = error_bars(series.points, factor)
+    label = curve.name
+    if fit is not None:
         interval = f" ({fit.low:.2f}–{fit.high:.2f})" if fit.low is not None and fit.high != fit.low else ""
         label += f"   N^{fit.exponent:.2f}{interval}"
     bars = axes.errorbar(
         x,
         values,
-        yerr=[below, above] if any(below) or any(above) else None,
+        yerr=spread if any(map(any, spread)) else None,
         fmt=style.marker,
         color=style.colour,
         markerfacecolor=style.face,
@@ -163,15 +164,15 @@ def _draw(
         linestyle="none" if fitted else style.dash,
     )
     drawn = [*bars.get_children()]
-    if isinstance(fit, PowerFit) and fitted:
+    if fit is not None and fitted:
         tokens = np.array(fit.range) if view == "log" else np.geomspace(*fit.range, 30)
         ends = tokens if view == "tokens" else [series.axis.side_of(n) for n in tokens]
         line = fit.coefficient * tokens**fit.exponent * factor
         drawn += axes.plot(ends, line, color=style.colour, linewidth=1.4, linestyle=style.dash)
     for artist in drawn:
-        artist.set_gid(series_id(place))
         # within the axes: nothing to measure when margins are found, which takes as long as drawing does
         artist.set_in_layout(False)
+    return drawn
 
 
 def _guides(axes: Axes, series: Sequence[Series], factor: float) -> None:
@@ -213,16 +214,14 @@ def _scales(axes: Axes, series: Sequence[Series], view: View) -> None:
         one.xaxis.set_minor_locator(NullLocator())
         one.set_xlabel(title)
     top.xaxis.label.set_fontsize(9)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    plain_numbers(axes.yaxis)
     if view != "log":
         axes.set_ylim(bottom=0)
         return
     low, high = axes.get_ylim()
     if high / low < 30:
         # under a decade and a half the powers of ten alone would leave one or two ticks
-        found = [m * 10.0**e for e in range(-9, 13) for m in (1, 2, 3, 5) if low <= m * 10.0**e <= high]
-        axes.yaxis.set_major_locator(FixedLocator(found))
-        axes.yaxis.set_minor_locator(NullLocator())
+        plain_numbers(axes.yaxis, log_ticks(low, high, (1, 2, 3, 5)))
 
 
 def _spaced(ticks: Sequence[float], labels: Sequence[str], log: bool = True) -> list[str]:

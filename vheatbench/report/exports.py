@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vheatbench.errors import UserError
-from vheatbench.store.history import HistoryEntry, Reading, TrackedCase
+from vheatbench.metrics import columns
+from vheatbench.numbers import with_spread
+from vheatbench.store.history import HistoryEntry, TrackedCase, estimate
 
 MARKDOWN_LIMIT = 65_536
 """Characters that GitHub takes for a comment."""
@@ -109,15 +111,15 @@ def markdown(entries: Sequence[HistoryEntry], limit: int = MARKDOWN_LIMIT) -> Ex
     lines: list[str] = []
     rows: list[tuple[int, int]] = []
     for entry in entries:
-        shown = [name for name in _MARKDOWN_METRICS if name in entry.metrics]
+        shown = columns("summary", [entry])
         commit = f", commit {_code(entry.commit[:12])}" if entry.commit else ""
         lines += [f"### {_code(entry.suite)} on {_code(entry.machine)}", "",
                   f"Run {_code(entry.run_id)}, {entry.when}{commit}.", "",
-                  "| case | " + " | ".join(shown) + " | status |",
+                  "| case | " + " | ".join(info.heading for info in shown) + " | status |",
                   "| --- |" + " ---: |" * len(shown) + " --- |"]  # fmt: skip
         begun = len(lines)
         for case in entry.cases.values():
-            cells = [_cell(case.readings.get(name), entry.metrics[name].unit) for name in shown]
+            cells = [with_spread(estimate(case.readings.get(info.name)), info) for info in shown]
             lines.append("| " + " | ".join([_code(case.label), *cells, case.status]) + " |")
         rows.append((begun, len(lines)))
         lines.append("")
@@ -133,36 +135,6 @@ def markdown(entries: Sequence[HistoryEntry], limit: int = MARKDOWN_LIMIT) -> Ex
     if cut:
         lines.append(f"*{cut} rows are left out to stay below {limit} characters; `vheatbench show` has them all.*")
     return Export("\n".join(lines) + "\n", left_out)
-
-
-_MARKDOWN_METRICS = (
-    "latency_s", "latency_per_image_s", "throughput_images_per_s", "peak_memory_bytes", "peak_memory_per_image_bytes",
-    "peak_allocated_bytes", "largest_batch", "macs",
-    "erf_images", "erf_a50", "erf_a99", "erf_radius_share", "erf_entropy_area",
-    "k_mean_cells2", "k_zero_share", "diffusion_length_px", "diffusion_length_share", "source_kept", "peak",
-    "neumann_error", "finite_difference_error", "mass_error", "undershoot", "overshoot",
-)  # fmt: skip
-
-UNITS = {
-    "s": ("ms", 1e3), "s/image": ("ms/image", 1e3), "bytes": ("MiB", 2.0**-20), "bytes/image": ("MiB/image", 2.0**-20),
-    "MAC/image": ("GMAC/image", 1e-9),
-}  # fmt: skip
-"""Unit of a metric to the unit people read it in, and the factor between them."""
-
-
-def readable(value: float, unit: str) -> str:
-    """A value for people: seconds in ms, bytes in MiB, four digits."""
-    shown, factor = UNITS.get(unit, (unit, 1.0))
-    number = value * factor
-    return f"{number:,.0f} {shown}".strip() if abs(number) >= 10_000 else f"{number:.4g} {shown}".strip()
-
-
-def _cell(reading: Reading | None, unit: str) -> str:
-    if reading is None:
-        return "—"
-    value, low, high, _ = reading
-    spread = f" ±{(high - low) / 2 / abs(value):.1%}" if low is not None and high is not None and high > low else ""
-    return readable(value, unit) + (spread if value else "")
 
 
 def _code(text: str) -> str:

@@ -6,24 +6,18 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from vheatbench import numbers
 from vheatbench.analysis.changepoint import WINDOW, ChangePoint
 from vheatbench.analysis.history import Trend, trends_of
+from vheatbench.metrics import MetricInfo, info_of, with_role
+from vheatbench.present.chart import WIDTH, error_bars, page_chart, plain_numbers
 from vheatbench.present.parts import Chart, Section, Table
-from vheatbench.present.theme import FAINT, GRID, INK, SERIES_COLOURS, chart_style, svg_of
-from vheatbench.report.exports import UNITS
+from vheatbench.present.theme import FAINT, INK, SERIES_COLOURS
 from vheatbench.store.history import History
 
-CHARTED = (
-    "latency_s", "latency_per_image_s", "peak_memory_bytes", "peak_memory_per_image_bytes", "peak_allocated_bytes",
-    "largest_batch",
-)  # fmt: skip
-"""Metrics with charts; of every other one only the cases in which it changed are drawn."""
 PANELS = 6
 """Cases in one chart."""
 MOST_PANELS = 24
@@ -53,9 +47,10 @@ def history_sections(history: History, id_: str) -> list[Section]:
 def _section(id_: str, trends: list[Trend]) -> Section:
     one = trends[0]
     section = Section(id_, f"History of branch {one.branch or '(none)'} on {one.machine}")
+    trended = [info.name for info in with_role("trended")]
     for metric in dict.fromkeys(trend.metric for trend in trends):
         drawn = [trend for trend in trends if trend.metric == metric and len(trend.points) >= 2]
-        drawn = [trend for trend in drawn if metric in CHARTED or trend.changes]
+        drawn = [trend for trend in drawn if metric in trended or trend.changes]
         drawn.sort(key=lambda trend: not trend.changes)
         if len(drawn) > MOST_PANELS:
             section.notes.append(f"{metric}: {MOST_PANELS} of {len(drawn)} cases are drawn, the table below has all.")
@@ -74,44 +69,39 @@ def _section(id_: str, trends: list[Trend]) -> Section:
 
 
 def _chart(id_: str, metric: str, trends: Sequence[Trend], number: int, of: int) -> Chart:
-    unit, factor = UNITS.get(trends[0].unit, (trends[0].unit, 1.0))
-    title = f"{metric} over time" + (f" ({number + 1} of {of})" if of > 1 else "")
+    info = info_of(metric, trends[0].unit)
+    title = f"{info.capitalised} over time" + (f" ({number + 1} of {of})" if of > 1 else "")
     caption = (
-        f"{metric} in {unit or 'its own unit'}, run by run (the last {WINDOW}); horizontal lines: medians between "
-        "changes of level; dashed verticals: the changes."
+        f"{info.capitalised} in {info.unit or 'its own unit'}, run by run (the last {WINDOW}); horizontal lines: "
+        "medians between changes of level; dashed verticals: the changes."
     )
-    header = ("case", "run", "time", "commit", f"{metric} ({unit})" if unit else metric, "interval")
+    header = ("case", "run", "time", "commit", info.heading, "interval")
     rows = [
-        (trend.label, point.run_id, point.when, point.commit[:10], numbers.plain(point.value * factor),
-         f"{numbers.plain(point.low * factor)} to {numbers.plain(point.high * factor)}"
-         if point.low is not None and point.high is not None and point.low != point.high else "")
+        (trend.label, point.run_id, point.when, point.commit[:10], numbers.value_of(point, info),
+         numbers.interval_of(point, info))
         for trend in trends for point in trend.points
     ]  # fmt: skip
-    return Chart(id_, title, _draw(id_, trends, unit, factor), caption, _describe(title, trends, unit, factor),
-                 header, rows)  # fmt: skip
+    return Chart(id_, title, _draw(id_, trends, info), caption, _describe(title, trends, info), header, rows)
 
 
-def _draw(name: str, trends: Sequence[Trend], unit: str, factor: float) -> str:
+def _draw(name: str, trends: Sequence[Trend], info: MetricInfo) -> str:
     columns = min(2, len(trends))
     lines = -(-len(trends) // columns)
-    with matplotlib.rc_context(chart_style(name)):
-        figure = Figure(figsize=(3.4 * columns if columns > 1 else 6.2, 2.1 * lines + 0.3), layout="constrained")
-        grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    width = 3.4 * columns if columns > 1 else WIDTH
+    with page_chart(name, width=width, height=2.1 * lines + 0.3, legend=False) as chart:
+        grid = chart.figure.subplots(lines, columns, squeeze=False).ravel()
         for axes, trend in zip(grid, trends, strict=False):
-            _panel(axes, trend, factor)
-            axes.set_ylabel(unit, fontsize=8)
+            _panel(axes, trend, info.factor)
+            axes.set_ylabel(info.unit, fontsize=8)
         for axes in grid[len(trends) :]:
             axes.set_axis_off()
-        return svg_of(figure)
+    return chart.svg
 
 
 def _panel(axes: Axes, trend: Trend, factor: float) -> None:
     values = [value * factor for value in trend.values]
     places = list(range(len(values)))
-    spread = [
-        [0.0 if point.low is None else max(0.0, (point.value - point.low) * factor) for point in trend.points],
-        [0.0 if point.high is None else max(0.0, (point.high - point.value) * factor) for point in trend.points],
-    ]
+    spread = error_bars(trend.points, factor)
     axes.plot(places, values, color=FAINT, linewidth=0.7)
     # a hundred intervals are a band of ink, and half the size of the page
     if len(values) <= 40:
@@ -119,7 +109,6 @@ def _panel(axes: Axes, trend: Trend, factor: float) -> None:
     axes.plot(places, values, "o", color=SERIES_COLOURS[1], markersize=2.6)
     _levels(axes, trend, factor)
     axes.set_title("\n".join(textwrap.wrap(trend.label, 46, max_lines=3)), fontsize=8)
-    axes.spines["top"].set_visible(False)
     axes.set_xlim(-0.5, len(values) - 0.5)
     low, high = min(values), max(values)
     # noise of a percent should not fill the panel: it spans at least a tenth of the value
@@ -127,15 +116,14 @@ def _panel(axes: Axes, trend: Trend, factor: float) -> None:
     middle = (low + high) / 2
     axes.set_ylim(middle - 0.65 * room, middle + 0.65 * room)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    plain_numbers(axes.yaxis)
     ends = [0, len(values) - 1]
     axes.set_xticks(ends, [trend.points[i].when[:10] for i in ends])
     first, last = axes.get_xticklabels()
     first.set_horizontalalignment("left")
     last.set_horizontalalignment("right")
     axes.tick_params(labelsize=8)
-    axes.grid(True, axis="y", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.grid(True, axis="y", linewidth=0.6)
 
 
 def _levels(axes: Axes, trend: Trend, factor: float) -> None:
@@ -162,12 +150,12 @@ def _levels(axes: Axes, trend: Trend, factor: float) -> None:
         )
 
 
-def _describe(title: str, trends: Sequence[Trend], unit: str, factor: float) -> str:
+def _describe(title: str, trends: Sequence[Trend], info: MetricInfo) -> str:
     """The chart in words, for those who cannot see it."""
     words = []
     for trend in trends:
-        first, last = (numbers.plain(value * factor) for value in (trend.values[0], trend.values[-1]))
-        text = f"{trend.label} goes from {first} to {last} {unit} in {len(trend.points)} runs"
+        first, last = (numbers.value_of(point, info) for point in (trend.points[0], trend.points[-1]))
+        text = f"{trend.label} goes from {first} to {last} {info.unit} in {len(trend.points)} runs"
         changes = ", ".join(_words(trend, change) for change in trend.changes[-4:])
         words.append(f"{text}, with changes of {changes}" if changes else f"{text}, without a change of level")
     return f"{title}: " + "; ".join(words) + "."
@@ -185,12 +173,12 @@ def _size(trend: Trend, change: ChangePoint) -> str:
 def _table(id_: str, trends: Sequence[Trend]) -> Table:
     rows = []
     for trend in trends:
-        unit, factor = UNITS.get(trend.unit, (trend.unit, 1.0))
-        last = numbers.plain(trend.values[-1] * factor) if trend.points else "—"
-        usual = numbers.plain(trend.usual * factor) if trend.usual is not None else "—"
+        info = info_of(trend.metric, trend.unit)
+        last = numbers.value_of(trend.points[-1] if trend.points else None, info)
+        usual = numbers.value_of(numbers.Value(trend.usual), info)
         against = numbers.percent(trend.against_usual) if trend.against_usual is not None else "—"
         status = trend.status if trend.status != "ok" else ""
-        name = f"{trend.label}, {trend.metric}" + (f" ({unit})" if unit else "")
+        name = f"{trend.label}, {info.heading}"
         rows.append((name, str(len(trend.points)), last, usual, against, str(len(trend.changes)), status))
     header = ("case and metric", "runs", "last", "usual", "last against usual", "changes", "status now")
     caption = "“Usual” is the median of the runs before the last one, since the last change of level."
@@ -199,7 +187,7 @@ def _table(id_: str, trends: Sequence[Trend]) -> Table:
 
 def _changes_table(id_: str, trends: Sequence[Trend]) -> Table:
     rows = [
-        (f"{trend.label}, {trend.metric}", _words(trend, change),
+        (f"{trend.label}, {info_of(trend.metric).title}", _words(trend, change),
          "worse" if trend.worsens(change) else "better" if trend.direction != "neutral" else "—",
          f"{change.p:.2g}" if change.p else "exact")
         for trend in trends for change in trend.changes

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from vheatbench import numbers
 from vheatbench.analysis.groups import Group, groups_of
-from vheatbench.analysis.outcomes import outcomes_of
-from vheatbench.analysis.series import Point, Series
-from vheatbench.report.charts import LOOKS
-from vheatbench.report.studies_table import AnalysisTable, analysis_tables
+from vheatbench.analysis.outcomes import Outcome, outcomes_of
+from vheatbench.analysis.series import Series
+from vheatbench.metrics import MetricInfo, columns, info_of, names
+from vheatbench.present.parts import StudyTable
 from vheatbench.store.read import Run
-
-COLUMNS = ("latency_s", "throughput_images_per_s", "peak_memory_bytes", "macs", "energy_per_image_j")
+from vheatbench.studies import exported_tables
 
 _ESCAPED = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -35,10 +34,10 @@ def latex_of(runs: Sequence[Run]) -> str:
 
 def _tables(run: Run) -> list[str]:
     groups = groups_of(run.records)
-    analyses = analysis_tables(outcomes_of(run.records))
+    studies = exported_tables(outcomes_of(run.records))
     return [
         *(_table(run, group, number) for number, group in enumerate(groups)),
-        *(_analysis(run, table, len(groups) + number) for number, table in enumerate(analyses)),
+        *(_study(run, *study, len(groups) + number) for number, study in enumerate(studies)),
     ]
 
 
@@ -52,14 +51,14 @@ def _table(run: Run, group: Group, number: int) -> str:
     axis = next(iter(series["latency_s"].values())).axis if series.get("latency_s") else None
     if axis is None:
         return f"% {escaped(group.title)}: nothing was measured\n"
-    looks = {metric: LOOKS[group.named(metric)] for metric in series}
-    heads = [axis.subject, axis.heading, *(f"{look.title} ({look.axis})" for look in looks.values())]
+    infos = {metric: info_of(group.named(metric)) for metric in series}
+    heads = [axis.subject, axis.heading, *(info.heading for info in infos.values())]
     subjects = list(dict.fromkeys(subject for found in series.values() for subject in found))
     rows = []
     for subject in subjects:
         sizes = {p.resolution: None for found in series.values() if subject in found for p in found[subject].points}
         for size in sorted(sizes, key=lambda size: (size[0] * size[1], size)):
-            cells = [_cell(found.get(subject), size, looks[metric].factor) for metric, found in series.items()]
+            cells = [_cell(found.get(subject), size, infos[metric]) for metric, found in series.items()]
             name = f"{size[0]}" if size[0] == size[1] else f"{size[0]}×{size[1]}"
             rows.append(f"{' & '.join([escaped(subject), escaped(name), *cells])} \\\\")
         rows.append("\\midrule")
@@ -67,21 +66,15 @@ def _table(run: Run, group: Group, number: int) -> str:
     return _tabular(run, group.title, notes, number, f"lr{'r' * len(series)}", heads, rows[:-1])
 
 
-def _analysis(run: Run, table: AnalysisTable, number: int) -> str:
-    heads = [*table.heads, *(heading for _, heading, _ in table.columns)]
+def _study(run: Run, table: StudyTable, outcomes: Sequence[Outcome], number: int) -> str:
+    heads, names = table.named([outcome.records[0] for outcome in outcomes])
+    shown = columns(table.role, outcomes)
     rows = []
-    for row in table.rows:
-        cells = [_analysed(point, factor) for point, (_, _, factor) in zip(row.points, table.columns, strict=True)]
-        rows.append(f"{' & '.join([*map(escaped, row.names), *cells])} \\\\")
-    columns = f"{'l' * len(table.heads)}{'r' * len(table.columns)}"
-    return _tabular(run, table.title, "$\\pm$: the longer side of the interval.", number, columns, heads, rows)
-
-
-def _analysed(point: Point | None, factor: float) -> str:
-    if point is None:
-        return "--"
-    # counts are whole, and what rounding leaves of nothing is tiny
-    return _number(point, factor) if point.low != point.high else f"{point.value * factor:.4g}"
+    for outcome, own in zip(outcomes, names, strict=True):
+        cells = [numbers.latex_of(outcome.points.get(info.name), info) for info in shown]
+        rows.append(f"{' & '.join([*map(escaped, own), *cells])} \\\\")
+    notes, aligned = "$\\pm$: the longer side of the interval.", f"{'l' * len(heads)}{'r' * len(shown)}"
+    return _tabular(run, table.title, notes, number, aligned, [*heads, *(info.heading for info in shown)], rows)
 
 
 def _tabular(
@@ -101,22 +94,13 @@ def _tabular(
 
 def _columns(group: Group) -> list[str]:
     """Metrics that the group has; images per second are a model's."""
-    wanted = [name for name in COLUMNS if group.kind == "model" or name != "throughput_images_per_s"]
+    wanted = [name for name in names("paper") if group.kind == "model" or name != "throughput_images_per_s"]
     return [name for name in wanted if any(one.points for one in group.series(name))]
 
 
-def _cell(series: Series | None, size: tuple[int, int], factor: float) -> str:
-    point = next((p for p in series.points if p.resolution == size), None) if series is not None else None
-    return "--" if point is None else _number(point, factor)
-
-
-def _number(point: Point, factor: float) -> str:
-    low = point.low * factor if point.low is not None else None
-    high = point.high * factor if point.high is not None else None
-    value, uncertainty = numbers.uncertain(point.value * factor, low, high)
-    if not uncertainty:
-        return value.replace("\u202f", r"\,")
-    return f"${value} \\pm {uncertainty}$"
+def _cell(series: Series | None, size: tuple[int, int], info: MetricInfo) -> str:
+    points = series.points if series is not None else ()
+    return numbers.latex_of(next((p for p in points if p.resolution == size), None), info)
 
 
 def _label(run: Run) -> str:

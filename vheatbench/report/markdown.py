@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from vheatbench import numbers
 from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
+from vheatbench.metrics import columns
+from vheatbench.present.parts import StudyTable
 from vheatbench.report.records_table import columns_of
 from vheatbench.report.story import story_of
-from vheatbench.report.studies_table import AnalysisTable, analysis_tables
 from vheatbench.store.read import Run
+from vheatbench.studies import exported_tables
 
 MOST_CHARACTERS = 65_536
 """What GitHub takes in a comment or a step's summary."""
@@ -54,7 +56,7 @@ def _run(run: Run) -> list[str]:
     head += "".join(f"- {escaped(one.text)}\n" for one in told)
     head += "".join(f"- **{escaped(problem)}**\n" for problem in run.problems)
     by_group = [_table(group.title, _outcomes(group, outcomes)) for group in groups]
-    by_group += [_analysis(table) for table in analysis_tables(outcomes)]
+    by_group += [_study(table, of_table) for table, of_table in exported_tables(outcomes)]
     notes = " ±: half the interval of the median; weights are random." if groups else ""
     notes += " In brackets: the interval." if any(not outcome.case.timed for outcome in outcomes) else ""
     foot = f"\nMeasured {escaped(header.created)}, run {code(header.run_id)}, by {code(header.command)}.{notes}\n\n"
@@ -67,37 +69,30 @@ def _outcomes(group: Group, outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _table(title: str, outcomes: Sequence[Outcome]) -> str:
-    columns = columns_of(outcomes)
-    heads = ["case" if not outcomes[0].case.timed else outcomes[0].case.kind, "size", *(name for _, name, _ in columns)]
-    lines = [f"\n{escaped(title)}\n", _row(heads), "|---|--:|" + "--:|" * len(columns)]
+    shown = columns_of(outcomes)
+    heads = [outcomes[0].case.kind, "size", *(info.heading for info in shown)]
+    lines = [f"\n{escaped(title)}\n", _row(heads), "|---|--:|" + "--:|" * len(shown)]
     for outcome in outcomes:
         case = outcome.case
-        cells = [_cell(outcome, metric, factor) for metric, _, factor in columns]
-        name = escaped(case.subject if case.timed else case.label)
+        cells = [numbers.with_spread(outcome.points.get(info.name), info) for info in shown]
+        name = escaped(case.subject)
         if outcome.status != "ok":
             name += f" ({outcome.status})"
         lines.append(_row([name, case.size.replace("x", "×"), *cells]))
     return "\n".join(lines) + "\n"
 
 
-def _analysis(table: AnalysisTable) -> str:
-    heads = [*table.heads, *(heading for _, heading, _ in table.columns)]
-    lines = [f"\n{escaped(table.title)}\n", _row(heads), f"|{'---|' * len(table.heads)}{'--:|' * len(table.columns)}"]
-    for row in table.rows:
-        names = [escaped(name) or "—" for name in row.names]
-        if row.status != "ok":
-            names[0] += f" ({row.status})"
-        cells = [
-            numbers.with_interval(point, factor)
-            for point, (_, _, factor) in zip(row.points, table.columns, strict=True)
-        ]
-        lines.append(_row([*names, *cells]))
+def _study(table: StudyTable, outcomes: Sequence[Outcome]) -> str:
+    heads, names = table.named([outcome.records[0] for outcome in outcomes])
+    shown = columns(table.role, outcomes)
+    lines = [f"\n{escaped(table.title)}\n", _row([*heads, *(info.heading for info in shown)])]
+    lines.append(f"|{'---|' * len(heads)}{'--:|' * len(shown)}")
+    for outcome, own in zip(outcomes, names, strict=True):
+        named = [escaped(name) or "—" for name in own]
+        if outcome.status != "ok":
+            named[0] += f" ({outcome.status})"
+        lines.append(_row([*named, *(numbers.with_interval(outcome.points.get(info.name), info) for info in shown)]))
     return "\n".join(lines) + "\n"
-
-
-def _cell(outcome: Outcome, metric: str, factor: float) -> str:
-    point = outcome.points.get(metric)
-    return f"{numbers.value_of(point, factor)}{numbers.half_width(point)}" if point is not None else "—"
 
 
 def _row(cells: Sequence[str]) -> str:

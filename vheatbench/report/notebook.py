@@ -8,6 +8,8 @@ from html import escape
 from vheatbench.analysis.groups import groups_of
 from vheatbench.analysis.operators import rank
 from vheatbench.analysis.outcomes import outcomes_of
+from vheatbench.metrics import info_of
+from vheatbench.numbers import interval_of, value_of
 from vheatbench.present.parts import Chart
 from vheatbench.report.records_table import records_table
 from vheatbench.report.section import section_of
@@ -40,9 +42,9 @@ def record_html(record: Record) -> str:
     """The metrics of a record with unit, interval and how they were taken; its warnings below."""
     rows = []
     for name, metric in with_per_image(record).metrics.items():
-        interval = f"{metric.low:g} to {metric.high:g}" if metric.low is not None and metric.high is not None else ""
-        value = f"{metric.value:g}" if metric.value is not None else f"not available: {metric.unavailable}"
-        rows.append((name, value, metric.unit, interval, metric.how))
+        info = info_of(name, metric.unit)
+        value = value_of(metric, info) if metric.value is not None else f"not available: {metric.unavailable}"
+        rows.append((name, value, info.unit, interval_of(metric, info), metric.how))
     reason = f": {record.reason}" if record.reason else ""
     caption = f"{record.case.label}, round {record.round}: {record.status}{reason}"
     html = _table(caption, ("metric", "value", "unit", "interval", "how"), rows)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vheatbench import numbers
 from vheatbench.analysis.axis import GRID
-from vheatbench.analysis.backends import fastest_backends
 from vheatbench.analysis.crossover import Crossover, Ratio
 from vheatbench.analysis.findings import crossings, scaling_of
 from vheatbench.analysis.groups import Group, Pair, heat_of, pairs_of
-from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, significant, speed_ratios
+from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, fastest_backends, significant, speed_ratios
 from vheatbench.analysis.operators import HEAT
 from vheatbench.analysis.roofline import Placed, Roofline, roofline_of
-from vheatbench.analysis.series import Point
+from vheatbench.metrics import info_of
 from vheatbench.present.parts import Chart, Section, Table
-from vheatbench.report.roofline_chart import rate_unit, roofline_chart, said
+from vheatbench.report.roofline_chart import rate_text, rate_unit, roofline_chart
 
 
 def add_operator_parts(section: Section, group: Group, subjects: Sequence[str]) -> None:
@@ -77,6 +76,7 @@ def _fastest_table(id_: str, group: Group) -> Table | None:
     found = fastest_backends(group)
     if not found:
         return None
+    cost = info_of(group.named("latency_s"))
     rows = []
     for row in found:
         noise = f"within the noise of {', '.join(row.rivals)}" if row.rivals else "clear"
@@ -84,7 +84,7 @@ def _fastest_table(id_: str, group: Group) -> Table | None:
             (
                 GRID.words(row.resolution),
                 row.backend,
-                f"{numbers.value_of(row.latency, 1e3)} ({numbers.interval_of(row.latency, 1e3) or 'no interval'})",
+                numbers.with_interval(row.latency, cost),
                 _ratio_cell(row.over_official),
                 noise,
                 _ratio_cell(row.auto),
@@ -95,16 +95,16 @@ def _fastest_table(id_: str, group: Group) -> Table | None:
         f"noise: intervals of the latency overlap. Last: latency of {HEAT}, whose backend is chosen by rule, over the "
         "fastest's."
     )
-    cost = "time per image (ms)" if group.per_image else "latency (ms)"
-    header = ("grid", "fastest backend", cost, "over official", "lead", f"{HEAT} over the fastest")
+    header = ("grid", "fastest backend", cost.heading, "over official", "lead", f"{HEAT} over the fastest")
     return Table(id_, "Which backend of heat conduction is fastest", caption, header, rows)
 
 
 def _roofline_chart(id_: str, roofline: Roofline, group: Group, subjects: Sequence[str]) -> Chart:
     roof = roofline.roof
     dtype = group.records[0].case.dtype
-    bandwidth = _ceiling(roof.bandwidth, 1e-9, "GB/s")
-    rate = _ceiling(roof.rate, *rate_unit(roof))
+    bandwidth = numbers.with_interval(roof.bandwidth, info_of("bandwidth_bytes_per_s"), "GB/s")
+    factor, unit = rate_unit(roof)
+    rate = numbers.with_interval(roof.rate, replace(info_of("rate_flop_per_s"), factor=factor), unit)
     caption = (
         f"Achieved FLOP/s against FLOP per byte of least traffic, both logarithmic; {group.title}. The roof is what "
         f"this device did in this run in {dtype}: a large copy {bandwidth}, a large matrix product {rate}; they meet "
@@ -118,11 +118,6 @@ def _roofline_chart(id_: str, roofline: Roofline, group: Group, subjects: Sequen
     )  # fmt: skip
     rows = [_roofline_row(point) for point in roofline.points]
     return Chart(id_, "Roofline", roofline_chart(id_, roofline, subjects), caption, _in_words(roofline), header, rows)
-
-
-def _ceiling(point: Point, factor: float, unit: str) -> str:
-    interval = f" ({said(point.low, factor)} to {said(point.high, factor)})" if point.low and point.high else ""
-    return f"{said(point.value, factor)} {unit}{interval}"
 
 
 def _roofline_row(point: Placed) -> tuple[str, ...]:
@@ -154,8 +149,8 @@ def _in_words(roofline: Roofline) -> str:
     ]
     roof = roofline.roof
     return (
-        f"Roofline under a copy of {said(roof.bandwidth.value)} GB/s and a matrix product of "
-        f"{said(roof.rate.value)} GFLOP/s: {'; '.join(words)}."
+        f"Roofline under a copy of {rate_text(roof.bandwidth.value)} GB/s and a matrix product of "
+        f"{rate_text(roof.rate.value)} GFLOP/s: {'; '.join(words)}."
     )
 
 

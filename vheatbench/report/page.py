@@ -14,12 +14,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from vheatbench import __version__, numbers
+from vheatbench import __version__
 from vheatbench.analysis.findings import Finding, failure_findings
 from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.operators import rank
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
-from vheatbench.analysis.published import PublishedRow, published_rows
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.files import write_file
@@ -27,9 +26,10 @@ from vheatbench.present.parts import Section
 from vheatbench.report.across import across_section, environment_rows, labels_of
 from vheatbench.report.charts import MOST_TARGETS, VIEWS, View
 from vheatbench.report.operator_parts import Glance, glance_of
+from vheatbench.report.published import paper_sections, published_section
 from vheatbench.report.records_table import COMPACT, RecordsTable, records_table, warnings_of
 from vheatbench.report.section import cost_of, most_telling, section_of
-from vheatbench.report.story import Told, story_of
+from vheatbench.report.story import Sentence, story_of
 from vheatbench.store.read import Run
 from vheatbench.studies import STUDIES
 
@@ -54,15 +54,14 @@ class RunPart:
     title: str
     label: str
     """Short, unlike that of any other run on the page."""
-    story: list[Told]
+    story: list[Sentence]
     findings: list[tuple[Finding, str]]
     glance: Glance | None
     """Where there are several groups of operators, whose findings then stand in their sections."""
     sections: list[Section]
     """Scaling, one per group."""
     analyses: list[Section]
-    """Effective receptive fields, heat."""
-    published: list[PublishedRow]
+    """The paper's tables, receptive fields, heat, and what else is no scaling."""
     records: RecordsTable
     warnings: list[tuple[str, str]]
     more_warnings: int
@@ -152,8 +151,6 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["percent"] = numbers.percent
-    environment.filters["plain"] = numbers.plain
     environment.filters["embedded"] = _embedded
     environment.filters["cut"] = _cut
     return environment
@@ -236,11 +233,12 @@ def _part(
         )
         findings.append((Finding(words, ""), records))
     warnings, more = warnings_of(outcomes)
-    analyses = _analyses(run, index, runs)
+    published = published_section(run, outcomes, f"r{index}-published")
+    analyses = [*_analyses(run, index, runs), *([published] if published else [])]
     story = _story(groups, sections, analyses, outcomes, records)
-    said = {one.text for one in story}
+    told = {one.text for one in story}
     for section in analyses:
-        section.findings = [pair for pair in section.findings if pair[0].text not in said]
+        section.findings = [pair for pair in section.findings if pair[0].text not in told]
     return RunPart(
         run=run,
         title=f"{run.header.suite} on {run.device_name}",
@@ -250,7 +248,6 @@ def _part(
         glance=glance,
         sections=[section for _, section in shown],
         analyses=analyses,
-        published=published_rows(outcomes, run.header.reference) if run.header.reference else [],
         records=records_table(outcomes),
         warnings=warnings,
         more_warnings=more,
@@ -261,8 +258,6 @@ def _part(
 def _analyses(run: Run, index: int, runs: Sequence[Run]) -> list[Section]:
     papers: list[Section] = []
     if run.header.reference.get("tables"):
-        from vheatbench.report.paper_section import paper_sections
-
         papers = paper_sections(run, f"r{index}paper", [other for other in runs if other is not run])
     if all(record.case.timed for record in run.records):
         return papers
@@ -272,12 +267,12 @@ def _analyses(run: Run, index: int, runs: Sequence[Run]) -> list[Section]:
 
 def _story(
     groups: list[Group], sections: list[Section], analyses: list[Section], outcomes: list[Outcome], records: str
-) -> list[Told]:
+) -> list[Sentence]:
     """Its links lead to charts that are there. What matters most of the analyses stands before what is missing."""
     pairs = [(most_telling(group), section.id) for group, section in zip(groups, sections, strict=True)]
     warnings = records.replace("-records", "-warnings")
-    told = story_of(pairs, outcomes, records, warnings)
-    seen = [Told(one.text, anchor) for section in analyses for one, anchor in section.findings if one.important]
-    told[-1:-1] = seen[:MOST_SEEN]
+    story = story_of(pairs, outcomes, records, warnings)
+    seen = [Sentence(one.text, anchor) for section in analyses for one, anchor in section.findings if one.important]
+    story[-1:-1] = seen[:MOST_SEEN]
     there = {records, warnings} | {chart.id for section in (*sections, *analyses) for chart in section.charts}
-    return [one if one.anchor in there else replace(one, anchor="") for one in told]
+    return [one if one.anchor in there else replace(one, anchor="") for one in story]

@@ -9,30 +9,8 @@ from typing import Any
 
 from vheatbench import numbers
 from vheatbench.analysis.outcomes import Outcome
+from vheatbench.metrics import MetricInfo, columns
 from vheatbench.store.per_image import compared_name
-
-COLUMNS = (
-    ("latency_s", "latency (ms)", 1e3),
-    ("latency_per_image_s", "time per image (ms)", 1e3),
-    ("throughput_images_per_s", "images/s", 1.0),
-    ("rate_flop_per_s", "GFLOP/s", 1e-9),
-    ("bandwidth_bytes_per_s", "GB/s", 1e-9),
-    ("macs", "GMAC per image", 1e-9),
-    ("flops", "GFLOP per image", 1e-9),
-    ("min_bytes", "least traffic (MiB per step)", 2.0**-20),
-    ("min_per_image_bytes", "least traffic (MiB per image)", 2.0**-20),
-    ("params", "parameters (M)", 1e-6),
-    ("peak_memory_bytes", "peak memory (MiB)", 2.0**-20),
-    ("peak_memory_per_image_bytes", "peak memory (MiB per image)", 2.0**-20),
-    ("peak_allocated_bytes", "torch allocator peak (MiB)", 2.0**-20),
-    ("peak_allocated_per_image_bytes", "torch allocator peak (MiB per image)", 2.0**-20),
-    ("peak_reserved_bytes", "reserved (MiB)", 2.0**-20),
-    ("nvml_process_bytes", "NVML process (MiB)", 2.0**-20),
-    ("energy_per_image_j", "J per image", 1.0),
-    ("largest_batch", "largest batch", 1.0),
-    ("compile_time_s", "compile (s)", 1.0),
-)
-"""Metric, heading with unit, factor."""
 
 COMPACT = 500
 """Rows from which on intervals become a percentage and what is alike is told once: the page stays light."""
@@ -84,51 +62,43 @@ class RecordsTable:
 
 def records_table(outcomes: Sequence[Outcome]) -> RecordsTable:
     """The table of all outcomes, compact from :data:`COMPACT` rows on."""
-    columns = columns_of(outcomes)
+    infos = columns_of(outcomes)
     compact = len(outcomes) >= COMPACT
-    hows: dict[str, dict[str, int]] = {metric: {} for metric, _, _ in columns}
+    hows: dict[str, dict[str, int]] = {info.name: {} for info in infos}
     for outcome in outcomes:
         for metric, texts in hows.items():
             if text := how_taken(outcome, metric):
                 texts.setdefault(text, 0)
     notes: list[tuple[str, str, str]] = []
-    for metric, heading, _ in columns:
-        texts = hows[metric]
+    for info in infos:
+        texts = hows[info.name]
         for text in texts:
             texts[text] = len(notes) + 1
-            notes.append((str(len(notes) + 1) if len(texts) > 1 else "", heading, text))
+            notes.append((str(len(notes) + 1) if len(texts) > 1 else "", info.heading, text))
     built: dict[str, int] = {}
     rows = []
     for outcome in outcomes:
-        cells = tuple(_cell(outcome, metric, factor, hows[metric], compact) for metric, _, factor in columns)
+        cells = tuple(_cell(outcome, info, hows[info.name], compact) for info in infos)
         text = how_built(outcome)
         if compact and text:
             text = str(built.setdefault(text, len(built) + 1))
         rows.append(Row(outcome, samples_in_words(outcome), cells, text))
-    headings = tuple(heading for _, heading, _ in columns)
+    headings = tuple(info.heading for info in infos)
     return RecordsTable(headings, tuple(rows), tuple(notes), tuple(built), compact)
 
 
-def columns_of(outcomes: Sequence[Outcome]) -> list[tuple[str, str, float]]:
+def columns_of(outcomes: Sequence[Outcome]) -> list[MetricInfo]:
     """The columns that any outcome fills. Images per second are a model's."""
-    return [
-        column
-        for column in COLUMNS
-        if any(
-            column[0] in outcome.points and (column[0] != "throughput_images_per_s" or outcome.case.kind == "model")
-            for outcome in outcomes
-        )
-    ]
+    models = any(outcome.case.kind == "model" for outcome in outcomes)
+    return [info for info in columns("records", outcomes) if models or info.name != "throughput_images_per_s"]
 
 
-def _cell(outcome: Outcome, metric: str, factor: float, hows: dict[str, int], compact: bool) -> Cell:
-    mark = str(hows[text]) if len(hows) > 1 and (text := how_taken(outcome, metric)) else ""
-    point = outcome.points.get(metric)
-    if point is None:
-        return Cell("—", mark=mark)
+def _cell(outcome: Outcome, info: MetricInfo, hows: dict[str, int], compact: bool) -> Cell:
+    mark = str(hows[text]) if len(hows) > 1 and (text := how_taken(outcome, info.name)) else ""
+    point = outcome.points.get(info.name)
     if compact:
-        return Cell(f"{numbers.value_of(point, factor)}{numbers.half_width(point)}", mark=mark)
-    return Cell(numbers.value_of(point, factor), numbers.interval_of(point, factor), mark)
+        return Cell(numbers.with_spread(point, info), mark=mark)
+    return Cell(numbers.value_of(point, info), numbers.interval_of(point, info), mark)
 
 
 def how_taken(outcome: Outcome, metric: str) -> str:

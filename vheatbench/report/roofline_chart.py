@@ -6,15 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from vheatbench import numbers
 from vheatbench.analysis.roofline import Placed, Roof, Roofline
-from vheatbench.present.theme import FAINT, GRID, INK, PAPER, add_legend, chart_style, style_of, svg_of
+from vheatbench.present.chart import log_ticks, page_chart, plain_numbers
+from vheatbench.present.theme import FAINT, INK, PAPER, style_of
 
 CLOSE = 9.0
 """Points of text height: labels nearer than this would cover each other."""
@@ -35,9 +33,8 @@ def roofline_chart(name: str, roofline: Roofline, subjects: Sequence[str]) -> st
     for point in roofline.points:
         curves.setdefault(point.subject, []).append(point)
     factor, unit = rate_unit(roofline.roof)
-    with matplotlib.rc_context(chart_style(name)):
-        figure = Figure(figsize=(6.2, 4.6), layout="constrained")
-        axes = figure.subplots()
+    with page_chart(name, list(curves), height=4.6) as chart:
+        axes = chart.axes
         axes.set_xscale("log")
         axes.set_yscale("log")
         for subject, points in curves.items():
@@ -50,13 +47,11 @@ def roofline_chart(name: str, roofline: Roofline, subjects: Sequence[str]) -> st
         _draw_roof(axes, roofline.roof, factor, unit)
         axes.set_xlabel("arithmetic intensity (FLOP per byte of least traffic)")
         axes.set_ylabel(f"achieved ({unit})")
-        _ticks(axes.xaxis, *axes.get_xlim())
-        _ticks(axes.yaxis, *axes.get_ylim())
-        axes.grid(True, which="major", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        add_legend(figure, axes)
-        _label_largest(figure, axes, curves, factor)
-        return svg_of(figure)
+        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            plain_numbers(axis, log_ticks(low, high, (1, 2, 5) if high / low < 1000 else (1,)))
+        axes.grid(True, which="major")
+        _label_largest(chart.figure, axes, curves, factor)
+    return chart.svg
 
 
 def rate_unit(roof: Roof) -> tuple[float, str]:
@@ -64,7 +59,7 @@ def rate_unit(roof: Roof) -> tuple[float, str]:
     return (1e-12, "TFLOP/s") if roof.rate.value >= 1e13 else (1e-9, "GFLOP/s")
 
 
-def said(rate: float, factor: float = 1e-9) -> str:
+def rate_text(rate: float, factor: float = 1e-9) -> str:
     """A ceiling times the factor of its unit (bandwidth: GB/s), three digits."""
     return numbers.plain(rate * factor, 3)
 
@@ -79,15 +74,6 @@ def _limits(axes: Axes, roofline: Roofline, factor: float) -> None:
     axes.set_ylim(min(y) / 2, max(*y, roofline.roof.rate.value * factor) * 1.8)
 
 
-def _ticks(axis: Axis, low: float, high: float) -> None:
-    """Plain numbers: powers of ten, with 2 and 5 between them where there are few."""
-    steps = (1, 2, 5) if high / low < 1000 else (1,)
-    ticks = [m * 10.0**e for e in range(-6, 10) for m in steps if low <= m * 10.0**e <= high]
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
-
-
 def _draw_roof(axes: Axes, roof: Roof, factor: float, unit: str) -> None:
     left, right = axes.get_xlim()
     peak, slope = roof.rate.value * factor, roof.bandwidth.value * factor
@@ -95,7 +81,7 @@ def _draw_roof(axes: Axes, roof: Roof, factor: float, unit: str) -> None:
     bottom, top = axes.get_ylim()
     axes.plot([roof.ridge, roof.ridge], [bottom, peak], color=FAINT, linewidth=0.8, linestyle=":")
     axes.annotate(
-        f"matrix product {said(roof.rate.value, factor)} {unit}",
+        f"matrix product {rate_text(roof.rate.value, factor)} {unit}",
         (roof.ridge, peak),
         xytext=(2, 4),
         textcoords="offset points",
@@ -107,7 +93,7 @@ def _draw_roof(axes: Axes, roof: Roof, factor: float, unit: str) -> None:
     axes.text(
         middle,
         middle * slope * (top / bottom) ** 0.03,  # a little above the line
-        f"copy {said(roof.bandwidth.value)} GB/s",
+        f"copy {rate_text(roof.bandwidth.value)} GB/s",
         # along the roof: its direction in data coordinates, turned into the page's by matplotlib
         rotation=math.degrees(math.atan(slope)),
         rotation_mode="anchor",

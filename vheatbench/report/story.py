@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vheatbench.analysis.crossover import Crossover, Ratio, ratio_at
+from vheatbench.analysis.crossover import Ratio, crossover_sentences, ratio_at
 from vheatbench.analysis.findings import common_sizes, crossings, failure_findings, scaling_of, stopped_by
 from vheatbench.analysis.groups import Group, Pair, pairs_of
 from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, significant
 from vheatbench.analysis.outcomes import Outcome
-from vheatbench.analysis.scaling import PowerFit
+from vheatbench.analysis.powerlaw import PowerFit
 from vheatbench.analysis.series import Series
+from vheatbench.text import listed
 
 MOST_BASELINES = 3
 """In one sentence; the findings have all."""
 
 
 @dataclass(frozen=True)
-class Told:
+class Sentence:
     """One sentence and the id of the chart or table that shows it."""
 
     text: str
@@ -27,7 +28,7 @@ class Told:
 
 def story_of(
     groups: Sequence[tuple[Group, str]], outcomes: Sequence[Outcome], records: str, warnings: str = ""
-) -> list[Told]:
+) -> list[Sentence]:
     """Three or four sentences that the numbers support.
 
     Speed and memory at the largest common size with their intervals, crossovers, exponents: of the group that most
@@ -39,16 +40,16 @@ def story_of(
         records: id of the table of records.
         warnings: id of the list of warnings.
     """
-    told: list[Told] = []
+    found: list[Sentence] = []
     focus = ""
     if groups:
         group, id_ = max(groups, key=lambda pair: len({record.case.subject for record in pair[0].records}))
         scope = f" ({group.title})" if len(groups) > 1 else ""
         sentences = (_speed(group, id_), _crossovers(group, id_), _exponents(group, id_))
-        told = [Told(f"{one.text}{scope}.", one.anchor) for one in sentences if one is not None]
-        focus = next((pair.focus for pair in _pairs(group)), "") if told else ""
+        found = [Sentence(f"{one.text}{scope}.", one.anchor) for one in sentences if one is not None]
+        focus = next((pair.focus for pair in _pairs(group)), "") if found else ""
     caveat = _caveat(outcomes, focus)
-    return [*told, *([Told(caveat, warnings)] if caveat else []), Told(_health(outcomes), records)]
+    return [*found, *([Sentence(caveat, warnings)] if caveat else []), Sentence(_health(outcomes), records)]
 
 
 def _pairs(group: Group) -> list[Pair]:
@@ -71,10 +72,10 @@ def _largest(group: Group, pair: Pair, metric: str, inverse: bool = False) -> tu
     if sides is None or not common:
         return None
     a, b = sides[::-1] if inverse else sides
-    return a.axis.words(common[-1]), ratio_at(a, b, common[-1]), a.called
+    return a.axis.words(common[-1]), ratio_at(a, b, common[-1]), a.info.title
 
 
-def _speed(group: Group, id_: str) -> Told | None:
+def _speed(group: Group, id_: str) -> Sentence | None:
     """How many times as fast, with how much memory."""
     metric = "latency_s" if group.kind == "operator" else "throughput_images_per_s"
     at: dict[str, list[str]] = {}
@@ -90,7 +91,7 @@ def _speed(group: Group, id_: str) -> Told | None:
     if not at:
         return None
     text = ". ".join(f"At {size} {focus} is {'; '.join(words)}" for size, words in at.items())
-    return Told(text, f"{id_}-{metric}")
+    return Sentence(text, f"{id_}-{metric}")
 
 
 def _plainly(ratio: Ratio) -> str:
@@ -98,22 +99,13 @@ def _plainly(ratio: Ratio) -> str:
     return f"{significant(ratio.value)}×{interval}"
 
 
-def _crossovers(group: Group, id_: str) -> Told | None:
+def _crossovers(group: Group, id_: str) -> Sentence | None:
     metric = "latency_s" if group.kind == "operator" else "throughput_images_per_s"
-    alike: dict[str, list[Crossover]] = {}
-    for found in crossings(group, metric, _pairs(group)):
-        alike.setdefault(found.told_of("others"), []).append(found)
-    if not alike:
-        return None
-    sentences = [same[0].told_of(_listed([one.b for one in same])) for same in alike.values()]
-    return Told("; ".join(sentences), f"{id_}-{metric}")
+    sentences = crossover_sentences(crossings(group, metric, _pairs(group)))
+    return Sentence("; ".join(sentences), f"{id_}-{metric}") if sentences else None
 
 
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _exponents(group: Group, id_: str) -> Told | None:
+def _exponents(group: Group, id_: str) -> Sentence | None:
     pairs = _pairs(group)
     named = dict.fromkeys(name for pair in pairs for name in (pair.focus, pair.baseline))
     words: list[str] = []
@@ -123,11 +115,11 @@ def _exponents(group: Group, id_: str) -> Told | None:
         fit = scaling.power
         if isinstance(fit, PowerFit) and fit.low is not None and fit.high is not None and series.subject in named:
             words.append(f"N^{fit.exponent:.2f} ({fit.low:.2f} to {fit.high:.2f}) for {series.subject}")
-            cost = series.called
+            cost = series.info.title
             spans[f"{fit.range[0]:.0f} to {fit.range[1]:.0f} tokens N"] = None
     if not words:
         return None
-    return Told(f"From {' or '.join(spans)} {cost} grows as {_listed(words)}", f"{id_}-latency_s")
+    return Sentence(f"From {' or '.join(spans)} {cost} grows as {listed(words)}", f"{id_}-latency_s")
 
 
 def _caveat(outcomes: Sequence[Outcome], focus: str) -> str:

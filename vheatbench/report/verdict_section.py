@@ -6,15 +6,13 @@ import math
 import textwrap
 from collections.abc import Sequence
 
-import matplotlib
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from vheatbench import numbers
 from vheatbench.analysis.findings import Finding
+from vheatbench.present.chart import page_chart
 from vheatbench.present.parts import Chart, Section, Table
-from vheatbench.present.svg import Target, with_targets
-from vheatbench.present.theme import FAINT, GRID, INK, SERIES_COLOURS, chart_style, svg_of
+from vheatbench.present.theme import FAINT, GRID, INK, SERIES_COLOURS
 from vheatbench.store.per_image import OF_STEP, step_name
 from vheatbench.verdict.comparison import Comparison
 from vheatbench.verdict.judge import CaseVerdict
@@ -105,9 +103,8 @@ def _change(log_ratio: float) -> str:
 
 def _draw(name: str, verdicts: Sequence[CaseVerdict], gates: Sequence[Gate]) -> str:
     places = [-float(place) for place in range(len(gates))]
-    with matplotlib.rc_context(chart_style(name)):
-        figure = Figure(figsize=(6.2, 1.2 + 0.34 * len(gates)), dpi=72, layout="constrained")
-        axes = figure.subplots()
+    with page_chart(name, height=1.2 + 0.34 * len(gates), legend=False) as chart:
+        axes = chart.axes
         for place, verdict, gate in zip(places, verdicts, gates, strict=True):
             margin = 100 * gate.margin
             axes.fill_betweenx([place - 0.5, place + 0.5], -margin, margin, color=GRID, alpha=0.6, linewidth=0)
@@ -115,16 +112,11 @@ def _draw(name: str, verdicts: Sequence[CaseVerdict], gates: Sequence[Gate]) -> 
             colour = COLOURS.get(verdict.verdict, FAINT)
             axes.plot([low, high], [place, place], color=colour, linewidth=1.6)
             axes.plot(middle, place, color=colour, marker=MARKERS.get(verdict.verdict, "s"), markersize=6)
+            text = f"{verdict.label}: {_change(gate.estimate)} ({_change(gate.low)} to {_change(gate.high)})"
+            chart.target("", middle, place, f"{text}, {gate.rounds} rounds: {verdict.verdict}")
         axes.axvline(0, color=INK, linewidth=0.9)
         axes.set_yticks(places, ["\n".join(textwrap.wrap(v.label, 34)[:2]) for v in verdicts], fontsize=7.5)
         axes.set_ylim(places[-1] - 0.6, 0.6)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g} %".replace("-", "−") if x else "0"))
         axes.set_xlabel("change of latency, head over base")
-        svg = svg_of(figure)
-        height = figure.get_figheight() * 72
-        targets = []
-        for place, verdict, gate in zip(places, verdicts, gates, strict=True):
-            x, y = axes.transData.transform((100 * math.expm1(gate.estimate), place))
-            said = f"{verdict.label}: {_change(gate.estimate)} ({_change(gate.low)} to {_change(gate.high)})"
-            targets.append(Target("", x, height - y, f"{said}, {gate.rounds} rounds: {verdict.verdict}"))
-    return with_targets(svg, targets)
+    return chart.svg

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vheatbench.errors import StoreError, UserError
 from vheatbench.files import GIB, append, check_regular, lock, read_bytes, reason_of
+from vheatbench.numbers import Value
 from vheatbench.store.schema import Direction, Status
 from vheatbench.text import one_line
 
@@ -30,6 +31,11 @@ MOST_BYTES = GIB
 
 Reading = tuple[float, float | None, float | None, int]
 """Value, lower and upper end of its interval (None without one), and the rounds or samples behind it."""
+
+
+def estimate(reading: Reading | None) -> Value | None:
+    """A reading as a value with its interval."""
+    return Value(*reading[:3]) if reading is not None else None
 
 
 class _Model(BaseModel):
@@ -105,6 +111,12 @@ class HistoryEntry(_Model):
                 if name not in self.metrics:
                     raise ValueError(f"readings of {name} without a unit")
         return self
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Metrics that a case has a value of, to the unit that each is in."""
+        held = dict.fromkeys(name for case in self.cases.values() for name in case.readings)
+        return {name: self.metrics[name].unit for name in held}
 
     @property
     def key(self) -> tuple[str, str]:

@@ -8,22 +8,10 @@ their own. What asks for a cost by the name of a step finds the right one by :fu
 from __future__ import annotations
 
 from vheatbench.case import Case
+from vheatbench.metrics import CATALOGUE
 from vheatbench.store.schema import Metric, Record, Samples
 
-PER_IMAGE = {
-    "latency_s": "latency_per_image_s",
-    "host_latency_s": "host_latency_per_image_s",
-    "peak_memory_bytes": "peak_memory_per_image_bytes",
-    "peak_allocated_bytes": "peak_allocated_per_image_bytes",
-    "peak_reserved_bytes": "peak_reserved_per_image_bytes",
-    "peak_rss_growth_bytes": "peak_rss_growth_per_image_bytes",
-    "activation_peak_bytes": "activation_peak_per_image_bytes",
-    "nvml_process_bytes": "nvml_process_per_image_bytes",
-    "nvml_device_bytes": "nvml_device_per_image_bytes",
-    "input_bytes": "input_per_image_bytes",
-    "min_bytes": "min_per_image_bytes",
-    "flops_per_step": "flops_per_image",
-}
+PER_IMAGE = {info.step: info.name for info in CATALOGUE.values() if info.step}
 """From every metric of a whole step to the same per image."""
 OF_STEP = {image: step for step, image in PER_IMAGE.items()}
 

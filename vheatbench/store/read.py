@@ -181,7 +181,7 @@ def find_run(name: str, results_dir: str | Path) -> Path:
     runs = list_runs(results_dir)
     if not runs or name == "latest":
         raise MissingRunError(f"no run named {name!r}: there are no runs in {results_dir} yet")
-    names = {path: (path.name, path.name.split(".jsonl")[0], _run_id(path)) for path in runs}
+    names = {path: (path.name, path.name.split(".jsonl")[0], str(_line_of(path, 1).get("run_id", ""))) for path in runs}
     matches = [path for path in runs if name in names[path]]
     if not matches and name:
         matches = [path for path in runs if any(known.startswith(name) for known in names[path])]
@@ -212,20 +212,27 @@ def find_measured(name: str, results_dir: str | Path) -> Path:
 
 
 def _has_header(path: Path) -> bool:
-    try:
-        with open_regular(path) as file:
-            return parse_line(file.readline(MOST_LINE_BYTES)).get("line") == "header"
-    except (OSError, ValueError):
-        return False
+    return _line_of(path, 1).get("line") == "header"
 
 
 def _has_records(path: Path) -> bool:
+    return _line_of(path, 2).get("line") == "record"
+
+
+def suite_of(path: Path) -> str | None:
+    """The suite in a file's header; None where there is no readable one. Names alone can be ambiguous."""
+    suite = _line_of(path, 1).get("suite")
+    return str(suite) if suite is not None else None
+
+
+def _line_of(path: Path, number: int) -> dict[str, Any]:
+    """The first or second line of a file; empty where it cannot be read."""
     try:
-        with open_regular(path, MOST_BYTES) as file:
-            file.readline(MOST_LINE_BYTES)
-            return parse_line(file.readline(MOST_LINE_BYTES)).get("line") == "record"
+        with open_regular(path) as file:
+            lines = [file.readline(MOST_LINE_BYTES) for _ in range(number)]
+        return parse_line(lines[-1])
     except (OSError, ValueError):
-        return False
+        return {}
 
 
 def parse_line(text: bytes) -> dict[str, Any]:
@@ -327,20 +334,3 @@ def _one_line(error: ValueError) -> str:
     else:
         text = str(error)
     return printable(text)  # it may quote the file
-
-
-def suite_of(path: Path) -> str | None:
-    """The suite in a file's header; None where there is no readable one. Names alone can be ambiguous."""
-    try:
-        with open_regular(path, MOST_BYTES) as file:
-            return str(json.loads(file.readline(MOST_LINE_BYTES)).get("suite"))
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _run_id(path: Path) -> str:
-    try:
-        with open_regular(path, MOST_BYTES) as file:
-            return str(parse_line(file.readline(MOST_LINE_BYTES)).get("run_id", ""))
-    except (OSError, ValueError):
-        return ""

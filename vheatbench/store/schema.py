@@ -97,6 +97,11 @@ class Record(_Line):
     elapsed_s: float = 0.0
     """Wall-clock seconds from starting the worker process to its end."""
 
+    @property
+    def units(self) -> dict[str, str]:
+        """Metrics that have a value, to the unit that each is in."""
+        return {name: metric.unit for name, metric in self.metrics.items() if metric.value is not None}
+
     @field_validator("elapsed_s")
     @classmethod
     def _finite(cls, value: float) -> float:

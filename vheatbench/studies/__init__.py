@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
+    from vheatbench.analysis.outcomes import Outcome
     from vheatbench.present.parts import Section, StudyTable
     from vheatbench.store.read import Run
     from vheatbench.store.schema import Record
@@ -67,8 +68,8 @@ STUDIES = (
     Study("erf", "erf", "table:print_fields", "section:erf_sections", "numbers:TABLES", measured=True),
     Study("heat", "heat", "table:print_heat", "section:heat_sections", "tables:TABLES", measured=True),
     Study("dense", "eval", "table:print_scores", suites=("detect-eval", "segment-eval")),
-    Study("accuracy", "eval", "table:print_accuracies", "section:accuracy_sections", "numbers:TABLES", measured=True),
-    Study("training", "fit", "table:print_training", "section:training_sections", "section:TABLES"),
+    Study("accuracy", "eval", "table:print_accuracies", "section:accuracy_sections", "table:TABLES", measured=True),
+    Study("training", "fit", "table:print_training", "section:training_sections", "table:TABLES"),
 )
 """In the order of the page."""
 
@@ -118,15 +119,15 @@ def parts_of(run: Run) -> list[tuple[Study | None, Run]]:
     ]
     taken: set[str] = set()
     for study in STUDIES:
-        if study.mode not in taken and (not study.suites or run.header.suite in study.suites):
-            records = [record for record in run.records if record.case.mode == study.mode]
-            found.append((study, records))
-            taken |= {study.mode} if records else set()
-    parts = [(study, records) for study, records in found if records]
-    if len(parts) <= 1:
-        return [(parts[0][0] if parts else None, run)]
-    problems = [run.problems, *([] for _ in parts[1:])]
-    return [
-        (study, replace(run, records=records, problems=wrong))
-        for (study, records), wrong in zip(parts, problems, strict=True)
-    ]
+        if study.mode in modes and (not study.suites or run.header.suite in study.suites):
+            return study
+    return None
+
+
+def exported_tables(outcomes: Sequence[Outcome]) -> list[tuple[StudyTable, list[Outcome]]]:
+    """The tables for Markdown and LaTeX that any of the outcomes belong into, each with those."""
+    if all(outcome.case.timed for outcome in outcomes):
+        return []
+    tables = [table for study in STUDIES for table in study.exported]
+    found = [(table, [outcome for outcome in outcomes if table.holds(outcome.case)]) for table in tables]
+    return [(table, held) for table, held in found if held]

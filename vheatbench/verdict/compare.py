@@ -9,18 +9,16 @@ from typing import Literal
 from vheatbench.analysis.fingerprint import differences, fingerprint
 from vheatbench.case import Case
 from vheatbench.errors import UserError
+from vheatbench.metrics import names
 from vheatbench.store.per_image import compared, compared_name
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
-from vheatbench.verdict.comparison import Comparison, Failure, Outcome, concluded, worst_first
+from vheatbench.verdict.comparison import Comparison, Failure, concluded, worst_first
 from vheatbench.verdict.derived import SeriesVerdict, series_verdicts
-from vheatbench.verdict.judge import PORTABLE, CaseVerdict, judge_case, unusable
-from vheatbench.verdict.paired import Protocol, RoundKey, Rounds, Side, protocol_of, rounds_of, side_of
-from vheatbench.verdict.renamed import renamed
+from vheatbench.verdict.judge import CaseVerdict, judge_case, unusable
+from vheatbench.verdict.paired import Protocol, RoundKey, Rounds, Side, protocol_of, renamed, rounds_of, side_of
 from vheatbench.verdict.rule import MIN_ROUNDS, holm
 from vheatbench.verdict.settings import Settings
-
-__all__ = ["CaseVerdict", "Comparison", "Failure", "Outcome", "SeriesVerdict", "Settings", "compare_runs"]
 
 
 def compare_runs(
@@ -121,7 +119,7 @@ def _check_metrics(settings: Settings, runs: Sequence[Run]) -> None:
 
 def _unlike(base: Sequence[Run], head: Sequence[Run], matched: _Matched, settings: Settings) -> list[str]:
     """What keeps the machines from being comparable, for the devices of the common timed cases."""
-    if settings.metrics is not None and PORTABLE.issuperset(settings.metrics):
+    if settings.metrics is not None and set(settings.metrics) <= set(names("portable")):
         return []
     first = base[0].header
     found = []

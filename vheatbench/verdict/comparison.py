@@ -15,7 +15,7 @@ from vheatbench.verdict.judge import CaseVerdict, is_gated
 from vheatbench.verdict.rule import Verdict
 from vheatbench.verdict.settings import Settings
 
-Outcome = Literal["pass", "regressed", "inconclusive", "incomparable", "failed"]
+Conclusion = Literal["pass", "regressed", "inconclusive", "incomparable", "failed"]
 """What the comparison ends with; each has an exit code (``vheatbench.cli.exits``)."""
 
 
@@ -44,7 +44,7 @@ class Comparison:
 
     verdict: Verdict
     """Of the whole: ``same`` says that nothing is worse by more than its margin."""
-    outcome: Outcome
+    outcome: Conclusion
     reasons: tuple[str, ...]
     """Why, most important first, one line each."""
     cases: tuple[CaseVerdict, ...] = ()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vheatbench.analysis.crossover import Crossover
 from vheatbench.analysis.findings import crossings
 from vheatbench.analysis.groups import groups_of, pairs_of
-from vheatbench.analysis.scaling import PowerFit, fit_power
+from vheatbench.analysis.powerlaw import PowerFit, fit_power
 from vheatbench.store.schema import Record
 from vheatbench.verdict.rule import Verdict
 

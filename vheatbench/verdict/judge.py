@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from vheatbench import numbers
 from vheatbench.case import Case
+from vheatbench.metrics import info_of, names
 from vheatbench.stats import median, quantile
-from vheatbench.store.per_image import PER_IMAGE, compared_name, step_name
+from vheatbench.store.per_image import compared_name, step_name
 from vheatbench.store.schema import Metric, Record
 from vheatbench.verdict.paired import Rounds
 from vheatbench.verdict.rule import MIN_ROUNDS, Gate, Verdict, gate, gate_unpaired
@@ -17,22 +19,8 @@ from vheatbench.verdict.settings import QUANTILES, Location, Settings
 
 Judgement = Verdict | Literal["changed", "unchanged"]
 """A verdict, or what became of a metric of which neither more nor less is better."""
-GATED = ("latency_s", "peak_memory_bytes")
-"""Noisy metrics that are judged unless others are asked for, each also per image. Throughput is latency again."""
 LARGEST_BATCH = "largest_batch"
 """Judged too: what fitted on the base and does not on the head got worse, whatever the times say."""
-PORTABLE = frozenset({"macs", "flops", "params", "flops_per_step", "min_bytes", "weights_bytes", "input_bytes"})
-"""Counted from the model alone, so that they may be compared across machines."""
-MEASURED = frozenset(
-    {
-        *GATED, *PORTABLE, *PER_IMAGE.values(), "throughput_images_per_s", "host_latency_s", "compile_time_s",
-        LARGEST_BATCH,
-        "peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_growth_bytes", "activation_peak_bytes",
-        "nvml_process_bytes", "nvml_device_bytes", "energy_per_image_j", "mean_power_w", "bandwidth_bytes_per_s",
-        "rate_flop_per_s",
-    }
-)  # fmt: skip
-"""Every metric that a timed case can have in a comparison (which takes no cross-check by fvcore)."""
 BATCH_STEPS = 8
 """The search for the largest batch leaves at most this part of what it found open."""
 RSS_GRAIN = float(2**20)
@@ -104,7 +92,7 @@ def judge_case(
     """
     found = []
     for name in _names(rounds):
-        if not settings.wants(name) or not (comparable or name in PORTABLE or not case.timed):
+        if not settings.wants(name) or not (comparable or name in names("portable") or not case.timed):
             continue
         verdict = _judge(case, name, rounds, settings, confidence)
         if verdict is not None:
@@ -114,7 +102,7 @@ def judge_case(
 
 def is_gated(metric: str) -> bool:
     """Whether a noisy metric is judged unless others are asked for."""
-    return step_name(metric) in GATED
+    return step_name(metric) in names("gated")
 
 
 def unusable(records: Sequence[Record]) -> str | None:
@@ -238,7 +226,9 @@ def _by_intervals(case: Case, name: str, base: list[Metric], head: list[Metric])
 
     (before, low_b, high_b), (after, low_h, high_h) = hull(base), hull(head)
     apart = low_h > high_b or high_h < low_b
-    words = f"intervals {low_b:.4g} to {high_b:.4g} and {low_h:.4g} to {high_h:.4g}" if low_b < high_b else ""
+    info = info_of(name, base[0].unit)
+    sides = (numbers.Value(before, low_b, high_b), numbers.Value(after, low_h, high_h))
+    words = f"intervals {' and '.join(numbers.interval_of(side, info) for side in sides)}" if low_b < high_b else ""
     verdict: Judgement = "changed" if apart else "unchanged"
     return CaseVerdict(case, name, verdict, base[0].unit, before, after, reason=words, judged=False)
 

@@ -29,8 +29,8 @@ class Settings:
     location: Location = "p25"
     """Which quantile of its samples stands for a round. Contention only ever adds time: low ones vary least."""
     metrics: tuple[str, ...] | None = None
-    """Names of the only metrics to be compared; None for all exact ones, ``GATED`` and the largest batch. That of a
-    step's metric means the same per image too."""
+    """Names of the only metrics to be compared; None for all exact ones, those that the catalogue calls gated and the
+    largest batch. That of a step's metric means the same per image too."""
     floor: NoiseFloor | None = None
     """What this machine's noise was measured to be; margins below it are refused."""
     allow_missing: bool = False

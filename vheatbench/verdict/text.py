@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from vheatbench import numbers
+from vheatbench.metrics import info_of
 from vheatbench.verdict.comparison import Comparison
 from vheatbench.verdict.judge import CaseVerdict
 from vheatbench.verdict.rule import Gate
@@ -14,14 +16,6 @@ LIMIT = 65_536
 """Characters that GitHub takes in a comment."""
 QUIET = ("same", "unchanged")
 HEADINGS = ("case", "metric", "base", "head", "change", "verdict", "notes")
-
-_SCALES = {
-    "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
-    "s/image": ((1.0, "s/image"), (1e-3, "ms/image"), (1e-6, "µs/image")),
-    "bytes": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")),
-    "bytes/image": ((2.0**30, "GiB/image"), (2.0**20, "MiB/image"), (2.0**10, "KiB/image")),
-    "images/s": ((1.0, "images/s"),),
-}
 
 
 class Row(NamedTuple):
@@ -207,12 +201,7 @@ def _row(v: CaseVerdict) -> Row:
 def _value(value: float | None, v: CaseVerdict) -> str:
     if value is None:
         return "" if v.metric == "status" else "-"
-    if v.exact:
-        number = f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
-        return f"{number} {v.unit}"
-    scales = _SCALES.get(v.unit, ((1.0, v.unit),))
-    factor, unit = next((entry for entry in scales if abs(value) >= entry[0]), scales[-1])
-    return f"{value / factor:.4g} {unit}"
+    return f"{numbers.exact(value)} {v.unit}" if v.exact else numbers.with_unit(value, info_of(v.metric, v.unit))
 
 
 def _change(v: CaseVerdict) -> str:
@@ -225,8 +214,9 @@ def _change(v: CaseVerdict) -> str:
     if v.base is None or v.head is None or v.verdict in QUIET:
         return ""
     change = v.head - v.base
-    number = f"{change:+,.0f}" if v.exact and change.is_integer() else f"{change:+.4g}"
-    return f"{number} ({v.head / v.base - 1:+.2%})" if v.base else number
+    number = numbers.exact(change) if v.exact else numbers.with_unit(change, info_of(v.metric, v.unit))
+    signed = number if change < 0 else f"+{number}"
+    return f"{signed} ({v.head / v.base - 1:+.2%})" if v.base else signed
 
 
 def _escaped(text: str) -> str:

@@ -108,7 +108,7 @@ def test_a_model_with_known_answers_has_the_known_accuracy(call, levels, model):
     assert [record.case.size for record in run.records] == ["32", "48x64"]
     assert "top1_gain" not in run.records[0].metrics
     assert run.records[1].metrics["top1_gain"].value == 0
-    assert "60.00 [44.60, 73.65]" in done.stdout
+    assert "60.0 (44.6 to 73.7)" in done.stdout
 
 
 def test_the_worst_classes_and_what_they_are_taken_for(call, levels):
@@ -262,7 +262,7 @@ def test_an_interrupted_evaluation_reads_no_image_twice(call, levels, monkeypatc
     read: list[int] = []
     stop_after = 2
 
-    class Stopping(eval_output.Silent):
+    class Stopping(eval_output.EvalDisplay):
         chunks = 0
 
         def answered(self, done: int, correct: float) -> None:
@@ -273,7 +273,7 @@ def test_an_interrupted_evaluation_reads_no_image_twice(call, levels, monkeypatc
 
     get = evaluate.ImageTensors.__getitem__
     monkeypatch.setattr(evaluate.ImageTensors, "__getitem__", lambda self, i: (read.append(i), get(self, i))[1])
-    monkeypatch.setattr(eval_output, "make_progress", lambda *_: Stopping())
+    monkeypatch.setattr(eval_output, "EvalDisplay", Stopping)
     words = ("--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "6")
     done = call(*words, "--save-every", "1")
     assert done.exit_code == exits.TERMINATED

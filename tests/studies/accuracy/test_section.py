@@ -61,21 +61,21 @@ def test_a_classifiers_accuracies_are_told_drawn_and_listed() -> None:
     )  # fmt: skip
     (section,) = accuracy_sections(run, "e")
     texts = [finding.text for finding, _ in section.findings]
-    assert "vheat-t at 224: top-1 82.00 [79.50, 84.26] % on 1000 images of val, weights w.pth (0123)." in texts
-    assert any(text.startswith("vheat-t at 288: ") and "first size: 1.00 [0.00, 2.00] points" in text for text in texts)
+    assert "vheat-t at 224: top-1 82.00 % (79.50 to 84.26) on 1000 images of val, weights w.pth (0123)." in texts
+    assert any(text.startswith("vheat-t at 288: ") and "first size: 1.0 points (0.0 to 2.0)" in text for text in texts)
     (chart,) = section.charts
     assert [row[:2] for row in chart.rows] == [("vheat-t", "224"), ("vheat-t", "288"), ("swin-t", "224")]
-    assert "vheat-t 82.00% at 224, 83.00% at 288; swin-t 81.00% at 224" in chart.text
+    assert "vheat-t 82.00 % at 224, 83.00 % at 288; swin-t 81.00 % at 224" in chart.text
     table, *worst = section.tables
     cells = dict(zip(table.header, table.rows[0], strict=True))
-    assert (cells["images"], cells["images/s"]) == ("1000", "12.50")
-    assert list(worst[0].rows) == [("cat <b>", "10 of 50", "20.0 [11.2, 33.0]", "dog ×31, fox ×9")]
+    assert (cells["images"], cells["throughput (images/s)"]) == ("1000", "12.50")
+    assert list(worst[0].rows) == [("cat <b>", "10 of 50", "20.0 (11.2 to 33.0)", "dog ×31, fox ×9")]
     (alert,) = section.alerts
     assert alert.endswith(": 8 images")
     page = render([run])
     assert "cat <b>" not in page
     assert "cat <b>" in html.unescape(page)
-    assert "82.00 [79.50, 84.26]" in page
+    assert "82.00 (79.50 to 84.26)" in page
 
 
 def test_one_size_is_a_table_without_a_chart() -> None:
@@ -100,8 +100,8 @@ def test_detectors_and_segmenters_are_told_by_their_score(scores: dict[str, floa
     page, text, table = render([run]), markdown_of([run]), latex_of([run])
     for value in scores.values():
         assert f"{100 * value:.2f}" in page
-        assert f"| {100 * value:.4g} |" in text
-        assert f"& {100 * value:.4g}" in table
+        assert f"| {100 * value:.2f} |" in text
+        assert f"& {100 * value:.2f}" in table
 
 
 def test_a_shortened_training_is_told_by_its_steps() -> None:

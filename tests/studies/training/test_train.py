@@ -731,7 +731,7 @@ def test_the_section_of_a_training(trained: Path) -> None:
     assert "diverged" in section.alerts[0]
     assert "good" in section.findings[0][0].text
     assert 'id="r0fit0"' in render([run])
-    assert "test top-1 %" in CliRunner().invoke(app, ["show", str(path)]).stdout
+    assert "top-1 %" in CliRunner().invoke(app, ["show", str(path)]).stdout
     run.records.clear()
     assert training_sections(run, "r0fit") == []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from vheatbench.metrics import columns
+from vheatbench.numbers import value_of
 from vheatbench.store.read import Run
 
 
@@ -11,7 +13,7 @@ def print_scores(run: Run) -> None:
 
     for record in run.records:
         title = f"{record.case.subject}, {record.subject['weights']}, {record.metrics['images'].value:.0f} images"
-        shares = {name: metric.value for name, metric in record.metrics.items() if metric.unit == "share"}
-        rows = [(name, f"{100 * value:.2f}") for name, value in shares.items() if value is not None]
+        scores = [info for info in columns("accuracy", [record]) if info.unit == "%"]
+        rows = [(info.title, value_of(record.metrics[info.name], info)) for info in scores]
         print_table((Column("score", "name"), Column("%")), rows, title=title)
     print_warnings(run.problems, ((record.case.subject, record.warnings) for record in run.records))

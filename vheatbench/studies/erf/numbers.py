@@ -25,8 +25,6 @@ COLUMNS = (
     ("erf_rect50", "r at 50 % (%)", 100.0),
 )
 """Metric, heading with unit, factor."""
-EXPORTED = ("erf_images", "erf_a50", "erf_a99", "erf_radius_share", "erf_entropy_area")
-"""Of them, in tables for papers."""
 
 
 def erf_records(run: Run) -> list[Record]:
@@ -179,7 +177,7 @@ TABLES = (
         "effective receptive fields",
         ("model", "size", "layer", "weights"),
         name_of,
-        tuple(column for column in COLUMNS if column[0] in EXPORTED),
+        "erf_paper",
         lambda case: case.mode == "erf",
     ),
 )

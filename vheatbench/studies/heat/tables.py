@@ -7,9 +7,6 @@ from collections.abc import Callable
 from vheatbench.case import Case
 from vheatbench.present.parts import StudyTable
 from vheatbench.store.schema import Record
-from vheatbench.studies.heat.section import DIFFUSED
-from vheatbench.studies.heat.section_diffusivity import BLOCK
-from vheatbench.studies.heat.section_kernel import RESPONSE
 
 
 def _place(record: Record) -> tuple[str, str, str]:
@@ -40,7 +37,9 @@ def _of_kind(kind: str) -> Callable[[Case], bool]:
 
 
 TABLES = (
-    StudyTable("heat diffusion", ("model", "size", "layer", "k"), _diffusion_names, DIFFUSED, _of_kind("diffuse")),
-    StudyTable("diffusivity", ("model", "size", "layer", "resizing"), _block_names, BLOCK, _of_kind("diffusivity")),
-    StudyTable("point response", ("grid", "source", "kt (cells²)"), _kernel_names, RESPONSE, _of_kind("kernel")),
+    StudyTable("heat diffusion", ("model", "size", "layer", "k"), _diffusion_names, "diffuse", _of_kind("diffuse")),
+    StudyTable(
+        "diffusivity", ("model", "size", "layer", "resizing"), _block_names, "diffusivity", _of_kind("diffusivity")
+    ),
+    StudyTable("point response", ("grid", "source", "kt (cells²)"), _kernel_names, "kernel", _of_kind("kernel")),
 )

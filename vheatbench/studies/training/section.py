@@ -5,37 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from vheatbench import numbers
 from vheatbench.analysis.findings import Finding
-from vheatbench.present.parts import Chart, Section, StudyTable, Table
-from vheatbench.present.svg import Target, with_targets
-from vheatbench.present.theme import GRID, add_legend, chart_style, series_id, style_of, svg_of
+from vheatbench.metrics import MetricInfo, columns, info_of
+from vheatbench.numbers import value_of, with_interval
+from vheatbench.present.chart import page_chart, plain_numbers
+from vheatbench.present.parts import Chart, Section, Table
+from vheatbench.present.theme import style_of
 from vheatbench.store.read import Run
-from vheatbench.store.schema import Metric, Record
+from vheatbench.store.schema import Record
+from vheatbench.studies.training.table import name_of
 
 MOST_ROWS = 20
 """Epochs of a model in the table behind a chart: the first, the last and evenly spaced ones between them."""
 MOST_TARGETS = 300
 """Points up to which each has its words."""
-
-COLUMNS = (
-    ("params", "parameters", 1.0, 0),
-    ("top1_accuracy", "test top-1 (%)", 100.0, 2),
-    ("ema_top1_accuracy", "by averaged weights (%)", 100.0, 2),
-    ("best_top1_accuracy", "best epoch (%)", 100.0, 2),
-    ("train_loss", "training loss", 1.0, 4),
-    ("test_loss", "test loss", 1.0, 4),
-    ("throughput_images_per_s", "images/s", 1.0, 1),
-    ("epoch_s", "s per epoch", 1.0, 2),
-    ("waiting_share", "waiting for images (%)", 100.0, 1),
-    ("peak_memory_bytes", "peak memory (MiB)", 2.0**-20, 0),
-)
-"""Metric, heading with unit, factor from the metric's unit, digits after the point."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +57,10 @@ def training_sections(run: Run, id_: str) -> list[Section]:
 def _section(records: Sequence[Record], id_: str, title: str) -> Section:
     section = Section(id_, title)
     names = [name_of(record) for record in records]
-    for metric, what, words, factor in (
-        ("top1_accuracy", "Test accuracy", "test accuracy (%)", 100.0),
-        ("train_loss", "Training loss", "training loss, mean of the epoch", 1.0),
-        ("ema_top1_accuracy", "Test accuracy of averaged weights", "test accuracy (%)", 100.0),
-    ):
-        curves = _curves(records, metric, factor)
+    for info in map(info_of, ("top1_accuracy", "train_loss", "ema_top1_accuracy")):
+        curves = _curves(records, info)
         if curves:
-            section.charts.append(_chart(f"{id_}-{metric}", what, words, curves, names, records[0]))
+            section.charts.append(_chart(f"{id_}-{info.name}", info, curves, names, records[0]))
     section.tables.append(_table(f"{id_}-end", records))
     finding = _finding(records)
     if finding is not None:
@@ -90,31 +72,11 @@ def _section(records: Sequence[Record], id_: str, title: str) -> Section:
     return section
 
 
-def name_of(record: Record) -> str:
-    """What the recipe calls the model."""
-    return str(record.conditions.get("name") or record.case.subject)
-
-
-def _names(record: Record) -> tuple[str, ...]:
-    return name_of(record), record.case.size, str(record.case.analysis.get("epochs", ""))
-
-
-TABLES = (
-    StudyTable(
-        "training",
-        ("model", "size", "epochs"),
-        _names,
-        tuple((metric, heading, factor) for metric, heading, factor, _ in COLUMNS),
-        lambda case: case.mode == "fit",
-    ),
-)
-
-
-def _curves(records: Sequence[Record], metric: str, factor: float) -> list[Curve]:
+def _curves(records: Sequence[Record], info: MetricInfo) -> list[Curve]:
     return [
-        Curve(name_of(record), [value * factor for value in record.samples[metric].values])
+        Curve(name_of(record), [value * info.factor for value in record.samples[info.name].values])
         for record in records
-        if metric in record.samples and record.samples[metric].values
+        if info.name in record.samples and record.samples[info.name].values
     ]
 
 
@@ -129,9 +91,9 @@ def _notes(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _chart(id_: str, title: str, words: str, curves: list[Curve], names: Sequence[str], first: Record) -> Chart:
-    is_loss = "loss" in id_
-    svg = _svg(id_, words, curves, names, logarithmic=is_loss)
+def _chart(id_: str, info: MetricInfo, curves: list[Curve], names: Sequence[str], first: Record) -> Chart:
+    is_loss, title = "loss" in info.name, info.capitalised
+    svg = _svg(id_, info.heading, curves, names, logarithmic=is_loss)
     rows = [
         (curve.name, str(epoch + 1), numbers.plain(curve.values[epoch]))
         for curve in curves
@@ -155,7 +117,7 @@ def _chart(id_: str, title: str, words: str, curves: list[Curve], names: Sequenc
             else ""
         )
     )
-    return Chart(id_, title, svg, caption, f"{title}: {ends}.", ("model", "epoch", words), rows)
+    return Chart(id_, title, svg, caption, f"{title}: {ends}.", ("model", "epoch", info.heading), rows)
 
 
 def _points(curves: Sequence[Curve]) -> int:
@@ -170,73 +132,45 @@ def _spread(count: int) -> list[int]:
 
 def _svg(name: str, words: str, curves: Sequence[Curve], names: Sequence[str], logarithmic: bool) -> str:
     few = _points(curves) <= MOST_TARGETS
-    with matplotlib.rc_context({**chart_style(name), "grid.color": GRID, "axes.spines.top": False}):
-        # an SVG has 72 units per inch: places are those of the figure
-        figure = Figure(figsize=(6.2, 4.1), dpi=72, layout="constrained")
-        axes = figure.subplots()
-        axes.set_axisbelow(True)
-        for place, curve in enumerate(curves):
+    with page_chart(name, [curve.name for curve in curves]) as chart:
+        axes = chart.axes
+        for curve in curves:
             style = style_of(curve.name, names)
-            (line,) = axes.plot(
-                range(1, len(curve.values) + 1),
-                curve.values,
-                color=style.colour,
-                linestyle=style.dash,
-                marker=style.marker if few else None,
-                markerfacecolor=style.face,
-                markersize=5,
-                label=curve.name,
-            )
-            line.set_gid(series_id(place))
+            epochs = range(1, len(curve.values) + 1)
+            line = axes.plot(
+                epochs, curve.values, color=style.colour, linestyle=style.dash, marker=style.marker if few else None,
+                markerfacecolor=style.face, markersize=5, label=curve.name,
+            )  # fmt: skip
+            chart.belongs(curve.name, line)
+            for epoch, value in zip(epochs, curve.values, strict=True) if few else ():
+                chart.target(curve.name, epoch, value, f"{curve.name}, epoch {epoch}: {numbers.plain(value)}")
         if logarithmic and all(value > 0 for curve in curves for value in curve.values):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
             axes.yaxis.set_minor_locator(NullLocator())
+            plain_numbers(axes.yaxis)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(words)
-        axes.grid(True, linewidth=0.8)
-        add_legend(figure, axes)
-        svg = svg_of(figure, [curve.name for curve in curves])
-        height = figure.get_figheight() * 72
-        targets = [
-            _target(axes, height, curve.name, epoch, value)
-            for curve in curves
-            for epoch, value in enumerate(curve.values, start=1)
-        ]
-    return with_targets(svg, targets if few else [])
-
-
-def _target(axes: Axes, height: float, name: str, epoch: int, value: float) -> Target:
-    x, y = axes.transData.transform((epoch, value))
-    return Target(name, x, height - y, f"{name}, epoch {epoch}: {numbers.plain(value)}")
+        axes.grid(True)
+    return chart.svg
 
 
 def _table(id_: str, records: Sequence[Record]) -> Table:
-    shown = [column for column in COLUMNS if any(column[0] in record.metrics for record in records)]
+    shown = columns("training", records)
     rows = [
-        (name_of(record), str(len(_values(record))), *(_cell(record.metrics.get(n), f, d) for n, _, f, d in shown))
+        (name_of(record), str(len(_values(record))), *(with_interval(record.metrics.get(i.name), i) for i in shown))
         for record in records
     ]
     caption = (
         "After the last epoch; in brackets the 95 % interval: of an accuracy by the number of test images, of a time "
         "over epochs. The best epoch was chosen on the test images themselves, so it is optimistic."
     )
-    return Table(id_, "Where they ended", caption, ("model", "epochs", *(column[1] for column in shown)), rows)
+    return Table(id_, "Where they ended", caption, ("model", "epochs", *(info.heading for info in shown)), rows)
 
 
 def _values(record: Record) -> list[float]:
     return record.samples["train_loss"].values if "train_loss" in record.samples else []
-
-
-def _cell(metric: Metric | None, factor: float, digits: int) -> str:
-    if metric is None or metric.value is None:
-        return "—"
-    text = f"{metric.value * factor:,.{digits}f}".replace(",", "\u202f")
-    if metric.low is None or metric.high is None:
-        return text
-    return f"{text} [{metric.low * factor:.{digits}f}, {metric.high * factor:.{digits}f}]"
 
 
 def _finding(records: Sequence[Record]) -> Finding | None:
@@ -249,8 +183,9 @@ def _finding(records: Sequence[Record]) -> Finding | None:
     if not ended:
         return None
     ended.sort(key=lambda pair: -(pair[1].value or 0.0))
-    said = ", ".join(f"{name} {(metric.value or 0) * 100:.2f} %" for name, metric in ended)
-    text = f"Test accuracy after the last epoch: {said}."
+    top1 = info_of("top1_accuracy")
+    values = ", ".join(f"{name} {value_of(metric, top1)} %" for name, metric in ended)
+    text = f"Test accuracy after the last epoch: {values}."
     if len(ended) > 1:
         (first, best), others = ended[0], ended[1:]
         near = [name for name, metric in others if (metric.high or 0.0) >= (best.low or 0.0)]

@@ -1,23 +1,65 @@
-"""The paper's tables on the page: every published row, what was measured beside it, what would fill the rest."""
+"""Published tables on the page and on the terminal: what was measured beside them, what would fill the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vheatbench import numbers
 from vheatbench.analysis.findings import Finding
-from vheatbench.analysis.outcomes import outcomes_of
-from vheatbench.analysis.paper_tables import PaperTable, paper_tables
-from vheatbench.analysis.published import Check
-from vheatbench.analysis.series import Point
+from vheatbench.analysis.outcomes import Outcome, outcomes_of
+from vheatbench.analysis.published import Check, PaperTable, paper_tables, published_rows
+from vheatbench.metrics import MetricInfo, info_of
+from vheatbench.numbers import MISSING, Value, as_printed, percent, value_of, with_spread
 from vheatbench.present.parts import Section, Table
 from vheatbench.store.read import Run
 
-NONE = "—"
+PARAMS, MACS, THROUGHPUT, SHARE = map(info_of, ("params", "macs", "throughput_images_per_s", "top1_accuracy"))
 CAPTION = (
     "Counted and measured in this run. Code: what the official code gives, by its own counter. Printed: as "
     "published. GMAC torch are without norms and resizing; the others are by fvcore's rules, as papers count."
 )
+
+
+def published_tables(run: Run) -> list[Table]:
+    """The tables of the run's reference for the terminal: accuracies only as they are printed."""
+    outcomes = outcomes_of(run.records)
+    section = published_section(run, outcomes, "")
+    papers = paper_tables(outcomes, run.header.reference, run.header.suite)
+    return [
+        *(section.tables if section is not None else []),
+        *(_counts(paper, "", accuracies=True) for paper in papers),
+    ]
+
+
+def published_section(run: Run, outcomes: Sequence[Outcome], id_: str) -> Section | None:
+    """The measured models beside the published ones; None for a run that has none of them.
+
+    Args:
+        run: of any suite.
+        outcomes: its own.
+        id_: of the section, unique on the page.
+    """
+    reference = run.header.reference
+    rows = published_rows(outcomes, reference) if reference else []
+    if not rows:
+        return None
+    header = (
+        "model", "variant", PARAMS.heading, "exact", "printed", "check", "GMAC", "exact", "printed", "check",
+        "images/s here", "published (A100)", "acc@1 (%)",
+    )  # fmt: skip
+    cells = [
+        (
+            row.subject, row.variant, *_check(row.params, PARAMS), *_check(row.macs, MACS),
+            value_of(Value(row.throughput.measured), THROUGHPUT), as_printed(row.throughput.published, THROUGHPUT),
+            MISSING if row.acc1 is None else f"{row.acc1:g}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    caption = (
+        "Parameters and multiply-adds are checked against the exact value (tolerance "
+        f"{float(reference['tolerance']):.0%}); throughput is hardware and only shown."
+    )
+    table = Table(f"{id_}-table", "Parameters, multiply-adds and throughput", caption, header, cells)
+    return Section(id_, "Beside the published table", tables=[table], notes=[str(reference["source"])])
 
 
 def paper_sections(run: Run, id_: str, others: Sequence[Run] = ()) -> list[Section]:
@@ -38,43 +80,33 @@ def paper_sections(run: Run, id_: str, others: Sequence[Run] = ()) -> list[Secti
         section.tables += [_counts(table, f"{id_}-{number}-counts"), _accuracies(table, f"{id_}-{number}-accuracy")]
         section.findings += [(finding, f"{id_}-{number}-counts") for finding in _findings(table)]
     # tables of one model by several schedules have the same notes on its counts
-    section.findings = [pair for i, pair in enumerate(section.findings) if not _said(pair[0], section.findings[:i])]
+    section.findings = [pair for i, pair in enumerate(section.findings) if not _repeats(pair[0], section.findings[:i])]
     section.notes = _notes(tables, run)
     return [section]
 
 
-def _counts(table: PaperTable, id_: str) -> Table:
+def _counts(table: PaperTable, id_: str, accuracies: bool = False) -> Table:
     published = any(row.published_throughput is not None for row in table.rows)
     several = len({row.variant for row in table.rows if row.variant}) > 1
-    header = [
-        "model",
-        *(["variant"] if several else []),
-        "params M",
-        "code",
-        "printed",
-        "check",
-        "GMAC torch",
-    ]
-    header += [
-        "GMAC",
-        "code",
-        "printed",
-        "check",
-        "images/s",
-        *(["A100"] if published else []),
-        "peak MiB",
-    ]
+    printed = [f"{one.heading} printed" for one in table.rows[0].accuracies] if accuracies else []
+    header = (
+        "model", *(["variant"] if several else []), "params M", "code", "printed", "check", "GMAC torch", "GMAC",
+        "code", "printed", "check", "images/s", *(["A100"] if published else []), "peak MiB", *printed,
+    )  # fmt: skip
     rows = []
     for row in table.rows:
-        cells = [row.subject, *([row.variant or NONE] if several else []), *_check(row.params, 1e-6)]
-        cells += [_scaled(row.macs_torch, 1e-9), *_check(row.macs, 1e-9)]
-        cells += [_point(row.throughput, 1.0), *([_printed(row.published_throughput, 1.0)] if published else [])]
-        cells.append(_point(row.memory, 2.0**-20))
+        cells = [row.subject, *([row.variant or MISSING] if several else []), *_check(row.params, PARAMS)]
+        cells += [value_of(Value(row.macs_torch), MACS), *_check(row.macs, MACS)]
+        state = row.status.partition(":")[0]
+        cells.append(with_spread(row.throughput, THROUGHPUT) if state == "ok" else state)
+        cells += [as_printed(row.published_throughput, THROUGHPUT)] if published else []
+        cells.append(with_spread(row.memory, info_of("peak_memory_bytes")))
+        cells += [MISSING if one.published is None else f"{one.published:g}" for one in row.accuracies if printed]
         rows.append(tuple(cells))
     height, width = table.resolution
     size = f"{height}x{width} (height x width)" if height != width else str(height)
     caption = f"At {size}. {CAPTION}" + (f" {table.note}" if table.note else "")
-    return Table(id_, table.title, caption, tuple(header), rows)
+    return Table(id_, table.title, caption, header, rows)
 
 
 def _accuracies(table: PaperTable, id_: str) -> Table:
@@ -84,7 +116,7 @@ def _accuracies(table: PaperTable, id_: str) -> Table:
     for row in table.rows:
         cells = [row.subject]
         for one in row.accuracies:
-            cells += [NONE if one.published is None else f"{one.published:.1f}", _point(one.measured, 1.0)]
+            cells += [MISSING if one.published is None else f"{one.published:.1f}", with_spread(one.measured, SHARE)]
         state = [] if row.status in ("ok", "not measured") else [row.status]
         state += [f"left out: {why}" for why in row.left_out]
         filling = "; then ".join(row.commands)
@@ -120,14 +152,14 @@ def _findings(table: PaperTable) -> list[Finding]:
         check = row.macs_without_attention
         if check is not None and check.measured is not None and check.published is not None:
             text = (
-                f"{row.subject}: {_scaled(check.measured, 1e-9)} GMAC here without the products of attention, "
-                f"{_scaled(row.macs.measured, 1e-9)} with them; printed {_printed(check.published, 1e-9)}."
+                f"{row.subject}: {value_of(Value(check.measured), MACS)} GMAC here without the products of attention, "
+                f"{value_of(Value(row.macs.measured), MACS)} with them; printed {as_printed(check.published, MACS)}."
             )
             found.append(Finding(text, ""))
     return found
 
 
-def _said(finding: Finding, before: Sequence[tuple[Finding, str]]) -> bool:
+def _repeats(finding: Finding, before: Sequence[tuple[Finding, str]]) -> bool:
     return any(finding.text == other.text for other, _ in before)
 
 
@@ -148,21 +180,12 @@ def _notes(tables: Sequence[PaperTable], run: Run) -> list[str]:
     return notes
 
 
-def _check(check: Check, factor: float) -> list[str]:
-    verdict = NONE
+def _check(check: Check, info: MetricInfo) -> list[str]:
+    verdict = MISSING
     if check.passed is not None and check.difference is not None:
-        verdict = f"{'pass' if check.passed else 'FAIL'} {numbers.percent(check.difference, 2)}"
-    return [_scaled(check.measured, factor), _scaled(check.exact, factor), _printed(check.published, factor), verdict]
-
-
-def _printed(value: float | None, factor: float) -> str:
-    """With the digits that the source prints."""
-    return NONE if value is None else f"{value * factor:g}"
-
-
-def _scaled(value: float | None, factor: float) -> str:
-    return NONE if value is None else numbers.plain(value * factor)
-
-
-def _point(point: Point | None, factor: float) -> str:
-    return NONE if point is None else f"{numbers.value_of(point, factor)}{numbers.half_width(point)}"
+        verdict = f"{'pass' if check.passed else 'FAIL'} {percent(check.difference, 2)}"
+    return [
+        *(value_of(Value(one), info) for one in (check.measured, check.exact)),
+        as_printed(check.published, info),
+        verdict,
+    ]

@@ -1,0 +1,100 @@
+"""The frame of every chart on the page: its size, legend and SVG, and places that say their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from vheatbench.numbers import Estimate
+from vheatbench.present.svg import Target, with_targets
+from vheatbench.present.theme import add_legend, chart_style, series_id, svg_of
+
+WIDTH, HEIGHT = 6.2, 4.1
+"""In inches, without a legend below. An SVG has 72 units per inch, so places are those of a figure of 72 dpi."""
+
+
+@dataclass
+class PageChart:
+    """One chart while it is drawn, and what came out of it."""
+
+    figure: Figure
+    names: Sequence[str]
+    svg: str = ""
+    """Inline markup, once the drawing is done."""
+    _targets: list[tuple[Axes, str, tuple[float, float], str]] = field(default_factory=list)
+
+    @property
+    def axes(self) -> Axes:
+        """The only ones, made when they are first asked for."""
+        return self.figure.axes[0] if self.figure.axes else self.figure.subplots()
+
+    def belongs(self, series: str, artists: Iterable[Artist]) -> None:
+        """Let the page hide what is drawn of a series."""
+        for artist in artists:
+            artist.set_gid(series_id(self.names.index(series)))
+
+    def target(self, series: str, x: float, y: float, text: str, axes: Axes | None = None) -> None:
+        """Let a place say something when it is pointed at; ``x`` and ``y`` as in the axes."""
+        self._targets.append((axes or self.axes, series, (x, y), text))
+
+    def finish(self) -> None:
+        """Lay the figure out and write it down."""
+        svg = svg_of(self.figure, self.names)
+        height = self.figure.get_figheight() * 72
+        found = []
+        for axes, series, place, text in self._targets:
+            x, y = axes.transData.transform(place)
+            found.append(Target(series, x, height - y, text))
+        self.svg = with_targets(svg, found)
+
+
+@contextmanager
+def page_chart(
+    name: str, names: Sequence[str] = (), *, width: float = WIDTH, height: float = HEIGHT, legend: bool = True
+) -> Iterator[PageChart]:
+    """A chart in the page's colours; its ``svg`` is there when the block ends.
+
+    Args:
+        name: unique on the page; keeps the SVG's internal ids apart.
+        names: of the series, which the page can then hide.
+        width: in inches.
+        height: in inches, without a legend below.
+        legend: of everything that has a label.
+    """
+    with matplotlib.rc_context(chart_style(name)):
+        chart = PageChart(Figure(figsize=(width, height), dpi=72, layout="constrained"), names)
+        yield chart
+        if legend:
+            add_legend(chart.figure, chart.axes)
+        chart.finish()
+
+
+def error_bars(points: Iterable[Estimate], factor: float = 1.0) -> list[list[float]]:
+    """Lengths below and above the values, 0 where an interval has no such end."""
+    found: list[list[float]] = [[], []]
+    for point in points:
+        value = point.value or 0.0
+        found[0].append(0.0 if point.low is None else max(0.0, (value - point.low) * factor))
+        found[1].append(0.0 if point.high is None else max(0.0, (point.high - value) * factor))
+    return found
+
+
+def plain_numbers(axis: Axis, ticks: Sequence[float] | None = None) -> None:
+    """Numbers as they are read, not as powers; at these places where they are given."""
+    if ticks is not None:
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def log_ticks(low: float, high: float, steps: Sequence[int] = (1, 2, 5)) -> list[float]:
+    """These multiples of powers of ten between two ends."""
+    return [m * 10.0**e for e in range(-9, 13) for m in steps if low <= m * 10.0**e <= high]
