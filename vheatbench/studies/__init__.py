@@ -119,9 +119,18 @@ def parts_of(run: Run) -> list[tuple[Study | None, Run]]:
     ]
     taken: set[str] = set()
     for study in STUDIES:
-        if study.mode in modes and (not study.suites or run.header.suite in study.suites):
-            return study
-    return None
+        if study.mode not in taken and (not study.suites or run.header.suite in study.suites):
+            records = [record for record in run.records if record.case.mode == study.mode]
+            found.append((study, records))
+            taken |= {study.mode} if records else set()
+    parts = [(study, records) for study, records in found if records]
+    if len(parts) <= 1:
+        return [(parts[0][0] if parts else None, run)]
+    problems = [run.problems, *([] for _ in parts[1:])]
+    return [
+        (study, replace(run, records=records, problems=wrong))
+        for (study, records), wrong in zip(parts, problems, strict=True)
+    ]
 
 
 def exported_tables(outcomes: Sequence[Outcome]) -> list[tuple[StudyTable, list[Outcome]]]:
