@@ -12,9 +12,9 @@ TimedMode = Literal["infer", "forward", "forward_backward", "train"]
 """``infer``: deploy form, no gradients. ``forward``: training form, no gradients. ``forward_backward``: forward,
 loss and gradients of the parameters (of an operator: no loss, gradients of its input too). ``train``: the same
 and the optimizer's step."""
-Mode = Literal["infer", "forward", "forward_backward", "train", "erf", "heat", "eval", "fit"]
+Mode = Literal["infer", "forward", "forward_backward", "train", "erf", "heat", "eval", "fit", "profile"]
 """A :data:`TimedMode`, or something that is not timed for its own sake: ``erf`` (effective receptive field), ``heat``,
-``eval`` (accuracy on images), ``fit`` (training to the end)."""
+``eval`` (accuracy on images), ``fit`` (training to the end), ``profile`` (a step taken apart)."""
 Compile = bool | Literal["freezing", "cudagraphs"]
 """``freezing``: torch.compile with inductor's constant folding of weights (inference on a CPU). ``cudagraphs``:
 torch.compile that replays its kernels as CUDA graphs (mode ``reduce-overhead``), for steps bound by launches."""

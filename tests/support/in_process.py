@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable
 
@@ -29,7 +31,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         if isinstance(task, InspectTask):
             return Outcome("answered", inspect(task).model_dump_json(), "", 0.0)
         if isinstance(task, PlanTask):
-            return Outcome("answered", study.plan(task).model_dump_json(), "", 0.0)
+            with contextlib.redirect_stdout(sys.stderr):  # a worker's goes to a log
+                return Outcome("answered", study.plan(task).model_dump_json(), "", 0.0)
         if not isinstance(task, StudyTask):
             return run(self, task, timeout_s, on_event)
         ours, theirs = os.pipe()
@@ -42,7 +45,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         listener = threading.Thread(target=listen)
         listener.start()
         try:
-            return Outcome("answered", study.carry_out(task, theirs).model_dump_json(), "", 0.0)
+            with contextlib.redirect_stdout(sys.stderr):
+                return Outcome("answered", study.carry_out(task, theirs).model_dump_json(), "", 0.0)
         finally:
             os.close(theirs)
             listener.join()

@@ -70,7 +70,7 @@ def erf(
     if resume is not None:
         refuse_beside_resume(context)
         check_writable(figures, "--out")
-        path = go_on(resume, results, device, devices, quiet, trust_pickle)
+        path = go_on(resume, results, device, devices, quiet, trust_pickle=trust_pickle)
     else:
         settings = _settings(
             models=list(dict.fromkeys([model, *(comma_list(compare) or [])])),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,9 +9,21 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
+from vheatbench.cli.execute import (
+    DEVICES,
+    MEMORY_LIMIT,
+    RESUME,
+    SHARD,
+    How,
+    exit_code,
+    measure_study,
+    refuse_beside_resume,
+    say_skipped,
+)
+from vheatbench.cli.execute import resume as go_on
 from vheatbench.cli.output import command_line
 from vheatbench.cli.parse import check_choice, comma_list, device_kind
-from vheatbench.cli.processes import device_of, user_errors_on_rank0, working
+from vheatbench.cli.processes import by_torchrun, device_of, user_errors_on_rank0, working
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 
@@ -20,7 +31,11 @@ if TYPE_CHECKING:
     from vheatbench.run.distributed import Group
     from vheatbench.studies.accuracy.plan import EvalSettings
 
-BESIDE_RESUME = {"resume", "results", "device", "workers", "skip_broken", "trust_pickle", "worst", "json_", "quiet"}
+DESCRIPTION = "Accuracy on labelled images, by resolution."
+A_WEEK_S = 7 * 24 * 3600.0
+BESIDE_RESUME = frozenset(
+    {"resume", "results", "device", "devices", "workers", "skip_broken", "trust_pickle", "worst", "json_", "quiet"}
+)
 """Options that may stand beside ``--resume``: they do not change what is evaluated."""
 
 
@@ -54,9 +69,11 @@ def evaluate(
         False, "--trust-pickle", help="Run the code that the checkpoint may contain: official files need it."
     ),
     save_every: int = typer.Option(20, min=1, help="Batches after which what is done is on disk."),
-    resume: str | None = typer.Option(
-        None, help="Continue this unfinished evaluation (a .partial file, its id, or 'latest')."
-    ),
+    timeout: float = typer.Option(A_WEEK_S, help="Seconds that one resolution may take."),
+    memory_limit: float | None = MEMORY_LIMIT,
+    devices: str | None = DEVICES,
+    shard_: str | None = SHARD,
+    resume: str | None = RESUME,
     worst: int = typer.Option(10, min=0, max=10, help="Classes to print, the worst first."),
     results: Path = typer.Option(Path("results"), help="Folder for the run's file and its answers."),
     json_: bool = typer.Option(False, "--json", help="Print the records as JSON on stdout."),
@@ -66,49 +83,45 @@ def evaluate(
 
     Several GPUs: torchrun --nproc-per-node 8 -m vheatbench eval ...; every image is counted once.
     """
-    with user_errors_on_rank0():
-        if resume is not None:
-            _refuse_beside_resume(context)
-        path: Path | None = None
-        if resume is None:
-            settings = _settings(
-                model=model,
-                data=data,
-                weights=weights,
-                resolution=resolution,
-                batch=batch,
-                dtype=dtype,
-                device=device,
-                use=use,
-                rule=rule,
-                class_map=None if class_map is None else str(class_map),
-                num_classes=num_classes,
-                crop_pct=crop_pct,
-                split=split,
-                limit=limit,
-                trust_pickle=trust_pickle,
-                save_every=save_every,
-            )
+    if resume is not None:
+        refuse_beside_resume(context, BESIDE_RESUME)
+        now = {"skip_broken": skip_broken, "workers": workers, "trust_pickle": trust_pickle}
+        if by_torchrun():
+            finished = _by_torchrun({}, now, resume, device, results, quiet)
         else:
-            path, settings = _unfinished(resume, results, device, trust_pickle)
-    with working(settings.device) as group:
-        path = _carry_out(settings, path, results, group, _workers(workers, settings.device), skip_broken, quiet)
-        if not group.is_main:
-            return
-    _print(path, json_, worst)
+            finished = go_on(str(_unfinished(resume, results)), results, device, devices, quiet, **now)
+    else:
+        settings = _settings(
+            model=model,
+            data=data,
+            weights=weights,
+            resolution=resolution,
+            batch=batch,
+            dtype=dtype,
+            device=device,
+            use=use,
+            rule=rule,
+            class_map=None if class_map is None else str(class_map),
+            num_classes=num_classes,
+            crop_pct=crop_pct,
+            split=split,
+            limit=limit,
+            trust_pickle=trust_pickle,
+            save_every=save_every,
+            skip_broken=skip_broken,
+            workers=workers,
+        )
+        if by_torchrun():
+            finished = _by_torchrun(settings, {}, None, device, results, quiet)
+        else:
+            how = How(results, device, devices, timeout, memory_limit, shard_, quiet)
+            finished = measure_study("accuracy", settings, "eval", DESCRIPTION, how)
+    if finished is not None:
+        _print(finished, json_, worst)
 
 
-def _refuse_beside_resume(context: typer.Context) -> None:
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in BESIDE_RESUME and source is not None and source.name == "COMMANDLINE":
-            option = f"--{name.rstrip('_').replace('_', '-')}"
-            raise UserError(f"--resume continues an evaluation as it was begun: leave {option} out")
-
-
-def _settings(*, data: Path | None, weights: Path | None, resolution: str | None, **others: Any) -> EvalSettings:
+def _settings(*, data: Path | None, weights: Path | None, resolution: str | None, **others: Any) -> dict[str, Any]:
     from vheatbench.case import DType
-    from vheatbench.studies.accuracy.plan import EvalSettings
     from vheatbench.suites import parse_resolution
 
     if data is None:
@@ -116,21 +129,22 @@ def _settings(*, data: Path | None, weights: Path | None, resolution: str | None
     check_choice("--dtype", others["dtype"], get_args(DType))
     check_choice("--use", others["use"], ("model", "model_ema"))
     check_choice("--rule", others["rule"], ("bicubic", "zeropad"))
-    others["device"] = device_of(others["device"])
-    if others["dtype"] == "tf32" and others["device"] == "cpu":
-        raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
+    if device_kind(others.pop("device"))[1] is not None:
+        raise UserError("--device: choose GPUs by --devices or CUDA_VISIBLE_DEVICES")
     try:
-        sizes = tuple(dict.fromkeys(parse_resolution(text) for text in comma_list(resolution) or []))
+        sizes = list(dict.fromkeys(parse_resolution(text) for text in comma_list(resolution) or []))
     except ValueError as error:
         raise UserError(f"--resolution: {error}") from None
-    return EvalSettings(data=str(data), weights=None if weights is None else str(weights), resolutions=sizes, **others)
+    return {
+        "data": str(data),
+        "weights": None if weights is None else str(weights),
+        "resolutions": sizes,
+        **others,
+    }
 
 
-def _unfinished(name: str, results: Path, device: str, trust_pickle: bool) -> tuple[Path, EvalSettings]:
-    from dataclasses import replace
-
-    from vheatbench.store.read import PARTIAL, begun_runs, find_run, suite_of
-    from vheatbench.studies.accuracy.evaluate import settings_of
+def _unfinished(name: str, results: Path) -> Path:
+    from vheatbench.store.read import PARTIAL, begun_runs, find_run, read_run, suite_of
 
     if name == "latest":
         unfinished = (path for path in begun_runs(results) if path.suffix == PARTIAL)
@@ -139,29 +153,48 @@ def _unfinished(name: str, results: Path, device: str, trust_pickle: bool) -> tu
             raise UserError(f"--resume latest: there is no unfinished evaluation in {results}")
     else:
         path = find_run(name, results)
-    settings = settings_of(path)
-    if device_kind(device)[0] not in ("auto", settings.device):
-        raise UserError(f"{path} was begun on {settings.device}: leave --device out")
-    # what a file allowed to be run is not what is allowed now
-    return path, replace(settings, trust_pickle=trust_pickle)
+    header = read_run(path).header
+    if header.suite != "eval":
+        raise UserError(f"{path}: a run of {header.suite!r}, not of 'eval'")
+    if path.suffix != PARTIAL:
+        raise UserError(f"{path}: is finished already; 'vheatbench show {header.run_id}' shows it")
+    if len(header.studies) != 1:
+        raise UserError(f"{path}: was begun by another version of vheatbench: begin a new one")
+    return path
 
 
-def _workers(asked: int | None, kind: str) -> int:
-    if asked is not None:
-        return asked
-    # beside a CPU that computes, further processes only take its cores
-    return min(8, len(os.sched_getaffinity(0))) if kind == "cuda" else 0
+def _by_torchrun(
+    asked: dict[str, Any], changes: dict[str, Any], resume: str | None, device: str, results: Path, quiet: bool
+) -> Path | None:
+    """Evaluate in the processes that ``torchrun`` started; the finished file in the first of them.
+
+    Args:
+        asked: settings, of a new evaluation.
+        changes: of settings, of one that is resumed.
+        resume: its name.
+    """
+    from vheatbench.store.read import read_run
+
+    with user_errors_on_rank0():
+        kind, path = device_of(device), None
+        if resume is not None:
+            path = _unfinished(resume, results)
+            asked = {**read_run(path).header.studies[0].settings, **changes}
+            if device_kind(device)[0] not in ("auto", asked["device"]):
+                raise UserError(f"{path} was begun on {asked['device']}: leave --device out")
+            kind = asked["device"]
+        from vheatbench.studies import settings_of
+        from vheatbench.studies.accuracy.plan import EvalSettings
+
+        settings = settings_of(EvalSettings, {**asked, "device": kind})
+        if settings.dtype == "tf32" and settings.device == "cpu":
+            raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
+    with working(settings.device) as group:
+        finished = _in_group(settings, path, results, group, quiet)
+        return finished if group.is_main else None
 
 
-def _carry_out(
-    settings: EvalSettings,
-    path: Path | None,
-    results: Path,
-    group: Group,
-    workers: int,
-    skip_broken: bool,
-    quiet: bool,
-) -> Path:
+def _in_group(settings: EvalSettings, path: Path | None, results: Path, group: Group, quiet: bool) -> Path:
     from vheatbench.run.distributed import PeerError
     from vheatbench.store.write import RunWriter
     from vheatbench.studies.accuracy.evaluate import begin, evaluate, reopen
@@ -172,14 +205,14 @@ def _carry_out(
     opened: list[Path] = []
 
     def open_run() -> RunWriter:
-        writer = begin(plan, results, command_line()) if path is None else reopen(plan, path)
+        writer = begin(plan, results, command_line(), DESCRIPTION, A_WEEK_S) if path is None else reopen(plan, path)
         opened.append(writer.path)
         return writer
 
     progress = EvalDisplay(len(plan.images), quiet or not group.is_main)
     try:
         with stoppable(lambda: _kept(opened, settings)), progress.shown:
-            return evaluate(plan, open_run, group, progress, workers, skip_broken)
+            return evaluate(plan, open_run, group, progress)
     except (UserError, PeerError):
         if opened:
             print(f"stopped: {_kept(opened, settings)}", file=sys.stderr)
@@ -196,7 +229,6 @@ def _kept(opened: list[Path], settings: EvalSettings) -> str:
 
 
 def _print(path: Path, json_: bool, worst: int) -> None:
-    from vheatbench.cli.execute import exit_code, say_skipped
     from vheatbench.store.read import read_run
 
     run = read_run(path)

@@ -14,7 +14,7 @@ import typer
 from vheatbench.cli import exits
 from vheatbench.cli.output import command_line
 from vheatbench.cli.parse import device_kind, device_numbers, shard
-from vheatbench.errors import StoreError, UserError
+from vheatbench.errors import StoreError, UserError, WorkerError
 from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ TIMEOUT = typer.Option(3600.0, "--timeout", help="Seconds that one worker proces
 MEMORY_LIMIT = typer.Option(None, "--memory-limit", help="GiB of host memory that a worker may take.")
 DEVICES = typer.Option(None, "--devices", help="GPUs to use side by side: 0,1 or all. One worker each.")
 SHARD = typer.Option(None, "--shard", help="i/n: only the i-th of n parts; see 'merge'.")
-RESUME = typer.Option(None, "--resume", help="Continue this unfinished run (a .partial file, or 'latest').")
+RESUME = typer.Option(None, "--resume", help="Continue this unfinished run (a .partial file, its id, or 'latest').")
 
 BESIDE_RESUME = frozenset({"resume", "out", "results", "device", "devices", "trust_pickle", "json_", "quiet"})
 """Options that may stand beside ``--resume``: they do not change what is measured."""
@@ -134,7 +134,7 @@ def measure_study(
             command_line(),
             planned.environment,
             plan=[case for group in groups for case in group.cases],
-            studies=[{"study": study, "settings": {**settings, "trust_pickle": False}}],
+            studies=[{"study": study, "settings": settings}],
             policy=how.policy(),
             shard=how.shard,
         )
@@ -152,19 +152,26 @@ def plan_of(study: str, settings: dict[str, Any]) -> tuple[Planned, dict[str, An
     return planned, {**settings, "device": planned.groups[0].cases[0].device}
 
 
-def tasks_of(study: str, planned: Planned, settings: dict[str, Any], path: Path) -> list[StudyTask]:
+def tasks_of(name: str, planned: Planned, settings: dict[str, Any], path: Path) -> list[StudyTask]:
     """What the runner is to do for a study whose run is at ``path``."""
     from vheatbench.run.task import StudyTask
     from vheatbench.studies import MEASURED
 
-    module = MEASURED[study].module
+    study = MEASURED[name]
     return [
-        StudyTask(study=module, label=group.label, cases=group.cases, settings=settings, run_path=path)
+        StudyTask(
+            study=study.module,
+            label=group.label,
+            cases=group.cases,
+            settings=settings,
+            run_path=path,
+            resumable=study.resumable,
+        )
         for group in planned.groups
     ]
 
 
-def resume(name: str, results: Path, device: str, devices: str | None, quiet: bool, trust_pickle: bool = False) -> Path:
+def resume(name: str, results: Path, device: str, devices: str | None, quiet: bool, **changes: Any) -> Path:
     """Go on with an unfinished run, and return the finished file.
 
     Args:
@@ -172,7 +179,8 @@ def resume(name: str, results: Path, device: str, devices: str | None, quiet: bo
         results: where runs are.
         device, devices: as on the command line.
         quiet: no progress.
-        trust_pickle: whether checkpoints may run code now, whatever was allowed when the run was begun.
+        changes: settings of the studies that change no number. ``trust_pickle`` is False if it is not given: what a
+            file was allowed when the run was begun is not what it is allowed now.
 
     Raises:
         UserError: it cannot be gone on with, on this machine or at all.
@@ -183,52 +191,62 @@ def resume(name: str, results: Path, device: str, devices: str | None, quiet: bo
     from vheatbench.store.write import RunWriter
 
     check_devices(device, devices)
-    writer = RunWriter.resume(find_run(name, results))
-    header = writer.header
-    if header.pairing:
-        raise UserError(
-            f"{writer.path} is one side of a comparison: "
-            f"continue it with `vheatbench ab --resume {header.pairing['id']}`"
-        )
-    if not header.studies and not all(case.timed for case in header.plan):
-        raise UserError(
-            f"{writer.path} is an analysis, which cannot be resumed: `vheatbench report` shows what it holds; "
-            f"to have it whole, start it again: {header.command}"
-        )
-    kind = header.plan[0].device if header.plan else "cpu"
-    wanted, option = (device_kind(device)[0], "--device") if devices is None else ("cuda", "--devices")
-    if wanted not in ("auto", kind):
-        raise UserError(f"{writer.path} was planned for {kind}, and a case keeps its device: leave {option} out")
-    with stoppable(lambda: kept(writer)):
-        inspection = inspect_machine([])
-        differing = differing_keys(header.environment, inspection.environment)
-        if differing:
+    with RunWriter.resume(find_run(name, results)) as writer:
+        header = writer.header
+        if header.pairing:
             raise UserError(
-                f"{writer.path} was begun in another environment ({', '.join(differing[:3])} differ"
-                f"{'s' * (len(differing) == 1)}): its numbers would not compare; start a new run"
+                f"{writer.path} is one side of a comparison: "
+                f"continue it with `vheatbench ab --resume {header.pairing['id']}`"
             )
-        if kind == "cuda" and inspection.cuda_devices == 0:
-            raise UserError("the run was measured on CUDA, and there is no CUDA device here")
-        served = served_devices(kind, device, devices, inspection.cuda_devices)
-        return execute(writer, served, _planned_again(writer, trust_pickle), quiet)
+        if not header.studies and not all(case.timed for case in header.plan):
+            raise UserError(
+                f"{writer.path} is an analysis, which cannot be resumed: `vheatbench report` shows what it holds; "
+                f"to have it whole, start it again: {header.command}"
+            )
+        kind = header.plan[0].device if header.plan else "cpu"
+        wanted, option = (device_kind(device)[0], "--device") if devices is None else ("cuda", "--devices")
+        if wanted not in ("auto", kind):
+            raise UserError(f"{writer.path} was planned for {kind}, and a case keeps its device: leave {option} out")
+        with stoppable(lambda: kept(writer)):
+            inspection = inspect_machine([])
+            differing = differing_keys(header.environment, inspection.environment)
+            if not any(case.timed for case in header.plan):
+                # what is no time does not hang on threads and settings of this machine
+                differing = [key for key in differing if key.startswith("packages.")]
+            if differing:
+                raise UserError(
+                    f"{writer.path} was begun in another environment ({', '.join(differing[:3])} differ"
+                    f"{'s' * (len(differing) == 1)}): its numbers would not compare; start a new run"
+                )
+            if kind == "cuda" and inspection.cuda_devices == 0:
+                raise UserError("the run was measured on CUDA, and there is no CUDA device here")
+            served = served_devices(kind, device, devices, inspection.cuda_devices)
+            return execute(writer, served, _planned_again(writer, changes), quiet)
 
 
-def _planned_again(writer: RunWriter, trust_pickle: bool) -> list[StudyTask]:
+def _planned_again(writer: RunWriter, changes: dict[str, Any]) -> list[StudyTask]:
     """What the studies of a run still have to do. Raises UserError where they would measure something else today."""
-    planned_ids = {case.id for case in writer.header.plan if not case.timed}
+    before = [case for case in writer.header.plan if not case.timed]
+    ids = {case.id for case in before}
     tasks = []
     for entry in writer.header.studies:
-        settings = {**entry.settings, **({"trust_pickle": trust_pickle} if "trust_pickle" in entry.settings else {})}
+        new = {key: value for key, value in {"trust_pickle": False, **changes}.items() if key in entry.settings}
+        settings = {**entry.settings, **new}
         planned, _ = plan_of(entry.study, settings)
-        tasks += [
-            task
-            for task in tasks_of(entry.study, planned, settings, writer.path)
-            if planned_ids.issuperset(case.id for case in task.cases)
-        ]
-    if {case.id for task in tasks for case in task.cases} != planned_ids:
-        raise UserError(
-            f"{writer.path}: what it looks at (images, weights, models) has changed since it was begun: begin a new run"
-        )
+        tasks += tasks_of(entry.study, planned, settings, writer.path)
+    now = [case for task in tasks for case in task.cases]
+    if writer.header.shard is None and [case.id for case in now] != [case.id for case in before]:
+        changed = {
+            key
+            for old, new_ in zip(before, now, strict=False)
+            for key in old.analysis
+            if old.analysis[key] != new_.analysis.get(key)
+        }
+        what = " and ".join(sorted(changed)) or "what it looks at"
+        raise UserError(f"{writer.path}: {what} changed since it was begun: begin a new run")
+    tasks = [task for task in tasks if ids.issuperset(case.id for case in task.cases)]
+    if {case.id for task in tasks for case in task.cases} != ids:
+        raise UserError(f"{writer.path}: what it looks at changed since it was begun: begin a new run")
     return tasks
 
 
@@ -246,6 +264,9 @@ def execute(writer: RunWriter, served: list[str], studies: Sequence[StudyTask], 
             runner = Runner(writer, policy, served, progress)
             try:
                 runner.run(timetable, studies)
+            except (UserError, WorkerError):
+                print(f"stopped: {kept(writer)}", file=sys.stderr)
+                raise
             except OSError as error:  # no room for temporary files, no more processes
                 writer.check()
                 resume = f"{_command(header)} --resume {shlex.quote(str(writer.path))}"
@@ -270,11 +291,15 @@ def kept(writer: RunWriter) -> str:
     )
 
 
+OWN_COMMANDS = frozenset({"erf", "eval", "profile", "heat diffuse", "heat diffusivity", "heat kernel"})
+
+
 def _command(header: Header) -> str:
     """The command that goes on with a run and shows it as it would have."""
-    if len(header.studies) == 1 and header.suite.split("-")[0] == header.studies[0].study:
-        return f"vheatbench {header.suite.replace('-', ' ', 1)}"
-    return "vheatbench run"
+    own = header.suite.replace("-", " ", 1)
+    alone = len(header.studies) == 1 and own in OWN_COMMANDS
+    trust = any(entry.settings.get("trust_pickle") for entry in header.studies)
+    return f"vheatbench {own if alone else 'run'}{' --trust-pickle' * (trust and alone)}"
 
 
 def say_skipped(records: Sequence[Record]) -> None:

@@ -217,7 +217,7 @@ def _carry_out(
         refuse_beside_resume(context)
         check()
         trust = bool(settings.get("trust_pickle"))
-        path = go_on(resume, how.results, "auto", None, how.quiet, trust)
+        path = go_on(resume, how.results, "auto", None, how.quiet, trust_pickle=trust)
     else:
         path = measure_study("heat", {"kind": kind, **settings}, suite, DESCRIPTIONS[kind], how, check)
     run = read_run(path)

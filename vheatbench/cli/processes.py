@@ -81,5 +81,10 @@ def working(kind: str) -> Iterator[Group]:
             raise typer.Exit(exits.FAILED) from None
 
 
+def by_torchrun() -> bool:
+    """Whether ``torchrun`` started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"

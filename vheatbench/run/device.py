@@ -5,16 +5,27 @@ from __future__ import annotations
 import contextlib
 import resource
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
-from vheatbench.case import Case
+from vheatbench.case import Case, DeviceType, DType
 from vheatbench.errors import UserError, is_out_of_memory
 from vheatbench.files import GIB
 from vheatbench.measure.host import free_memory_bytes
 from vheatbench.store.schema import Status
 from vheatbench.suites import SuitePolicy
 from vheatbench.text import one_line
+
+
+def device_for(asked: Literal["auto"] | DeviceType, dtype: DType) -> DeviceType:
+    """The kind of device to use; ``auto`` is a GPU where there is one. Raises UserError where it cannot be."""
+    there = torch.cuda.is_available()
+    if asked == "cuda" and not there:
+        raise UserError("CUDA was asked for, but torch sees no CUDA device")
+    if dtype == "tf32" and not (there and asked != "cpu"):
+        raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
+    return "cuda" if there and asked != "cpu" else "cpu"
 
 
 @contextlib.contextmanager
@@ -32,10 +43,7 @@ def prepared_device(case: Case, policy: SuitePolicy) -> Iterator[torch.device]:
 
 
 def _prepare_device(case: Case, policy: SuitePolicy) -> torch.device:
-    if case.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("CUDA was asked for, but torch sees no CUDA device")
-    if case.dtype == "tf32" and case.device == "cpu":
-        raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
+    device_for(case.device, case.dtype)
     if policy.threads is not None:
         torch.set_num_threads(policy.threads)
     if case.device == "cpu":

@@ -113,6 +113,7 @@ class Runner:
 
         Raises:
             UserError: what a study was asked for turns out wrong while it is measured.
+            WorkerError: a worker was killed whose work the next one can go on with.
             StoreError: the file could not be written; what it holds is safe.
             KeyboardInterrupt: passed on after the workers were killed.
         """
@@ -194,8 +195,11 @@ class Runner:
         self._raise(ended)
         there = {record.case_id for record in kept}
         missing = [case for case in task.cases if case.id not in there]
-        for case in missing:
-            keep(_unanswered(case, started, ended, len(missing)))
+        lost = [_unanswered(case, started, ended, len(missing)) for case in missing]
+        if lost and task.resumable and ended.signal is not None and lost[0].status == "failed":
+            raise WorkerError(f"{task.label}: {ended.reason}")
+        for record in lost:
+            keep(record)
         records += kept
         bad = next((record for record in kept if record.status != "ok"), None)
         with self._lock:

@@ -119,6 +119,8 @@ class StudyTask(_Message):
     run_path: Path
     """The file of the run, beside which attachments go."""
     policy: SuitePolicy = SuitePolicy()
+    resumable: bool = False
+    """Whether a worker that is killed leaves what the next one goes on from: then that is no result."""
 
 
 class StudyEnd(_Message):

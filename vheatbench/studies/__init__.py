@@ -36,6 +36,8 @@ class Study:
     """Its :class:`vheatbench.present.parts.StudyTable` for Markdown and LaTeX, as a tuple."""
     suites: tuple[str, ...] = ()
     """Suites of runs that are this study's although another has the same mode."""
+    resumable: bool = False
+    """Whether a group that was cut off goes on where it was."""
     measured: bool = False
     """Whether its module ``run`` has ``plan`` and ``measure``, by which the runner carries it out."""
 
@@ -68,7 +70,8 @@ STUDIES = (
     Study("erf", "erf", "table:print_fields", "section:erf_sections", "numbers:TABLES", measured=True),
     Study("heat", "heat", "table:print_heat", "section:heat_sections", "tables:TABLES", measured=True),
     Study("dense", "eval", "table:print_scores", suites=("detect-eval", "segment-eval")),
-    Study("accuracy", "eval", "table:print_accuracies", "section:accuracy_sections", "table:TABLES", measured=True),
+    Study("accuracy", "eval", "table:print_accuracies", "section:accuracy_sections", "table:TABLES", (), True, True),
+    Study("profile", "profile", "table:print_profile", measured=True),
     Study("training", "fit", "table:print_training", "section:training_sections", "table:TABLES"),
 )
 """In the order of the page."""

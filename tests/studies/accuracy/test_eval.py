@@ -7,10 +7,8 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +28,11 @@ from vheatbench.stats import wilson
 from vheatbench.store.attachments import folder_of, read_attachment
 from vheatbench.store.read import list_runs, read_run
 from vheatbench.studies.accuracy import evaluate
-from vheatbench.studies.accuracy import table as eval_output
+from vheatbench.studies.accuracy import run as accuracy_run
 from vheatbench.studies.accuracy.answers import Answers
 from vheatbench.studies.images.data import open_images
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "in_process")
 
 TESTS = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -236,15 +234,17 @@ def test_a_stopped_torchrun_names_once_what_goes_on(call, levels):
 def test_a_killed_evaluation_goes_on_where_it_was(call, levels):
     words = ["--model", "eval_models:dying", "--data", "levels", "--resolution", "32,40", "--batch", "3"]
     assert call(*words, "--results", "whole").exit_code == 0
-    # two calls warm up, 14 are the first size's: it dies in the second
-    environment = {**ENVIRONMENT, "DIE_AT_CALL": "25"}
+    # a few calls warm up, 14 are those of a size
+    environment = {**ENVIRONMENT, "DIE_AT_CALL": "10"}
     command = [sys.executable, "-m", "vheatbench", "eval", *words, "--save-every", "2"]
     killed = forked.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.returncode == exits.FAILED
+    assert "killed by SIGKILL" in killed.stderr
     (partial,) = list_runs("results")
+    assert f"continue with: vheatbench eval --resume {partial}" in killed.stderr
     left = read_run(partial)
-    assert [record.case.size for record in left.records] == ["32"]
-    done_before = Answers.from_bytes(evaluate.progress_file(partial, left.header.plan[1]).read_bytes(), 40).done
+    assert left.records == []
+    done_before = Answers.from_bytes(evaluate.progress_file(partial, left.header.plan[0]).read_bytes(), 40).done
     assert 0 < done_before < 40
     resumed = call("--resume", "latest")
     assert resumed.exit_code == 0, resumed.stderr
@@ -262,21 +262,21 @@ def test_an_interrupted_evaluation_reads_no_image_twice(call, levels, monkeypatc
     read: list[int] = []
     stop_after = 2
 
-    class Stopping(eval_output.EvalDisplay):
-        chunks = 0
+    answered = accuracy_run._Telling.answered
+    chunks = []
 
-        def answered(self, done: int, correct: float) -> None:
-            Stopping.chunks += 1
-            if Stopping.chunks == stop_after:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(0.01)
+    def stopping(self, done: int, correct: float) -> None:
+        answered(self, done, correct)
+        chunks.append(done)
+        if len(chunks) == stop_after:
+            raise KeyboardInterrupt
 
     get = evaluate.ImageTensors.__getitem__
     monkeypatch.setattr(evaluate.ImageTensors, "__getitem__", lambda self, i: (read.append(i), get(self, i))[1])
-    monkeypatch.setattr(eval_output, "EvalDisplay", Stopping)
+    monkeypatch.setattr(accuracy_run._Telling, "answered", stopping)
     words = ("--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "6")
     done = call(*words, "--save-every", "1")
-    assert done.exit_code == exits.TERMINATED
+    assert done.exit_code == exits.INTERRUPTED
     (partial,) = list_runs("results")
     assert f"continue with: vheatbench eval --resume {partial}" in done.stderr
     assert read == list(range(12))
@@ -292,7 +292,7 @@ def test_what_changed_since_is_not_mixed(call, levels, tmp_path):
     assert "cannot be read" in str(call(*words).exception)
     torch.save({"stem.weight": torch.ones(1, 3, 1, 1), "stem.bias": torch.zeros(1)}, "w.pth")
     changed = call("--resume", "latest", "--skip-broken")
-    assert "weights changed since this evaluation was begun" in str(changed.exception)
+    assert "weights changed since it was begun" in str(changed.exception)
     torch.save({"stem.weight": torch.zeros(1, 3, 1, 1), "stem.bias": torch.zeros(1)}, "w.pth")
     shutil.copy("levels/class0/00.png", "levels/class0/99.png")
     assert "data changed since" in str(call("--resume", "latest", "--skip-broken").exception)

@@ -344,7 +344,7 @@ Called = tuple[int, str, str]
 
 @pytest.fixture
 def call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_process: None
 ) -> Iterator[Callable[..., Called]]:
     """``vheatbench profile ARGUMENTS`` in this process, in a folder of its own."""
     monkeypatch.chdir(tmp_path)

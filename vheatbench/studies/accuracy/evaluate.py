@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -22,10 +22,10 @@ from vheatbench.measure.environment import environment
 from vheatbench.measure.outputs import check_finite, logits_of
 from vheatbench.run.device import classify, prepared_device
 from vheatbench.run.distributed import Group, LostPeerError, is_lost_peer
+from vheatbench.run.recording import new_header
 from vheatbench.run.step import DTYPES
 from vheatbench.store.attachments import attach, folder_of
-from vheatbench.store.read import PARTIAL, read_run
-from vheatbench.store.schema import Header, Record
+from vheatbench.store.schema import Record
 from vheatbench.store.write import RunWriter
 from vheatbench.studies.accuracy.answers import Answers, Part
 from vheatbench.studies.accuracy.plan import EvalSettings, Plan, Ready, prepare
@@ -48,29 +48,18 @@ class EvalProgress(Protocol):
         """The record is on disk."""
 
 
-def begin(plan: Plan, results_dir: Path, command: str) -> RunWriter:
+def begin(plan: Plan, results_dir: Path, command: str, description: str, timeout_s: float) -> RunWriter:
     """The file of a new run. Raises UserError where it cannot be made."""
-    header = Header(
-        run_id=secrets.token_hex(4),
-        suite="eval",
-        description="Accuracy on labelled images, by resolution.",
-        command=command,
-        created=utc_now(),
-        environment=environment(),
+    header = new_header(
+        "eval",
+        description,
+        command,
+        environment(),
         plan=list(plan.cases),
-        policy=plan.settings.policy(),
+        studies=[{"study": "accuracy", "settings": TypeAdapter(EvalSettings).dump_python(plan.settings, mode="json")}],
+        policy=SuitePolicy(timeout_s=timeout_s).model_dump(mode="json"),
     )
     return RunWriter.create(results_dir, header)
-
-
-def settings_of(path: Path) -> EvalSettings:
-    """The settings of an unfinished run. Raises UserError where it is no evaluation."""
-    header = read_run(path).header
-    if header.suite != "eval":
-        raise UserError(f"{path}: a run of {header.suite!r}, not of 'eval'")
-    if path.suffix != PARTIAL:
-        raise UserError(f"{path}: is finished already; 'vheatbench show {header.run_id}' shows it")
-    return EvalSettings.from_policy(header.policy)
 
 
 def reopen(plan: Plan, path: Path) -> RunWriter:
@@ -101,8 +90,6 @@ def evaluate(
     open_run: Callable[[], RunWriter],
     group: Group,
     progress: EvalProgress,
-    workers: int = 0,
-    skip_broken: bool = False,
 ) -> Path:
     """Carry a plan out; the finished run's file.
 
@@ -114,8 +101,6 @@ def evaluate(
         open_run: :func:`begin` or :func:`reopen`; called in the first process only, as is ``progress``.
         group: the processes that share the images.
         progress: told what happens.
-        workers: processes of each process that read images; 0 reads them in between.
-        skip_broken: leave images that cannot be read out, and say so in the record.
 
     Raises:
         UserError: the run cannot be begun, or an image cannot be read.
@@ -128,7 +113,7 @@ def evaluate(
         for case in plan.cases:
             if (case.id, 0) in done:
                 continue
-            record = evaluate_case(case, plan, path, group, progress, workers, skip_broken)
+            record = evaluate_case(case, plan, path, group, progress, SuitePolicy())
             group.on_main(lambda case=case, record=record: _keep(writer, case, record))  # type: ignore[misc]
             if group.is_main:
                 progress.ended(record)
@@ -149,7 +134,7 @@ def progress_file(run_path: Path, case: Case) -> Path:
 
 
 def evaluate_case(
-    case: Case, plan: Plan, run_path: Path, group: Group, progress: EvalProgress, workers: int, skip_broken: bool
+    case: Case, plan: Plan, run_path: Path, group: Group, progress: EvalProgress, policy: SuitePolicy
 ) -> Record:
     """The record of one resolution; complete in the first process, the same status in all.
 
@@ -163,11 +148,11 @@ def evaluate_case(
         answers = group.on_main(lambda: _answers_before(run_path, case, len(plan.images)))
         if group.is_main:
             progress.begun(case, answers.done, len(plan.images))
-        with _prepared_device(case, group) as device:
+        with _prepared_device(case, group, policy) as device:
             ready = group.together(lambda: prepare(case, plan.settings))
             record.subject = {**ready.built.facts, "weights": str(ready.loaded or plan.weights)}
-            asking = _Asking(case, plan, ready, device, skip_broken)
-            _ask_all(asking, answers, run_path, group, progress, workers)
+            asking = _Asking(case, plan, ready, device)
+            _ask_all(asking, answers, run_path, group, progress)
         group.together(lambda: fill(record, answers, plan, ready, run_path, group.size) if group.is_main else None)
     except (UserError, StoreError):
         raise
@@ -188,7 +173,6 @@ class _Asking:
     plan: Plan
     ready: Ready
     device: torch.device
-    skip_broken: bool
 
     def __post_init__(self) -> None:
         self.model = self.ready.model.to(self.device)
@@ -232,7 +216,7 @@ class _Asking:
         return replace(part, model_s=model_s, waited_s=waited)
 
     def _check_broken(self, batch: Batch) -> None:
-        if batch.broken and not self.skip_broken:
+        if batch.broken and not self.plan.settings.skip_broken:
             index, reason = next(iter(batch.broken.items()))
             more = f" (and {len(batch.broken) - 1} more beside it)" if len(batch.broken) > 1 else ""
             images = self.plan.images
@@ -257,9 +241,7 @@ class _Asking:
         part.loss.extend(nn.functional.cross_entropy(exact, right, reduction="none").tolist())
 
 
-def _ask_all(
-    asking: _Asking, answers: Answers, run_path: Path, group: Group, progress: EvalProgress, workers: int
-) -> None:
+def _ask_all(asking: _Asking, answers: Answers, run_path: Path, group: Group, progress: EvalProgress) -> None:
     """Every image without an answer, in chunks after each of which the answers are on disk.
 
     Batches are cut before they are dealt out, so that every one holds the same images however many processes there
@@ -274,7 +256,7 @@ def _ask_all(
     loader = DataLoader(
         ImageTensors(images, asking.ready.transform, asking.ready.mode),
         batch_sampler=[batch for share in shares for batch in share],
-        num_workers=workers,
+        num_workers=asking.plan.settings.readers,
         collate_fn=collate,
         pin_memory=asking.device.type == "cuda",
     )
@@ -298,8 +280,8 @@ def _answers_before(run_path: Path, case: Case, n: int) -> Answers:
 
 
 @contextlib.contextmanager
-def _prepared_device(case: Case, group: Group) -> Iterator[torch.device]:
+def _prepared_device(case: Case, group: Group, policy: SuitePolicy) -> Iterator[torch.device]:
     """The process's device, and on a CPU a limit that makes torch raise before the kernel kills anything."""
-    with prepared_device(case, SuitePolicy()):
+    with prepared_device(case, policy):
         torch.backends.cudnn.benchmark = False  # it may choose another algorithm, with other rounding, every time
         yield group.device

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.data import create_transform, resolve_data_config
@@ -35,7 +36,8 @@ class EvalSettings:
     """Height and width; none: the model's own."""
     batch: int = 64
     dtype: DType = "float32"
-    device: DeviceType = "cpu"
+    device: Literal["auto"] | DeviceType = "cpu"
+    """``auto``: a GPU, if there is one."""
     use: WeightSet = "model"
     rule: FrequencyResize = "bicubic"
     class_map: str | None = None
@@ -47,14 +49,18 @@ class EvalSettings:
     save_every: int = 20
     """Batches of each process after which the answers so far are on disk."""
 
-    @classmethod
-    def from_policy(cls, policy: dict[str, Any]) -> EvalSettings:
-        """Of a run's header, which holds them as JSON."""
-        return cls(**{**policy, "resolutions": tuple((h, w) for h, w in policy["resolutions"])})
+    skip_broken: bool = False
+    """Leave images that cannot be read out, and say so in the record."""
+    workers: int | None = None
+    """Processes of each process that read images, 0 to read them in between; None: 0 on a CPU, up to 8 beside a GPU."""
 
-    def policy(self) -> dict[str, Any]:
-        """For a run's header."""
-        return asdict(self)
+    @property
+    def readers(self) -> int:
+        """The number of :attr:`workers`."""
+        if self.workers is not None:
+            return self.workers
+        # beside a CPU that computes, further processes only take its cores
+        return min(8, len(os.sched_getaffinity(0))) if self.device == "cuda" else 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def make_plan(settings: EvalSettings) -> Plan:
     labels = tuple(classes.outputs[target] for target in limited.targets)
     analysis: dict[str, Any] = {"data": _digest(limited, labels), "weights": weights.short}
     usual = {"use": "model", "rule": "bicubic", "crop_pct": None}
-    asked = settings.policy()
+    asked = asdict(settings)
     analysis |= {key: asked[key] for key, value in usual.items() if asked[key] != value}
     cases = tuple(_case(settings, probe.resolution, analysis) for probe in probes)
     prepare(cases[0], settings)  # weights that do not fit are to be found now
@@ -150,7 +156,7 @@ def _case(settings: EvalSettings, size: tuple[int, int], analysis: dict[str, Any
         batch=settings.batch,
         dtype=settings.dtype,
         mode="eval",
-        device=settings.device,
+        device="cpu" if settings.device == "auto" else settings.device,
         options=options,
         analysis=analysis,
     )

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 
 from vheatbench.errors import UserError
+from vheatbench.metrics import info_of
+from vheatbench.numbers import with_unit
+from vheatbench.run.device import device_for
 from vheatbench.run.distributed import Group as Processes
 from vheatbench.run.study import Tell
 from vheatbench.run.task import Group, StudyTask
@@ -42,15 +45,16 @@ def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
         StoreError: the answers cannot be written.
     """
     (case,) = task.cases
-    settings = replace(_settings(task.settings), resolutions=(case.resolution,), device=case.device)
-    planned = make_plan(settings)
-    if planned.cases[0].id != case.id:
+    planned = make_plan(replace(_settings(task.settings), device=case.device))
+    if case.id not in [known.id for known in planned.cases]:
         raise UserError(f"{task.label}: its images or weights are others than when the run was begun: begin a new run")
     processes = Processes(torch.device("cuda:0" if case.device == "cuda" else "cpu"))
-    record = evaluate_case(case, planned, task.run_path, processes, _Telling(tell, len(planned.images)), 0, False)
+    telling = _Telling(tell, len(planned.images))
+    record = evaluate_case(case, planned, task.run_path, processes, telling, task.policy)
     if record.status == "ok":
         progress_file(task.run_path, case).unlink(missing_ok=True)
-        tell(f"top-1 {record.metrics['top1_accuracy'].value:.2%} of {len(planned.images)} images", 1.0)
+        top1 = with_unit(record.metrics["top1_accuracy"].value or 0.0, info_of("top1_accuracy"))
+        tell(f"top-1 {top1} of {len(planned.images)} images{telling.before}", 1.0)
     yield record
 
 
@@ -58,24 +62,21 @@ class _Telling:
     """The progress of an evaluation, as a worker tells it."""
 
     def __init__(self, tell: Tell, total: int) -> None:
-        self._tell, self._total = tell, total
+        self._tell, self._total, self.before = tell, total, ""
 
     def begun(self, case: object, done: int, total: int) -> None:
         if done:
-            self._tell(f"going on after {done} of {total} images", done / total)
+            self.before = f", going on after {done} of {total} images"
+            self._tell(self.before.removeprefix(", "), done / total)
 
     def answered(self, done: int, correct: float) -> None:
-        self._tell(f"{done} of {self._total} images, top-1 {correct:.1%}", done / self._total)
+        so_far = with_unit(correct, info_of("top1_accuracy"))
+        self._tell(f"{done} of {self._total} images, top-1 {so_far}", done / self._total)
 
     def ended(self, record: Record) -> None:
         """The runner says it."""
 
 
 def _settings(asked: dict[str, Any]) -> EvalSettings:
-    settings = settings_of(EvalSettings, {**asked, "device": "cpu"} if asked.get("device") == "auto" else asked)
-    there = torch.cuda.is_available()
-    if asked.get("device") == "auto" and there:
-        settings = replace(settings, device="cuda")
-    if settings.device == "cuda" and not there:
-        raise UserError("CUDA was asked for, but torch sees no CUDA device")
-    return settings
+    settings = settings_of(EvalSettings, asked)
+    return replace(settings, device=device_for(settings.device, settings.dtype))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vheatbench.errors import StoreError, UserError
-from vheatbench.run.device import classify, prepared_device
+from vheatbench.run.device import classify, device_for, prepared_device
 from vheatbench.run.study import Tell
 from vheatbench.run.task import Group, StudyTask
 from vheatbench.store.attachments import attach
@@ -79,14 +79,7 @@ def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
 
 def _settings(asked: dict[str, Any]) -> ErfSettings:
     settings = settings_of(ErfSettings, asked)
-    if settings.device != "cpu":
-        there = torch.cuda.is_available()
-        if settings.device == "cuda" and not there:
-            raise UserError("CUDA was asked for, but torch sees no CUDA device")
-        settings = replace(settings, device="cuda" if there else "cpu")
-    if settings.dtype == "tf32" and settings.device == "cpu":
-        raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
-    return settings
+    return replace(settings, device=device_for(settings.device, settings.dtype))
 
 
 def outcome(records: list[Record]) -> str:

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import itertools
+import json
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from vheatbench.case import Case
+from vheatbench.case import Case, DType, TimedMode, kind_of
+from vheatbench.errors import UserError
 from vheatbench.measure.stopping import Policy
 from vheatbench.measure.timing import measure_time, timer_for
 from vheatbench.measure.trace import OPTIMIZER, OUTSIDE, Operator, Place, Usage, usage
-from vheatbench.run.device import prepared_device
+from vheatbench.run.device import classify, device_for, prepared_device
 from vheatbench.run.step import check_compile, place, prepare
+from vheatbench.run.study import Tell
+from vheatbench.run.task import Group, StudyTask
 from vheatbench.stats import median
+from vheatbench.store.attachments import attach
+from vheatbench.store.schema import Metric, Record
+from vheatbench.studies import settings_of
+from vheatbench.studies.profile.results import Profile, Row
 from vheatbench.studies.profile.shares import flops_by_place, no_parts, profile_steps
-from vheatbench.subjects.catalog import build
+from vheatbench.subjects.catalog import build, find_subject
 from vheatbench.subjects.heat_operator import HeatOperator
 from vheatbench.subjects.parts import profiling_parts
-from vheatbench.suites import SuitePolicy
+from vheatbench.suites import Resolution
+from vheatbench.text import utc_now
 
 OPERATOR_PARTS = ("dwconv", "linear", "dct", "decay", "idct", "norm", "gate", "out")
 """What the heat operator calls its parts, in the order they run."""
@@ -35,56 +48,91 @@ COPIES = {"aten::copy_", "aten::_to_copy", "aten::to", "aten::clone", "aten::con
 COPIES_NAME = "copies of layout or dtype (copy_, clone, contiguous, to)"
 
 
-@dataclass
-class Row:
-    """One line of a table; of a compiled model time and memory are unknown by module, hence None."""
+@dataclass(frozen=True)
+class ProfileSettings:
+    """What the user asked for."""
 
-    name: str
-    count: int = 1
-    """Modules summed up here."""
-    seconds: float | None = 0.0
-    flops: int = 0
-    allocated_bytes: float | None = 0.0
-    params: int = 0
-
-
-@dataclass
-class Profile:
-    """One case's step taken apart."""
-
-    case: Case
-    device: str
-    form: str
-    precision: str
-    steps: int
-    step_s: float
-    """Median of the step with nobody watching."""
-    profiled_step_s: float
-    modules: list[Row]
-    parts: list[Row] | None
-    """By part of the heat operator and of the model around it; None for models without one."""
-    operators: list[tuple[str, Operator]]
-    """Longest first; what only moves data is one of them."""
-    trace: dict[str, Any]
-    """Chrome trace of the profiled steps."""
+    model: str = "vheat-t"
+    resolution: Resolution = (224, 224)
+    batch: Annotated[int, Field(ge=1)] = 1
+    dtype: DType = "float32"
+    mode: TimedMode = "infer"
+    compile: bool = False
+    """Time by operator only: a compiled kernel spans modules."""
+    depth: Annotated[int, Field(ge=1)] = 2
+    """Levels of module names to tell apart, see :func:`module_labels`."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Profiled steps; their medians are reported."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-def profile(case: Case, steps: int, depth: int) -> Profile:
-    """Profile a case on this process's device.
+def plan(asked: dict[str, Any]) -> tuple[list[Group], list[str]]:
+    """One case.
 
     Args:
-        case: of a model, with a fixed batch.
-        steps: profiled steps; their medians are reported.
-        depth: levels of module names to tell apart, see :func:`module_labels`.
+        asked: :class:`ProfileSettings` as JSON.
 
     Raises:
-        UserError: the subject is unknown or cannot take the resolution, or the device is not there.
+        UserError: no such model, a size that it cannot take, a device or precision that is not there.
     """
-    with prepared_device(case, SuitePolicy()) as device:
-        return _profile(case, steps, depth, device)
+    settings = settings_of(ProfileSettings, asked)
+    if kind_of(settings.model) != "model":
+        raise UserError(f"{settings.model!r} is no model: 'vheatbench models' lists what can be profiled")
+    case = Case(
+        subject=settings.model,
+        resolution=settings.resolution,
+        batch=settings.batch,
+        dtype=settings.dtype,
+        mode="profile",
+        device=device_for(settings.device, settings.dtype),
+        compile=settings.compile,
+        analysis={"step": settings.mode, "depth": settings.depth, "steps": settings.steps},
+    )
+    check_compile(_timed(case))
+    find_subject(case.subject)
+    return [Group(label=case.label, cases=[case])], []
 
 
-def _profile(case: Case, steps: int, depth: int, device: torch.device) -> Profile:
+def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
+    """The record of the case, with the Chrome trace of its steps attached. Raises StoreError."""
+    (case,) = task.cases
+    record = Record(case=case, case_id=case.id, status="ok", started=utc_now())
+    started = time.monotonic()
+    trace: dict[str, Any] = {}
+    try:
+        with prepared_device(case, task.policy) as device:
+            found, trace = profile(case, device)
+    except Exception as error:  # whatever a model raises is its result
+        record.status, record.reason = classify(error)
+    else:
+        record.subject = {"name": case.subject, "form": found.form, "precision": found.precision}
+        how = f"median of {found.steps} steps, wall clock"
+        record.metrics["step_s"] = Metric(value=found.step_s, unit="s", direction="lower", how=how)
+        record.metrics["profiled_step_s"] = Metric(
+            value=found.profiled_step_s, unit="s", direction="lower", how=f"{how}, under torch's profiler"
+        )
+        record.conditions = found.conditions()
+        # the same trace gives the same file
+        data = gzip.compress(json.dumps(trace).encode(), mtime=0)
+        record.files["trace"] = attach(task.run_path, f"{case.id}-trace.json.gz", data)
+        tell(f"{found.step_s * 1e3:.4g} ms", 1.0)
+    record.elapsed_s = time.monotonic() - started
+    yield record
+
+
+def _timed(case: Case) -> Case:
+    """The case whose step is profiled."""
+    return case.model_copy(update={"mode": case.analysis["step"], "analysis": {}})
+
+
+def profile(case: Case, device: torch.device) -> tuple[Profile, dict[str, Any]]:
+    """A case's step taken apart, and the Chrome trace of the steps.
+
+    Raises:
+        UserError: the subject is unknown or cannot take the resolution.
+    """
+    steps, depth = int(case.analysis["steps"]), int(case.analysis["depth"])
+    whole, case = case, _timed(case)
     assert isinstance(case.batch, int)
     check_compile(case)
     flops = _count(case, case.batch)
@@ -92,14 +140,14 @@ def _profile(case: Case, steps: int, depth: int, device: torch.device) -> Profil
     model = place(built, case, device)
     # compiled code calls no hooks, and a part would be captured in the graph
     watched, parts = (None, no_parts) if case.compile else (model, profiling_parts)
-    with built.context():
+    with built.context(), _named_kernels(bool(case.compile)):
         setup = prepare(model, built, case.batch, case, device)
         timing = measure_time(setup.step, timer_for(device), Policy(min_samples=max(steps, 3), ceiling_s=5.0))
         trace = profile_steps(setup.step, steps, device, watched, parts)
     used = usage(trace, device.type)
     labels = module_labels(model, depth)
-    return Profile(
-        case=case,
+    found = Profile(
+        case=whole,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         form=str(built.facts["form"]),
         precision=setup.precision,
@@ -109,8 +157,20 @@ def _profile(case: Case, steps: int, depth: int, device: torch.device) -> Profil
         modules=_module_rows(model, labels, used, flops, timed=watched is not None),
         parts=_part_rows(part_kinds(model), used, flops, timed=watched is not None) if _has_heat(model) else None,
         operators=_operators(used),
-        trace=trace,
     )
+    return found, trace
+
+
+@contextlib.contextmanager
+def _named_kernels(compiled: bool) -> Iterator[None]:
+    """Within it the C++ kernels that inductor writes for CPUs show up by name."""
+    if not compiled:
+        yield
+        return
+    from torch._inductor import config
+
+    with config.patch({"cpp.enable_kernel_profile": True}):
+        yield
 
 
 def _count(case: Case, batch: int) -> dict[Place, int]:
