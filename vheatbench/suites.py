@@ -105,8 +105,8 @@ class Axes(_Part):
         return {**named, "resolution": self.resolution or self.grid or [(224, 224)]}
 
 
-class SuitePolicy(_Part):
-    """How the cases are carried out. Sampling fields are those of ``measure.stopping.Policy``."""
+class SuitePolicy(Policy):
+    """How the cases are carried out, and how long each is measured."""
 
     rounds: int = Field(default=1, ge=1, le=100)
     """Repetitions of every case, each in a fresh process, interleaved."""
@@ -121,23 +121,6 @@ class SuitePolicy(_Part):
     """Also count with fvcore and record the difference."""
     max_batch: int = Field(default=4096, ge=1)
     """Where the search for the largest batch ends."""
-    min_samples: int = Field(default=10, ge=1)
-    slow_min_samples: int = Field(default=3, ge=1)
-    slow_s: float = Field(default=2.0, gt=0)
-    relative_precision: float = Field(default=0.01, gt=0)
-    ceiling_s: float = Field(default=15.0, gt=0)
-    max_samples: int = Field(default=1000, ge=1)
-    warmup_ceiling_s: float = Field(default=5.0, ge=0)
-    min_sample_s: float = Field(default=0.002, ge=0)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SuitePolicy:
-        self.sampling()
-        return self
-
-    def sampling(self) -> Policy:
-        """The part that the stopping rule needs."""
-        return Policy(**{name: getattr(self, name) for name in Policy.__dataclass_fields__})
 
 
 class ReferenceRow(_Part):

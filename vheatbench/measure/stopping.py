@@ -6,35 +6,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from vheatbench.stats import Interval, median, median_interval
 
 StoppedBy = Literal["precision", "plateau", "ceiling"]
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(BaseModel):
     """How long to measure one case. The order of the three rules is nvbench's."""
 
-    min_samples: int = 10
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_samples: int = Field(default=10, ge=1)
     """Samples every case gets, unless one takes longer than ``slow_s``."""
-    slow_min_samples: int = 3
-    slow_s: float = 2.0
+    slow_min_samples: int = Field(default=3, ge=1)
+    slow_s: float = Field(default=2.0, gt=0)
     """A step slower than this many seconds is content with ``slow_min_samples``."""
-    relative_precision: float = 0.01
+    relative_precision: float = Field(default=0.01, gt=0)
     """Stop when the interval of the median is this narrow: half its width over the median."""
-    ceiling_s: float = 15.0
+    ceiling_s: float = Field(default=15.0, gt=0)
     """Stop after this many seconds of sampling whatever the precision, once the floor is reached."""
-    max_samples: int = 1000
-    warmup_ceiling_s: float = 5.0
+    max_samples: int = Field(default=1000, ge=1)
+    warmup_ceiling_s: float = Field(default=5.0, ge=0)
     """Longest time spent on getting warm."""
-    min_sample_s: float = 0.002
+    min_sample_s: float = Field(default=0.002, ge=0)
     """Steps shorter than this are repeated within a sample, so that the clock does not dominate."""
 
-    def __post_init__(self) -> None:
-        if self.min_samples < 1 or self.slow_min_samples < 1 or self.max_samples < self.min_samples:
+    @model_validator(mode="after")
+    def _consistent(self) -> Policy:
+        if self.max_samples < self.min_samples:
             raise ValueError("sample counts must be at least 1, and max_samples at least min_samples")
-        if self.relative_precision <= 0 or self.ceiling_s <= 0 or self.warmup_ceiling_s < 0:
-            raise ValueError("precision and ceilings must be positive")
+        return self
 
 
 @dataclass

@@ -93,7 +93,7 @@ def _foresee(case: Case, flops_per_s: float | None) -> Forecast:
 
 def seconds_of(step_s: float) -> float:
     """Roughly what a case takes whose step takes ``step_s`` seconds."""
-    return STARTUP_S + (SLOW_STEPS if step_s > Policy.slow_s else STEPS) * step_s
+    return STARTUP_S + (SLOW_STEPS if step_s > Policy().slow_s else STEPS) * step_s
 
 
 def _foresee_ceiling(case: Case, flops_per_s: float | None) -> Forecast:

@@ -186,7 +186,7 @@ def _time(
     """The timing pass, with the device watched; returns the steps per sample."""
     watch = DeviceWatch(case.device, 0)
     watch.start()
-    timing = measure_time(step, timer_for(device), policy.sampling(), between=watch.tick)
+    timing = measure_time(step, timer_for(device), policy, between=watch.tick)
     record.conditions |= watch.stop()
     metrics, samples, warnings = timing_metrics(timing, batch)
     record.metrics |= metrics
