@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from vheatbench.errors import UserError
@@ -14,14 +15,6 @@ ADE20K_CLASSES = 150
 CHANNELS = 512
 """Of the decoder; segmentation-models-pytorch's default of 256 is a third of the cost."""
 AUXILIARY_CHANNELS = 256
-
-
-class StageNorm(nn.LayerNorm):
-    """LayerNorm over the channels of a map (B, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """A map of the same shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class UperNet(nn.Module):
@@ -59,7 +52,9 @@ class UperNet(nn.Module):
         self.net = UPerNet(
             f"tu-{full_name}", encoder_weights=None, decoder_channels=channels, classes=classes, **arguments
         )
-        self.norms = nn.ModuleList(StageNorm(channels) for channels in self.net.encoder.out_channels[-len(STRIDES) :])
+        self.norms = nn.ModuleList(
+            LayerNorm2d(width, eps=1e-5) for width in self.net.encoder.out_channels[-len(STRIDES) :]
+        )
         self.auxiliary = nn.Sequential(
             nn.Conv2d(self.net.encoder.out_channels[-2], AUXILIARY_CHANNELS, 3, padding=1, bias=False),
             nn.BatchNorm2d(AUXILIARY_CHANNELS),
