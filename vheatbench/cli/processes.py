@@ -46,9 +46,9 @@ def user_errors_on_rank0() -> Iterator[None]:
 
 @contextlib.contextmanager
 def working(kind: str) -> Iterator[Group]:
-    """The group of processes that ``torchrun`` started, or of this one; what goes wrong in it is said once.
+    """The group of processes that ``torchrun`` started, or of this one; what goes wrong in it is printed once.
 
-    Bad input that all processes know of is said by the first. A process that fails in another way speaks for itself,
+    Bad input that all processes know of is printed by the first. A process that fails in another way speaks for itself,
     and the others end with exit code 6, as all do where a training diverges. Stdout is kept for the result: models and
     libraries print what they like.
     """

@@ -135,7 +135,7 @@ def _place(folder: TrainingFolder, continued: bool) -> Path:
 
 def _say(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
     last = {name: values[-1] for name, values in progress.history.items()}
-    average = f" ({last['ema_top1_accuracy']:.2%} averaged)" if "ema_top1_accuracy" in last else ""
+    average = f" ({last['ema_top1_accuracy']:.2%} EMA)" if "ema_top1_accuracy" in last else ""
     print(
         f"{entry.label} epoch {progress.epoch}/{recipe.epochs}: loss {last['train_loss']:.4f}, "
         f"test accuracy {last['top1_accuracy']:.2%}{average}, {last['throughput_images_per_s']:.1f} images/s, "

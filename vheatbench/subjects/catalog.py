@@ -178,7 +178,8 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
 
 OWN_PRODUCTS = (
     "its linear layers are oneDNN's here, with bias, activation and residual inside the product, where timm's models "
-    "and the other operators call torch's own: part of a difference from them is that (vheat-t-official is without it)"
+    "and the other operators call torch's own: part of any speed difference is due to this "
+    "(vheat-t-official does without)"
 )
 
 

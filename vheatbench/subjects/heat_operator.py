@@ -144,7 +144,7 @@ class HeatOperator(nn.Module):
             return self.cos_h, self.cos_w
         return cosines_for(x)
 
-    def spread(self, embedding: Tensor | None) -> Tensor:
+    def decay_map(self, embedding: Tensor | None) -> Tensor:
         """The decay of every coefficient, shape (H, W, C): kept in the deploy form, else from k."""
         if self.decay is not None:
             return self.decay
@@ -169,7 +169,7 @@ class HeatOperator(nn.Module):
         before = () if norm is None else (norm,)
         path = path_for(x, *before, self.dwconv, self.linear, self.out_norm, self.out_linear)
         with part("decay"):
-            decay = self.spread(embedding)
+            decay = self.decay_map(embedding)
         if path == "lean":
             out = self._lean(x, decay, norm)
             return out if residual is None else out + residual
@@ -192,7 +192,7 @@ class HeatOperator(nn.Module):
             x: input, (B, H, W, C), channels last in every formulation.
             embedding, norm: as of :meth:`forward`.
         """
-        decay = self.spread(embedding)
+        decay = self.decay_map(embedding)
         if norm is not None:
             x = norm(x)
         field = self.linear(self._convolve(x)).chunk(2, dim=-1)[0]

@@ -111,11 +111,11 @@ def own_size(default_size: tuple[int, int] | None, factory: Callable[..., nn.Mod
         model = _try_build(factory, options)
     cfg = getattr(model, "pretrained_cfg", None) or {}
     patches = getattr(model, "patch_embed", None)
-    told = getattr(model, "img_size", None) or getattr(patches, "img_size", None) or (cfg.get("input_size") or ())[-2:]
-    if isinstance(told, int):
-        return told, told
-    if isinstance(told, (tuple, list)) and len(told) == 2 and all(isinstance(side, int) for side in told):
-        return told[0], told[1]
+    known = getattr(model, "img_size", None) or getattr(patches, "img_size", None) or (cfg.get("input_size") or ())[-2:]
+    if isinstance(known, int):
+        return known, known
+    if isinstance(known, (tuple, list)) and len(known) == 2 and all(isinstance(side, int) for side in known):
+        return known[0], known[1]
     return 224, 224
 
 
@@ -172,13 +172,13 @@ def _channels(
     What the options or the model say counts, or its configuration where the first convolution agrees. Otherwise that,
     3, and what the convolutions take are tried: they are registered in any order, the first may lie in the neck.
     """
-    said = options.get("in_chans", getattr(model, "in_chans", None))
+    stated = options.get("in_chans", getattr(model, "in_chans", None))
     cfg = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
     configured = (cfg.get("input_size") if isinstance(cfg, dict) else getattr(cfg, "input_size", None)) or ()
     convolutions = [module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
     candidates = list(dict.fromkeys([*configured[:1], 3, *convolutions]))
-    if isinstance(said, int):
-        candidates = [said]
+    if isinstance(stated, int):
+        candidates = [stated]
     elif configured and convolutions[:1] == [configured[0]]:
         candidates = candidates[:1]
     if len(candidates) == 1 and not tried:

@@ -55,7 +55,7 @@ class OfficialOperator(HeatOperator):
         with part("linear"):
             field, gate = self.linear(x.permute(0, 2, 3, 1).contiguous()).chunk(2, dim=-1)
         with part("decay"):
-            decay = self.spread(embedding)
+            decay = self.decay_map(embedding)
         field = self.conduct(field, decay)
         with part("norm"):
             field = self.out_norm(field)

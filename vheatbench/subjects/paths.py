@@ -31,12 +31,12 @@ def plain_operations() -> Iterator[None]:
 def path_for(x: Tensor, *modules: nn.Module) -> Path:
     """The way to compute layers ``modules`` on ``x``.
 
-    ``plain``: operations of torch as written, for whoever :func:`observed` tells of, for tensors on the meta
-    device, and where a layer is not torch's own, is not as it was built or someone listens to it (hooks, LoRA,
-    quantisation). ``lean``: with gradients, functions that save less for backward. ``fused``: without
-    gradients on a CPU, products that add bias, activation and residual themselves.
+    ``plain``: operations of torch as written, where ``x`` is traced (:func:`is_traced`), on the meta device, and
+    where a layer is not torch's own, is not as it was built or someone listens to it (hooks, LoRA, quantisation).
+    ``lean``: with gradients, functions that save less for backward. ``fused``: without gradients on a CPU,
+    products that add bias, activation and residual themselves.
     """
-    if observed(x) or _only_plain or x.device.type == "meta" or not all(map(_untouched, modules)):
+    if is_traced(x) or _only_plain or x.device.type == "meta" or not all(map(_untouched, modules)):
         return "plain"
     if torch.is_grad_enabled():
         return "lean" if all(map(_has_all_parameters, modules)) else "plain"
@@ -44,7 +44,7 @@ def path_for(x: Tensor, *modules: nn.Module) -> Path:
     return "fused" if not torch.is_autocast_enabled("cpu") and fuses(x) else "plain"
 
 
-def observed(x: Tensor) -> bool:
+def is_traced(x: Tensor) -> bool:
     """Whether more than the values of ``x`` flows through its operations.
 
     Compilers and tracers fuse and recompute by their own plan, transforms (``torch.func``) and forward-mode

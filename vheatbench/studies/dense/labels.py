@@ -19,7 +19,7 @@ DEFAULT_IGNORE_INDEX = 255
 NAMED = 8
 """Labels that an error names."""
 LINE = 120
-"""Characters of a line on which labels are told."""
+"""Characters of a line of the list of labels."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from vheatbench.subjects.heat import symmetric as heat_symmetric
 from vheatbench.subjects.heat import triton as heat_triton
 from vheatbench.subjects.heat.cosines import dct2, idct2
 from vheatbench.subjects.parts import part
-from vheatbench.subjects.paths import observed, path_for
+from vheatbench.subjects.paths import is_traced, path_for
 
 SYMMETRIC_FROM = 256
 """Tokens per side from which the even/odd split pays for its extra passes in 16 bits (docs/performance.md)."""
@@ -53,10 +53,10 @@ def _cached_cosine_matrix(n: int, dtype: torch.dtype, device: torch.device) -> T
 
 
 def cosines_for(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The cosine matrices of the grid of ``x`` (B, H, W, C), kept from call to call unless ``x`` is observed."""
+    """The cosine matrices of the grid of ``x`` (B, H, W, C), kept from call to call unless ``x`` is traced."""
     # a traced size is a symbol and a cached tensor a constant of the graph; and a fake or wrapped matrix
     # must not be kept for later calls
-    build = cosine_matrix if observed(x) else _cached_cosine_matrix
+    build = cosine_matrix if is_traced(x) else _cached_cosine_matrix
     return build(x.shape[1], x.dtype, x.device), build(x.shape[2], x.dtype, x.device)
 
 
