@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from vheatbench.errors import UserError
 from vheatbench.files import MOST_IMAGE_BYTES, check_regular
-from vheatbench.text import one_line
+from vheatbench.text import first_line_of, one_line
 
 THREADS = 8
 """That read many files: decoders run beside each other."""
@@ -103,7 +103,7 @@ def naming(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # every format's decoder raises its own for damaged files
-        reason = getattr(error, "strerror", None) or one_line(str(error)) or type(error).__name__
+        reason = getattr(error, "strerror", None) or first_line_of(error)
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
 
 

@@ -10,7 +10,16 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from vheatbench.case import Case, Compile, DeviceType, DType, MemoryFormat, Part, TimedMode, kind_of
 from vheatbench.errors import UserError
@@ -78,19 +87,15 @@ class Axes(_Part):
     def _parsed(cls, values: Any) -> Any:
         return [parse_resolution(value) for value in values] if isinstance(values, list) else values
 
-    @field_validator("batch", mode="before")
+    @field_validator("batch", "channels", mode="before")
     @classmethod
-    def _positive(cls, values: Any) -> Any:
+    def _positive(cls, values: Any, info: ValidationInfo) -> Any:
         # a bool is an int for Python, and 1 for pydantic
         if isinstance(values, list) and any(isinstance(v, bool) or (isinstance(v, int) and v < 1) for v in values):
-            raise ValueError("a batch is a whole number of at least 1, or 'largest'")
-        return values
-
-    @field_validator("channels", mode="before")
-    @classmethod
-    def _whole(cls, values: Any) -> Any:
-        if isinstance(values, list) and any(isinstance(v, bool) or (isinstance(v, int) and v < 1) for v in values):
-            raise ValueError("channels are whole numbers of at least 1")
+            other = "channels are whole numbers of at least 1"
+            raise ValueError(
+                "a batch is a whole number of at least 1, or 'largest'" if info.field_name == "batch" else other
+            )
         return values
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
@@ -21,6 +22,17 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """The first line of a text from anywhere, as records hold it, :func:`printable`."""
     return printable(next(iter(text.strip().splitlines()), ""))
+
+
+def first_line_of(error: BaseException) -> str:
+    """The first line of what an exception says, as :func:`one_line` has it; its type where it says nothing."""
+    return one_line(str(error)) or type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 4) -> str:
+    """``did you mean 'a', 'b'?``: the known names that are nearest to a wrong one; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=most)
+    return f"did you mean {', '.join(map(repr, near))}?" if near else ""
 
 
 def utc_now() -> str:

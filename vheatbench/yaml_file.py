@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from vheatbench.errors import UserError
 from vheatbench.files import check_regular, read_text, reason_of
-from vheatbench.text import one_line
+from vheatbench.text import did_you_mean, one_line
 
 MAX_FILE_BYTES = 100_000
 MAX_DEPTH = 20
@@ -91,9 +90,8 @@ def find_yaml(name: str, what: str, known: dict[str, Path], folder: str) -> Path
         return known[name]
     if path.is_file():
         return path
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"unknown {what} {name!r}: {hint}there are {names}")
+    hint = did_you_mean(name, known, most=1)
+    raise UserError(f"unknown {what} {name!r}: {hint}{' ' if hint else ''}there are {names}")
 
 
 def read_yaml(path: Path, what: str, keys: str) -> YamlFile:
@@ -165,9 +163,8 @@ def explain(
         what = f"must be a {'list' if kind == 'list_type' else 'mapping'}, not {short(given)}"
     elif kind == "extra_forbidden":
         known = list(_model_at(model, place).model_fields)
-        near = difflib.get_close_matches(str(place[-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        what = f"unknown key; {hint}allowed: {', '.join(known)}"
+        hint = did_you_mean(str(place[-1]), known, most=1)
+        what = f"unknown key; {hint}{' ' if hint else ''}allowed: {', '.join(known)}"
     elif kind == "too_short":
         what = "is empty: give at least one value"
     elif kind == "missing":

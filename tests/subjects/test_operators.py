@@ -318,7 +318,7 @@ def test_operators_are_listed_with_the_models() -> None:
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ({"subject": "op/hat"}, "unknown operator 'op/hat' (did you mean op/heat"),
+        ({"subject": "op/hat"}, "unknown operator 'op/hat' (did you mean 'op/heat"),
         ({"subject": "op/nothing-like-it"}, "unknown operator 'op/nothing-like-it'; 'vheatbench models op/' lists all"),
         ({"mode": "train"}, "op/attention has no optimizer to step: measure it in mode forward_backward, not train"),
         ({"memory_format": "channels_last"}, "which is channels last already"),

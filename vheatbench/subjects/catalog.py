@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import importlib
 import os
@@ -26,6 +25,7 @@ from vheatbench.subjects.fused import fuses
 from vheatbench.subjects.heat_operator import HeatOperator
 from vheatbench.subjects.input_size import Sizing, fit_input_size, own_size
 from vheatbench.subjects.operators import build_operator, list_operators
+from vheatbench.text import did_you_mean, first_line_of
 
 ALIASES = {
     "vheat-t": "vheat_tiny",
@@ -100,7 +100,10 @@ def find_subject(name: str) -> Subject:
     full_name = ALIASES.get(name.lower(), name)
     base = full_name.split(".")[0]
     if not is_model(base):
-        raise UserError(f"unknown model {name!r}{_suggest(name)}; 'vheatbench models [PATTERN]' lists all")
+        hint = did_you_mean(name.lower(), [*ALIASES, *list_models()])
+        raise UserError(
+            f"unknown model {name!r}{f' ({hint})' if hint else ''}; 'vheatbench models [PATTERN]' lists all"
+        )
     return _timm_subject(name, full_name)
 
 
@@ -167,7 +170,7 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
         "form": form,
         "weights": "random, seed 0",
         "arguments": {key: _plain(value) for key, value in kwargs.items()},
-        "input": _describe_sizing(sizing),
+        "input": {"how": sizing.how, "changed": sizing.changed},
         "attention": _describe_attention(model),
     }
     if subject.task is not None:
@@ -213,7 +216,7 @@ def _construct(subject: Subject, kwargs: dict[str, Any], device: torch.device) -
         except (RuntimeError, NotImplementedError):  # it computes with real numbers while it is built
             return subject.factory(**kwargs).to(device)
     except TypeError as error:
-        raise UserError(f"model {subject.name!r} cannot be built with {kwargs}: {_first_line(error)}") from error
+        raise UserError(f"model {subject.name!r} cannot be built with {kwargs}: {first_line_of(error)}") from error
 
 
 def _deploy(model: nn.Module) -> tuple[nn.Module, str]:
@@ -231,10 +234,6 @@ def _fusable(model: nn.Module) -> bool:
     return not callable(getattr(model, "deploy", None)) and any(
         hasattr(module, name) for module in model.modules() for name in ("reparameterize", "fuse", "switch_to_deploy")
     )
-
-
-def _describe_sizing(sizing: Sizing) -> dict[str, Any]:
-    return {"how": sizing.how, "changed": sizing.changed}
 
 
 def _describe_attention(model: nn.Module) -> str:
@@ -264,7 +263,7 @@ def _own_subject(name: str) -> Subject:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises while it is imported
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {first_line_of(error)}"
         raise UserError(f"model {name!r}: cannot import {module_name!r} ({reason})") from error
     if is_model(attribute):
         return _timm_subject(name, attribute)
@@ -281,15 +280,5 @@ def _own_subject(name: str) -> Subject:
     return Subject(name, name, checked, None, module_name)
 
 
-def _suggest(name: str) -> str:
-    known = [*ALIASES, *list_models()]
-    near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.6)
-    return f" (did you mean {', '.join(near)}?)" if near else ""
-
-
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from vheatbench.errors import UserError, is_out_of_memory
+from vheatbench.text import first_line_of
 
 BY_IMG_SIZE = (
     "beit",
@@ -71,7 +72,7 @@ def fit_input_size(
     with torch.device("meta"):
         default = _try_build(factory, options)
     if isinstance(default, TypeError):
-        raise UserError(f"model {name!r} cannot be built with {options}: {_reason(default)}")
+        raise UserError(f"model {name!r} cannot be built with {options}: {first_line_of(default)}")
     if isinstance(default, Exception):
         # A few models compute with real numbers while they are built: no comparison, only the size.
         return _by_trial(name, factory, size, options, default)
@@ -97,7 +98,8 @@ def fit_input_size(
             changed = _differences(default, model)
             how = ", ".join(f"{key}={value}" for key, value in kwargs.items())
             return Sizing(how, kwargs, channels, changed, _warnings(changed))
-    raise UserError(f"model {name!r} cannot take {text} inputs: {_reason(problem)}")
+    assert problem is not None
+    raise UserError(f"model {name!r} cannot take {text} inputs: {first_line_of(problem)}")
 
 
 def own_size(default_size: tuple[int, int] | None, factory: Callable[..., nn.Module], options: dict[str, Any]) -> Size:
@@ -138,14 +140,14 @@ def _check_patches(name: str, model: nn.Module, size: tuple[int, int]) -> None:
 def _by_trial(
     name: str, factory: Callable[..., nn.Module], size: tuple[int, int], options: dict[str, Any], why: Exception
 ) -> Sizing:
-    note = f"not built on the meta device ({_reason(why)}), so what the size changes was not compared"
+    note = f"not built on the meta device ({first_line_of(why)}), so what the size changes was not compared"
     for kwargs in ({"img_size": size}, {}):
         model = _try_build(factory, {**options, **kwargs})
         if isinstance(model, nn.Module):
             how = f"img_size={size}" if kwargs else "as built"
             return Sizing(how, dict(kwargs), _channels(model, size, options)[0], {}, [note])
         problem = model
-    raise UserError(f"model {name!r} cannot be built: {_reason(problem)}")
+    raise UserError(f"model {name!r} cannot be built: {first_line_of(problem)}")
 
 
 def _try_build(factory: Callable[..., nn.Module], kwargs: dict[str, Any]) -> nn.Module | Exception:
@@ -239,9 +241,3 @@ def _warnings(changed: dict[str, str]) -> list[str]:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(str(n) for n in shape)
-
-
-def _reason(error: BaseException | None) -> str:
-    if error is None:
-        return "no reason given"
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

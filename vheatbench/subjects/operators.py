@@ -12,7 +12,6 @@ All take a token grid (``Case.resolution``) of ``Case.channels`` channels. The l
 from __future__ import annotations
 
 import contextlib
-import difflib
 import fnmatch
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -47,6 +46,7 @@ from vheatbench.subjects.closed_form import (
 from vheatbench.subjects.heat import triton as heat_triton
 from vheatbench.subjects.heat.conduct import BACKENDS, choose_backend, conduct_heat, cosine_matrix, heat_decay
 from vheatbench.subjects.heat_operator import HeatOperator, frequency_embedding
+from vheatbench.text import did_you_mean
 
 
 class HeatCore(nn.Module):
@@ -162,9 +162,8 @@ def head_dim(case: Case) -> int:
 def find_operator(name: str) -> Operator:
     """Look an operator up. Raises UserError for an unknown name, with near matches."""
     if name not in OPERATORS:
-        near = difflib.get_close_matches(name.lower(), OPERATORS, n=4, cutoff=0.6)
-        hint = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise UserError(f"unknown operator {name!r}{hint}; 'vheatbench models op/' lists all")
+        hint = did_you_mean(name.lower(), OPERATORS)
+        raise UserError(f"unknown operator {name!r}{f' ({hint})' if hint else ''}; 'vheatbench models op/' lists all")
     return OPERATORS[name]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vheatbench.errors import UserError
 from vheatbench.files import GIB, check_regular, reason_of, sha256_of
 from vheatbench.subjects.heat_operator import FrequencyResize, resize_frequencies
-from vheatbench.text import one_line, some
+from vheatbench.text import first_line_of, some
 
 if TYPE_CHECKING:
     from vheatbench.subjects.vheat import VHeat
@@ -275,8 +275,8 @@ def _by_own_hook(model: nn.Module, state: dict[str, Any], path: Path) -> dict[st
     try:
         return dict(convert(state, model))
     except Exception as error:  # made for this model's files; whatever it meets in another's
-        reason = one_line(str(error)) or type(error).__name__
-        raise CheckpointError(f"{path}: not weights of this model ({type(error).__name__}: {reason})") from None
+        reason = f"{type(error).__name__}: {first_line_of(error)}"
+        raise CheckpointError(f"{path}: not weights of this model ({reason})") from None
 
 
 def _read(path: Path, trust_pickle: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from vheatbench.errors import UserError
 from vheatbench.image_file import opened
-from vheatbench.text import one_line
+from vheatbench.text import first_line_of
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Of image files, as torchvision's ImageFolder has them."""
@@ -115,7 +115,7 @@ class ImageTensors(Dataset[tuple[int, "Tensor | str"]]):
             # before the transform: its errors are not the image's
             image = image.convert(self._mode)
         except Exception as error:  # every format's decoder raises its own for damaged files
-            reason = getattr(error, "strerror", None) or one_line(str(error)) or type(error).__name__
+            reason = getattr(error, "strerror", None) or first_line_of(error)
             return index, str(reason).replace(str(self._images.root) + os.sep, "")
         return index, self._transform(image)
 

@@ -18,7 +18,7 @@ from vheatbench.studies.training.recipe import ModelEntry, Recipe
 from vheatbench.studies.training.training_data import Parts
 from vheatbench.subjects.catalog import find_subject
 from vheatbench.subjects.input_size import fit_input_size
-from vheatbench.text import one_line
+from vheatbench.text import first_line_of
 
 
 @dataclass(frozen=True)
@@ -96,5 +96,4 @@ def _try(what: str, recipe: Recipe, make: Callable[[], object]) -> None:
     try:
         make()
     except Exception as error:  # assertions, ValueErrors, TypeErrors, as it comes
-        reason = one_line(str(error)) or type(error).__name__
-        raise UserError(f"the recipe {recipe.name!r}: {what}: timm cannot make it ({reason})") from None
+        raise UserError(f"the recipe {recipe.name!r}: {what}: timm cannot make it ({first_line_of(error)})") from None
