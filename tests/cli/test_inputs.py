@@ -29,8 +29,8 @@ from vheatbench.studies.dense.files import read_trained
 from vheatbench.studies.images.data import ImageTensors
 from vheatbench.studies.images.data import open_images as open_data
 from vheatbench.studies.images.photographs import open_images, read_photograph
+from vheatbench.studies.training.folder import FILE, open_folder
 from vheatbench.studies.training.recipe import load_recipe
-from vheatbench.studies.training.training_folder import FILE, open_folder
 from vheatbench.subjects.weights import _read, identify
 from vheatbench.verdict.noise_floor import floor_path, read_floor
 

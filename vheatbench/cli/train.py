@@ -18,10 +18,10 @@ from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
     from vheatbench.run.distributed import Group
+    from vheatbench.studies.training.data import Parts
+    from vheatbench.studies.training.folder import TrainingFolder
     from vheatbench.studies.training.progress import Progress
     from vheatbench.studies.training.recipe import ModelEntry, Recipe
-    from vheatbench.studies.training.training_data import Parts
-    from vheatbench.studies.training.training_folder import TrainingFolder
 
 AUTO = "auto"
 
@@ -59,8 +59,8 @@ def _folder(
     config: str | None, override: list[str], data: Path | None, resume: str | None, out: Path | None
 ) -> tuple[TrainingFolder, bool]:
     """The training that is asked for, and whether it was begun before."""
+    from vheatbench.studies.training.folder import TrainingFolder, find_training, open_folder
     from vheatbench.studies.training.recipe import list_recipes, load_recipe
-    from vheatbench.studies.training.training_folder import TrainingFolder, find_training, open_folder
 
     recipe = load_recipe(config, override) if config is not None else None
     begun: Path | None = None
@@ -88,9 +88,9 @@ def _carry_out(
     folder: TrainingFolder, continued: bool, data: str | None, group: Group, results: Path, quiet: bool
 ) -> Path:
     from vheatbench.run.distributed import PeerError, naming_lost_peers
+    from vheatbench.studies.training.data import open_parts
+    from vheatbench.studies.training.folder import FILE
     from vheatbench.studies.training.train import finished_run, train
-    from vheatbench.studies.training.training_data import open_parts
-    from vheatbench.studies.training.training_folder import FILE
 
     parts: Parts | None = None
     if data is not None and continued:
@@ -122,7 +122,7 @@ def _check_places(folder: Path, results: Path) -> None:
 
 def _place(folder: TrainingFolder, continued: bool) -> Path:
     """Where the training is kept. Raises UserError where another one is."""
-    from vheatbench.studies.training.training_folder import FILE, new_folder
+    from vheatbench.studies.training.folder import FILE, new_folder
 
     if continued:
         return folder.path
@@ -152,7 +152,7 @@ def _silent(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
 def _kept(folder: TrainingFolder) -> str:
     """Of a training that was stopped, and how it goes on."""
     from vheatbench.run.checkpointing import CHECKPOINT
-    from vheatbench.studies.training.training_folder import FILE
+    from vheatbench.studies.training.folder import FILE
 
     if not (folder.path / FILE).exists():
         return "nothing was trained yet"

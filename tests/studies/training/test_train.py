@@ -37,13 +37,13 @@ from vheatbench.studies.images.data import open_images
 from vheatbench.studies.images.packaged_images import digits_parts, mnist_parts, textures_parts
 from vheatbench.studies.images.photographs import PHOTOGRAPHS
 from vheatbench.studies.training.batches import Augmented, TrainingOrder, seed_generators
+from vheatbench.studies.training.data import open_parts
+from vheatbench.studies.training.models import plan_models
 from vheatbench.studies.training.peak import PeakMemory
 from vheatbench.studies.training.progress import Progress
 from vheatbench.studies.training.recipe import Recipe, load_recipe
 from vheatbench.studies.training.section import training_sections
 from vheatbench.studies.training.trainer import Trainer
-from vheatbench.studies.training.training_data import open_parts
-from vheatbench.studies.training.training_models import plan_models
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -541,8 +541,8 @@ import vheatbench.studies.training.train as carrying_out
 from vheatbench.run.distributed import process_group
 from vheatbench.studies.training.recipe import load_recipe
 from vheatbench.studies.training.trainer import Trainer
-from vheatbench.studies.training.training_data import open_parts
-from vheatbench.studies.training.training_folder import TrainingFolder
+from vheatbench.studies.training.data import open_parts
+from vheatbench.studies.training.folder import TrainingFolder
 
 config, data, out = sys.argv[1:]
 

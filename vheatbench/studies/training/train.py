@@ -17,13 +17,13 @@ from vheatbench.store.read import PARTIAL, read_run
 from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter
 from vheatbench.studies.training.batches import TrainingOrder
+from vheatbench.studies.training.data import Parts
+from vheatbench.studies.training.folder import TrainingFolder
+from vheatbench.studies.training.models import Model, plan_models
 from vheatbench.studies.training.progress import Progress
 from vheatbench.studies.training.recipe import ModelEntry, Recipe
+from vheatbench.studies.training.record import add_curves, fill
 from vheatbench.studies.training.trainer import Trainer
-from vheatbench.studies.training.training_data import Parts
-from vheatbench.studies.training.training_folder import TrainingFolder
-from vheatbench.studies.training.training_models import Model, plan_models
-from vheatbench.studies.training.training_record import add_curves, fill
 from vheatbench.text import one_line, utc_now
 
 Say = Callable[[ModelEntry, Recipe, Progress], None]

@@ -13,9 +13,9 @@ from torch import nn
 from vheatbench.case import Case, DeviceType
 from vheatbench.errors import UserError
 from vheatbench.studies.training.batches import training_transform
+from vheatbench.studies.training.data import Parts
 from vheatbench.studies.training.optimization import make_optimizer, precision_of
 from vheatbench.studies.training.recipe import ModelEntry, Recipe
-from vheatbench.studies.training.training_data import Parts
 from vheatbench.subjects.catalog import find_subject
 from vheatbench.subjects.input_size import fit_input_size
 from vheatbench.text import first_line_of
