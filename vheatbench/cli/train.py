@@ -107,7 +107,9 @@ def _carry_out(
     group.on_main(lambda: _check_places(folder.path, results))
     try:
         with stoppable(lambda: _kept(folder)), naming_lost_peers():
-            return train(folder, images, group, results, command_line(), continued, _silent if quiet else _say)
+            return train(
+                folder, images, group, results, command_line(), continued, _print_nothing if quiet else _print_epoch
+            )
     except (UserError, PeerError):
         if group.is_main and (folder.path / FILE).exists():
             print(f"stopped: {_kept(folder)}", file=sys.stderr)
@@ -133,7 +135,7 @@ def _place(folder: TrainingFolder, continued: bool) -> Path:
     return folder.path
 
 
-def _say(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
+def _print_epoch(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
     last = {name: values[-1] for name, values in progress.history.items()}
     average = f" ({last['ema_top1_accuracy']:.2%} EMA)" if "ema_top1_accuracy" in last else ""
     print(
@@ -145,7 +147,7 @@ def _say(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
     )
 
 
-def _silent(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
+def _print_nothing(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
     pass
 
 

@@ -26,11 +26,11 @@ from vheatbench.studies.training.record import add_curves, fill
 from vheatbench.studies.training.trainer import Trainer
 from vheatbench.text import one_line, utc_now
 
-Say = Callable[[ModelEntry, Recipe, Progress], None]
+OnEpoch = Callable[[ModelEntry, Recipe, Progress], None]
 
 
 def train(
-    folder: TrainingFolder, parts: Parts, group: Group, results: Path, command: str, resume: bool, say: Say
+    folder: TrainingFolder, parts: Parts, group: Group, results: Path, command: str, resume: bool, on_epoch: OnEpoch
 ) -> Path:
     """Train every model of the folder's recipe; the run's file.
 
@@ -43,7 +43,7 @@ def train(
         results: folder for the run's file.
         command: the command line.
         resume: go on from the folder's checkpoints instead of beginning anew.
-        say: called in the first process after every epoch.
+        on_epoch: called in the first process after every epoch.
 
     Returns:
         The finished run file.
@@ -73,7 +73,7 @@ def train(
         for model in models:
             if model.case.id in done:
                 continue
-            record = _trained(model, begun, parts, group, resume, say)
+            record = _trained(model, begun, parts, group, resume, on_epoch)
             if resume and folder.fingerprint != parts.fingerprint:
                 record.warnings.append("the images changed while it trained: the epochs did not see the same data")
             group.on_main(lambda record=record: held[0].append(record))  # type: ignore[misc]
@@ -118,7 +118,9 @@ def _reopened(path: Path, models: list[Model]) -> RunWriter | None:
     return RunWriter.resume(path)
 
 
-def _trained(model: Model, folder: TrainingFolder, parts: Parts, group: Group, resume: bool, say: Say) -> Record:
+def _trained(
+    model: Model, folder: TrainingFolder, parts: Parts, group: Group, resume: bool, on_epoch: OnEpoch
+) -> Record:
     record = Record(
         case=model.case,
         case_id=model.case.id,
@@ -146,7 +148,7 @@ def _trained(model: Model, folder: TrainingFolder, parts: Parts, group: Group, r
             folder.recipe,
             group,
             folder.path / model.entry.label,
-            lambda progress: say(model.entry, folder.recipe, progress),
+            lambda progress: on_epoch(model.entry, folder.recipe, progress),
         )
         if resume:
             trainer.restore()

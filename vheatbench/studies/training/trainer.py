@@ -59,7 +59,7 @@ class Trainer:
         recipe: Recipe,
         group: Group,
         folder: Path,
-        say: Callable[[Progress], None] = lambda progress: None,
+        on_epoch: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         """
         Args:
@@ -74,7 +74,7 @@ class Trainer:
         Raises:
             UserError: the recipe does not fit data, processes or model.
         """
-        self.recipe, self.group, self.folder, self._say = recipe, group, folder, say
+        self.recipe, self.group, self.folder, self._on_epoch = recipe, group, folder, on_epoch
         self._train, self._test = train, test
         self.order = TrainingOrder(len(train), recipe, group)
         device = group.device
@@ -149,7 +149,7 @@ class Trainer:
             self._finish_epoch()
             self._save()
             if self.group.is_main:
-                self._say(self.progress)
+                self._on_epoch(self.progress)
         return self.progress
 
     def _epoch(self) -> None:
