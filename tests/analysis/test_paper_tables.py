@@ -28,8 +28,7 @@ from vheatbench.store.schema import Metric, Record
 from vheatbench.studies.dense.cost import Cost, cost_of, count_detector, count_segmenter
 from vheatbench.subjects.backbone import backbone_arguments, timm_name
 from vheatbench.subjects.catalog import build, find_subject
-from vheatbench.subjects.detector import BOX_REGIONS, MASK_REGIONS, forward_fixed, mask_rcnn
-from vheatbench.subjects.segmenter import UperNet
+from vheatbench.subjects.dense import BOX_REGIONS, MASK_REGIONS, UperNet, forward_fixed, mask_rcnn
 from vheatbench.suite_file import load_suite
 
 pytestmark = pytest.mark.usefixtures("one_thread")

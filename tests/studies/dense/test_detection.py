@@ -57,7 +57,7 @@ from vheatbench.studies.dense.detection import (
 )
 from vheatbench.studies.dense.files import read_trained, write_trained
 from vheatbench.studies.dense.fit import Schedule, SeededBatchSampler, Step, fit, parameter_groups
-from vheatbench.subjects import detector
+from vheatbench.subjects import dense
 from vheatbench.subjects.backbone import StageMaps, load_backbone, published_drop_path
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -74,7 +74,7 @@ def root(tmp_path: Path) -> Path:
 def small_detector() -> nn.Module:
     torch.manual_seed(0)
     with mock.patch.object(detector, "CHANNELS", 32):
-        return detector.mask_rcnn(
+        return dense.mask_rcnn(
             "test_vheat",
             3,
             backbone={"img_size": 64},

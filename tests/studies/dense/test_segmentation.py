@@ -36,7 +36,7 @@ from vheatbench.studies.dense.segmentation import (
     segmentation_schedule,
     windows,
 )
-from vheatbench.subjects.segmenter import UperNet
+from vheatbench.subjects.dense import UperNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = Group(torch.device("cpu"))

@@ -20,8 +20,7 @@ import torch
 from torch import nn
 
 from vheatbench.measure.fvcore_rules import count_by_rules
-from vheatbench.subjects.detector import forward_fixed, mask_rcnn
-from vheatbench.subjects.segmenter import UperNet
+from vheatbench.subjects.dense import UperNet, forward_fixed, mask_rcnn
 
 META = torch.device("meta")
 DETECTION_SIZE = (800, 1280)
@@ -55,7 +54,7 @@ def count_detector(name: str, size: tuple[int, int] = DETECTION_SIZE, **options:
     """Count a Mask R-CNN in its training form at one size (height, width), batch 1.
 
     Raises:
-        UserError: see :func:`vheatbench.subjects.detector.mask_rcnn`.
+        UserError: see :func:`vheatbench.subjects.dense.mask_rcnn`.
     """
     with META:
         model = mask_rcnn(name, size=size, **options).eval()
@@ -66,7 +65,7 @@ def count_segmenter(name: str, size: tuple[int, int] = SEGMENTATION_SIZE, **opti
     """Count an UperNet in its training form at one size (height, width), batch 1.
 
     Raises:
-        UserError: see :class:`vheatbench.subjects.segmenter.UperNet`.
+        UserError: see :class:`vheatbench.subjects.dense.UperNet`.
     """
     with META:
         model = UperNet(name, size=size, **options).eval()

@@ -20,7 +20,7 @@ from vheatbench.studies.dense.coco import CocoFolder, DetectionImages
 from vheatbench.studies.dense.fit import Schedule
 from vheatbench.studies.dense.task import About, Task, about_of
 from vheatbench.subjects.backbone import drop_path_argument
-from vheatbench.subjects.detector import mask_rcnn
+from vheatbench.subjects.dense import mask_rcnn
 
 EPOCHS = {"1x": (12, (8, 11)), "3x": (36, (27, 33))}
 """Passes over the data, and those after which the rate is a tenth."""

@@ -17,7 +17,7 @@ from vheatbench.studies.dense.fit import Schedule
 from vheatbench.studies.dense.labels import IGNORED, Numbering
 from vheatbench.studies.dense.task import About, Task, about_of
 from vheatbench.subjects.backbone import drop_path_argument
-from vheatbench.subjects.segmenter import UperNet
+from vheatbench.subjects.dense import UperNet
 
 SCHEDULES = {"160k": 160_000, "80k": 80_000}
 BATCH, LR, WEIGHT_DECAY, WARMUP = 16, 6e-5, 0.01, 1500
