@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from vheatbench.subjects.heat import launches as heat_launches
 from vheatbench.subjects.heat import triton as heat_triton
-from vheatbench.subjects.heat.conduct import cosine_matrix
+from vheatbench.subjects.heat.cosines import cosine_matrix
 from vheatbench.subjects.heat_operator import HeatOperator
 from vheatbench.subjects.paths import plain_operations
 

@@ -11,7 +11,8 @@ from vheatbench.case import Case
 from vheatbench.run.measure_case import measure_case
 from vheatbench.run.task import MeasureTask
 from vheatbench.subjects.heat import triton as heat_triton
-from vheatbench.subjects.heat.conduct import conduct_heat, cosine_matrix
+from vheatbench.subjects.heat.conduct import conduct_heat
+from vheatbench.subjects.heat.cosines import cosine_matrix
 from vheatbench.subjects.vheat import VHeat
 from vheatbench.subjects.weights import load_checkpoint
 from vheatbench.suites import SuitePolicy

@@ -9,8 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from vheatbench.subjects import lean_autograd, lean_pieces
-from vheatbench.subjects.heat.conduct import cosine_matrix
-from vheatbench.subjects.heat.cosines import dct2
+from vheatbench.subjects.heat.cosines import cosine_matrix, dct2
 
 EPS = 1e-5
 RATIO = 4

@@ -31,7 +31,7 @@ from vheatbench.store import Metric, Record
 from vheatbench.subjects.attention import relative_position
 from vheatbench.subjects.catalog import build, list_subjects
 from vheatbench.subjects.closed_form import OperatorMacs, conduction_macs, operator_min_bytes, operator_step_macs
-from vheatbench.subjects.heat.conduct import cosine_matrix
+from vheatbench.subjects.heat.cosines import cosine_matrix
 from vheatbench.subjects.operators import OPERATORS, build_operator, heat_backend, operator_macs
 from vheatbench.suites import SuitePolicy, ceiling_cases
 

@@ -13,7 +13,8 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from vheatbench.subjects import fused, lean_autograd
 from vheatbench.subjects.heat import triton as heat_triton
-from vheatbench.subjects.heat.conduct import choose_backend, conduct_heat, cosine_matrix, cosines_for, heat_decay
+from vheatbench.subjects.heat.conduct import choose_backend, conduct_heat
+from vheatbench.subjects.heat.cosines import cosine_matrix, cosines_for, heat_decay
 from vheatbench.subjects.parts import part
 from vheatbench.subjects.paths import has_hooks, path_for
 

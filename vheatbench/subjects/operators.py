@@ -44,7 +44,8 @@ from vheatbench.subjects.closed_form import (
     window_attention_macs,
 )
 from vheatbench.subjects.heat import triton as heat_triton
-from vheatbench.subjects.heat.conduct import BACKENDS, choose_backend, conduct_heat, cosine_matrix, heat_decay
+from vheatbench.subjects.heat.conduct import BACKENDS, choose_backend, conduct_heat
+from vheatbench.subjects.heat.cosines import cosine_matrix, heat_decay
 from vheatbench.subjects.heat_operator import HeatOperator, frequency_embedding
 from vheatbench.text import did_you_mean
 

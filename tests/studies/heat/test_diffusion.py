@@ -29,7 +29,7 @@ from vheatbench.studies.heat.run import (
     measured,
     png_of,
 )
-from vheatbench.subjects.heat.conduct import heat_decay
+from vheatbench.subjects.heat.cosines import heat_decay
 from vheatbench.subjects.heat_operator import resize_frequencies
 from vheatbench.subjects.vheat import VHeat
 

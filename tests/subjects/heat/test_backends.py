@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from vheatbench.subjects import fused
 from vheatbench.subjects.heat import conduct as heat
 from vheatbench.subjects.heat import fft as heat_fft
-from vheatbench.subjects.heat.conduct import BACKENDS, choose_backend, conduct_heat, cosine_matrix, heat_decay
+from vheatbench.subjects.heat.conduct import BACKENDS, choose_backend, conduct_heat
+from vheatbench.subjects.heat.cosines import cosine_matrix, heat_decay
 from vheatbench.subjects.heat.triton import INTERPRETED
 from vheatbench.subjects.heat_operator import HeatOperator
 from vheatbench.subjects.paths import plain_operations

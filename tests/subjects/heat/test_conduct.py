@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vheatbench.subjects.heat.conduct import conduct_heat, cosine_matrix, heat_decay
-from vheatbench.subjects.heat.cosines import dct2, idct2
+from vheatbench.subjects.heat.conduct import conduct_heat
+from vheatbench.subjects.heat.cosines import cosine_matrix, dct2, heat_decay, idct2
 from vheatbench.subjects.heat_operator import HeatOperator, resize_frequencies
 
 sides = st.integers(1, 17)

@@ -20,7 +20,8 @@ from vheatbench.studies.heat.response import (
     operator_response,
     point_source,
 )
-from vheatbench.subjects.heat.conduct import conduct_heat, heat_decay, squared_frequency
+from vheatbench.subjects.heat.conduct import conduct_heat
+from vheatbench.subjects.heat.cosines import heat_decay, squared_frequency
 from vheatbench.subjects.heat_operator import HeatOperator
 from vheatbench.subjects.official import OfficialOperator
 

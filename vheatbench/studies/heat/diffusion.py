@@ -12,8 +12,8 @@ from torch import Tensor
 from vheatbench.errors import UserError
 from vheatbench.studies.heat.numbers import Numbers, diffusion_length, metric
 from vheatbench.studies.heat.response import NEGLIGIBLE, point_source
-from vheatbench.subjects.heat.conduct import conduct_heat, cosines_for, heat_decay
-from vheatbench.subjects.heat.cosines import dct2
+from vheatbench.subjects.heat.conduct import conduct_heat
+from vheatbench.subjects.heat.cosines import cosines_for, dct2, heat_decay
 
 Array = npt.NDArray[np.float64]
 MOST_TIMES = 200

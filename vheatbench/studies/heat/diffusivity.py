@@ -9,7 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from vheatbench.studies.heat.numbers import Numbers, diffusion_length, metric
-from vheatbench.subjects.heat.conduct import heat_decay, squared_frequency
+from vheatbench.subjects.heat.cosines import heat_decay, squared_frequency
 
 Array = npt.NDArray[np.float64]
 EDGES: Array = np.geomspace(1e-6, 1e3, 73)

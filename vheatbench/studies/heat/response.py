@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vheatbench.errors import UserError
 from vheatbench.studies.heat.numbers import Numbers, metric
-from vheatbench.subjects.heat.conduct import conduct_heat, heat_decay
+from vheatbench.subjects.heat.conduct import conduct_heat
+from vheatbench.subjects.heat.cosines import heat_decay
 
 Array = npt.NDArray[np.float64]
 NEGLIGIBLE = 1e-6

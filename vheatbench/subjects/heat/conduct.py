@@ -10,8 +10,6 @@ Conduction", CVPR 2025, sections 3 and 4). With N = H W tokens the four small ma
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable
 
 import torch
@@ -22,59 +20,14 @@ from vheatbench.subjects import fused, lean_autograd
 from vheatbench.subjects.heat import fft as heat_fft
 from vheatbench.subjects.heat import symmetric as heat_symmetric
 from vheatbench.subjects.heat import triton as heat_triton
-from vheatbench.subjects.heat.cosines import dct2, idct2
+from vheatbench.subjects.heat.cosines import cosines_for, dct2, idct2
 from vheatbench.subjects.parts import part
-from vheatbench.subjects.paths import is_traced, path_for
+from vheatbench.subjects.paths import path_for
 
 SYMMETRIC_FROM = 256
 """Tokens per side from which the even/odd split pays for its extra passes in 16 bits (docs/performance.md)."""
 TURNING_FROM = 40
 """Tokens per side from which float32 products on a CPU go through :func:`vheatbench.subjects.fused.conduct`."""
-
-
-def cosine_matrix(n: int, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
-    """Orthonormal DCT-II matrix D of shape (n, n): ``D @ u`` transforms, ``D.T @ U`` transforms back.
-
-    D[f, i] = sqrt(2/n) cos(pi f (i + 1/2) / n), row 0 divided by sqrt 2. Built in float64 whatever
-    ``dtype`` it is returned in, so that rounding happens once.
-    """
-    frequency = torch.arange(n, dtype=torch.float64, device=device)[:, None]
-    position = torch.arange(n, dtype=torch.float64, device=device)[None, :]
-    # n may be a symbol of a traced graph: it only divides tensors, because arithmetic with floats would fix it
-    squared_scale = (1 + frequency.clamp(max=1)) / n  # 1/n for frequency 0, 2/n for the others
-    return (torch.cos(frequency * (position + 0.5) * math.pi / n) * squared_scale.sqrt()).to(dtype)
-
-
-@functools.lru_cache(maxsize=64)
-def _cached_cosine_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # a tensor made in inference mode could never be used in training, and this one outlives the call
-    with torch.inference_mode(False):
-        return cosine_matrix(n, dtype, device)
-
-
-def cosines_for(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The cosine matrices of the grid of ``x`` (B, H, W, C), kept from call to call unless ``x`` is traced."""
-    # a traced size is a symbol and a cached tensor a constant of the graph; and a fake or wrapped matrix
-    # must not be kept for later calls
-    build = cosine_matrix if is_traced(x) else _cached_cosine_matrix
-    return build(x.shape[1], x.dtype, x.device), build(x.shape[2], x.dtype, x.device)
-
-
-def squared_frequency(
-    height: int, width: int, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
-) -> Tensor:
-    """Squared angular frequency (n pi / H)^2 + (m pi / W)^2 of every coefficient, shape (H, W)."""
-    rows = torch.arange(height, dtype=torch.float64, device=device) * math.pi / height
-    columns = torch.arange(width, dtype=torch.float64, device=device) * math.pi / width
-    return (rows[:, None] ** 2 + columns[None, :] ** 2).to(dtype)
-
-
-def heat_decay(k: Tensor) -> Tensor:
-    """Decay of every coefficient, exp(-k w^2), for diffusivities ``k`` of shape (H, W, C)."""
-    height, width = k.shape[0], k.shape[1]
-    # float32 at least: in bfloat16 the exponent of the highest frequencies would be off by 8 %
-    exponent = squared_frequency(height, width, torch.promote_types(k.dtype, torch.float32), k.device)
-    return torch.exp(-exponent[:, :, None] * k).to(k.dtype)
 
 
 def conduct_heat(
@@ -84,8 +37,8 @@ def conduct_heat(
 
     Args:
         x: field, shape (B, H, W, C); may be a slice of a wider tensor's channels.
-        decay: factor of every coefficient, shape (H, W, C); see :func:`heat_decay`.
-        cos_h, cos_w: :func:`cosine_matrix` of H and of W, if at hand.
+        decay: factor of every coefficient, shape (H, W, C); see :func:`vheatbench.subjects.heat.cosines.heat_decay`.
+        cos_h, cos_w: :func:`vheatbench.subjects.heat.cosines.cosine_matrix` of H and of W, if at hand.
         backend: one of :data:`BACKENDS`; ``auto`` chooses by :func:`choose_backend`.
 
     Returns:

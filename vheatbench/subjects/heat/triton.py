@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from vheatbench.subjects.heat.cosines import cosine_matrix
 from vheatbench.subjects.heat.launches import (
     PADS,
     Launch,
@@ -117,7 +118,6 @@ def _norm_fits(x: Tensor) -> bool:
 @functools.lru_cache(maxsize=64)
 def _cosines(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The DCT-II matrix of size n and its transpose, padded with zeros: shape (2, P, P)."""
-    from vheatbench.subjects.heat.conduct import cosine_matrix
 
     def build() -> Tensor:
         matrix = cosine_matrix(n, device="cpu")
