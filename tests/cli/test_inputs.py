@@ -26,8 +26,7 @@ from vheatbench.studies.dense.ade import read_ade
 from vheatbench.studies.dense.answers import Answers
 from vheatbench.studies.dense.coco import read_coco
 from vheatbench.studies.dense.files import read_trained
-from vheatbench.studies.images.data import ImageTensors
-from vheatbench.studies.images.data import open_images as open_data
+from vheatbench.studies.images.labelled import ImageTensors, open_labelled
 from vheatbench.studies.images.photographs import open_images, read_photograph
 from vheatbench.studies.training.folder import FILE, open_folder
 from vheatbench.studies.training.recipe import load_recipe
@@ -96,7 +95,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[s
 
 def _images(root: Path) -> Any:
     Image.new("RGB", (9, 9)).save(make_folder(root / "a") / "good.png")
-    return open_data(root)
+    return open_labelled(root)
 
 
 def make_folder(path: Path) -> Path:

@@ -30,7 +30,7 @@ from vheatbench.store.read import list_runs, read_run
 from vheatbench.studies.accuracy import evaluate
 from vheatbench.studies.accuracy import run as accuracy_run
 from vheatbench.studies.accuracy.answers import Answers
-from vheatbench.studies.images.data import open_images
+from vheatbench.studies.images.labelled import open_labelled
 
 pytestmark = pytest.mark.usefixtures("one_thread", "in_process")
 
@@ -476,26 +476,26 @@ def test_folders_as_torchvision_reads_them(tmp_path):
     Image.new("L", (9, 9)).save(tmp_path / "class0/deeper/x.JPEG")
     (tmp_path / "class1/notes.txt").write_text("")
     (tmp_path / "loose.png").write_text("")
-    ours, theirs = open_images(tmp_path), ImageFolder(str(tmp_path))
+    ours, theirs = open_labelled(tmp_path), ImageFolder(str(tmp_path))
     assert list(ours.classes) == theirs.classes
     assert [(str(tmp_path / n), t) for n, t in zip(ours.names, ours.targets, strict=True)] == theirs.samples
-    again = open_images(tmp_path)
+    again = open_labelled(tmp_path)
     assert again.fingerprint == ours.fingerprint
     (tmp_path / "class1/00.png").write_bytes(b"another picture")
-    changed = open_images(tmp_path).fingerprint
+    changed = open_labelled(tmp_path).fingerprint
     assert changed != ours.fingerprint
     (tmp_path / "class1/00.png").rename(tmp_path / "class1/zz.png")
-    assert open_images(tmp_path).fingerprint not in (changed, ours.fingerprint)
+    assert open_labelled(tmp_path).fingerprint not in (changed, ours.fingerprint)
     assert ours.empty_classes == []
     (tmp_path / "nothing").mkdir()
-    assert open_images(tmp_path).empty_classes == ["nothing"]
+    assert open_labelled(tmp_path).empty_classes == ["nothing"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="Hugging Face datasets is not installed")
 def test_saved_data_sets_give_the_same_as_folders(call, levels):
     import datasets
 
-    folder = open_images("levels")
+    folder = open_labelled("levels")
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(folder.classes))}
     )  # fmt: skip

@@ -33,8 +33,8 @@ from vheatbench.report.page import render
 from vheatbench.run.checkpointing import read_checkpoint, write_checkpoint
 from vheatbench.run.distributed import Group
 from vheatbench.store.read import read_run
-from vheatbench.studies.images.data import open_images
-from vheatbench.studies.images.packaged_images import digits_parts, mnist_parts, textures_parts
+from vheatbench.studies.images.labelled import open_labelled
+from vheatbench.studies.images.packaged import digits_parts, mnist_parts, textures_parts
 from vheatbench.studies.images.photographs import PHOTOGRAPHS
 from vheatbench.studies.training.batches import Augmented, TrainingOrder, seed_generators
 from vheatbench.studies.training.data import open_parts
@@ -210,7 +210,7 @@ def test_a_batch_that_cannot_be_divided() -> None:
 
 def test_augmentation_depends_on_epoch_and_image_alone(images: Path) -> None:
     recipe = recipe_of(auto_augment="rand-m9-mstd0.5-inc1", random_erasing=1.0, random_crop=(0.3, 1.0))
-    augmented = Augmented(open_images(images / "train"), recipe)
+    augmented = Augmented(open_labelled(images / "train"), recipe)
     first = augmented[(0, 5)][1]
     seed_generators(99)
     augmented[(0, 6)]
@@ -597,7 +597,7 @@ def test_a_broken_image_of_the_second_process_is_named_once(part: str, images: P
     recipe = recipe_of(epochs=1, warmup_epochs=0)
     # the test images are dealt out in turn; of the training images the order's first of the second process
     _, victim = next(iter(TrainingOrder(48, recipe, Group(CPU, 1, 2))))[0] if part == "train" else (0, 1)
-    name = open_images(tmp_path / "data" / part).names[victim]
+    name = open_labelled(tmp_path / "data" / part).names[victim]
     (tmp_path / "data" / part / name).write_text("no picture")
     config = write_recipe(tmp_path / "recipe.yaml", recipe)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

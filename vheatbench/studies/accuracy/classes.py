@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vheatbench.errors import UserError
 from vheatbench.files import MIB, read_text, reason_of
-from vheatbench.studies.images.data import LabelledImages
+from vheatbench.studies.images.labelled import LabelledImages
 
 SOME = 3
 """Names shown of a list that may be long."""

@@ -30,7 +30,7 @@ from vheatbench.store.write import RunWriter
 from vheatbench.studies.accuracy.answers import Answers, Part
 from vheatbench.studies.accuracy.plan import EvalSettings, Plan, Ready, prepare
 from vheatbench.studies.accuracy.record import fill
-from vheatbench.studies.images.data import Batch, ImageTensors, collate
+from vheatbench.studies.images.labelled import Batch, ImageTensors, collate
 from vheatbench.suites import SuitePolicy
 from vheatbench.text import one_line, utc_now
 

@@ -15,7 +15,7 @@ from vheatbench.case import Case, DeviceType, DType, kind_of
 from vheatbench.errors import UserError
 from vheatbench.measure.outputs import logits_of, tensors_of
 from vheatbench.studies.accuracy.classes import ClassMap, map_classes
-from vheatbench.studies.images.data import LabelledImages, fingerprint_of, open_images
+from vheatbench.studies.images.labelled import LabelledImages, fingerprint_of, open_labelled
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build, find_subject
 from vheatbench.subjects.heat_operator import FrequencyResize
@@ -98,7 +98,7 @@ def make_plan(settings: EvalSettings) -> Plan:
     if kind_of(settings.model) != "model":
         raise UserError(f"--model {settings.model}: no model; 'vheatbench models' lists those that there are")
     subject = find_subject(settings.model)
-    images = open_images(settings.data, settings.split)
+    images = open_labelled(settings.data, settings.split)
     limited = images.limited(settings.limit)
     path = None if settings.weights is None else Path(settings.weights)
     weights = RANDOM if path is None else identify(path)

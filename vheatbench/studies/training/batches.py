@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vheatbench.errors import UserError
 from vheatbench.run.distributed import Group
-from vheatbench.studies.images.data import Batch, ImageTensors, LabelledImages, collate
+from vheatbench.studies.images.labelled import Batch, ImageTensors, LabelledImages, collate
 from vheatbench.studies.training.recipe import Recipe
 
 ORDER, IMAGE, STEP = 0, 1, 2

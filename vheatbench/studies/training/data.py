@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vheatbench.errors import UserError
-from vheatbench.studies.images.data import LabelledImages, open_images
+from vheatbench.studies.images.labelled import LabelledImages, open_labelled
 from vheatbench.studies.training.recipe import Recipe
 from vheatbench.text import some
 
@@ -37,7 +37,7 @@ def open_parts(recipe: Recipe, data: str | None) -> Parts:
         UserError: no such folder, no images, parts of other classes, not the recipe's number of classes.
     """
     if recipe.data != "folder":
-        from vheatbench.studies.images.packaged_images import PACKAGED
+        from vheatbench.studies.images.packaged import PACKAGED
 
         if data is not None:
             raise UserError(f"--data {data}: the recipe {recipe.name!r} has its own images (data: {recipe.data})")
@@ -70,4 +70,4 @@ def _folders(recipe: Recipe, data: str | None) -> Parts:
     if test is None or not (root / "train").is_dir():
         there = some(sorted(path.name for path in root.iterdir() if path.is_dir())) or "no folders"
         raise UserError(f"--data {root}: needs the folders train and val with class folders in each; it has {there}")
-    return Parts(open_images(root / "train"), open_images(root / test))
+    return Parts(open_labelled(root / "train"), open_labelled(root / test))

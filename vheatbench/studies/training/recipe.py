@@ -61,7 +61,7 @@ class Recipe(_Part):
     models: list[ModelEntry] = Field(min_length=1)
     data: Literal["folder", "digits", "mnist_5k", "textures"] = "folder"
     """``folder``: ``--data DIR`` with class folders in ``train`` and ``val``. The others come inside a package, see
-    :mod:`vheatbench.studies.images.packaged_images`."""
+    :mod:`vheatbench.studies.images.packaged`."""
     num_classes: int | None = Field(default=None, ge=2)
     """Of the head; None: as many as the data has."""
     resolution: int = Field(default=224, ge=1)

@@ -20,7 +20,7 @@ from vheatbench.errors import DivergedError, UserError
 from vheatbench.measure.outputs import logits_of, loss_note, training_loss
 from vheatbench.run.checkpointing import CHECKPOINT, read_checkpoint, write_checkpoint, write_weights
 from vheatbench.run.distributed import Group
-from vheatbench.studies.images.data import Batch, LabelledImages
+from vheatbench.studies.images.labelled import Batch, LabelledImages
 from vheatbench.studies.training.batches import (
     STEP,
     TrainingOrder,

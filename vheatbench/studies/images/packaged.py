@@ -14,7 +14,7 @@ from PIL import Image
 
 from vheatbench.errors import UserError
 from vheatbench.image_file import opened
-from vheatbench.studies.images.data import LabelledImages
+from vheatbench.studies.images.labelled import LabelledImages
 
 Pair = tuple[LabelledImages, LabelledImages]
 """What is learned from and what is measured on."""

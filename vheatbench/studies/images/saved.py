@@ -13,7 +13,7 @@ from PIL import Image
 from vheatbench.errors import UserError
 from vheatbench.files import MOST_IMAGE_BYTES, check_regular, read_bytes
 from vheatbench.image_file import opened
-from vheatbench.studies.images.data import LabelledImages, fingerprint_of
+from vheatbench.studies.images.labelled import LabelledImages, fingerprint_of
 from vheatbench.text import one_line
 
 EVALUATED = ("validation", "val", "test")

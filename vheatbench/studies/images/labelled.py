@@ -60,7 +60,7 @@ class LabelledImages:
         )
 
 
-def open_images(root: str | Path, split: str | None = None) -> LabelledImages:
+def open_labelled(root: str | Path, split: str | None = None) -> LabelledImages:
     """The labelled images in a folder.
 
     Args:
@@ -76,7 +76,7 @@ def open_images(root: str | Path, split: str | None = None) -> LabelledImages:
         raise UserError(f"--data {root}: no such folder")
     try:
         if _is_saved(root):
-            from vheatbench.studies.images.saved_datasets import open_saved
+            from vheatbench.studies.images.saved import open_saved
 
             return open_saved(root, split)
         if split is not None:
