@@ -57,19 +57,14 @@ class CocoFolder:
     """12 digits of the SHA-256 of the annotation file, of the images' names and sizes in bytes, and of those turned."""
     turned: Turned = NONE_TURNED
     """Images that EXIF turns."""
-
-    summary: ClassVar = ""
+    summary: ClassVar[str] = ""
+    """As :attr:`vheatbench.studies.dense.ade.AdeFolder.summary`: there is nothing to tell of boxes."""
     warnings: ClassVar[list[str]] = []
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a record says of the data beside its fingerprint."""
         return {"turned": str(self.turned)} if str(self.turned) else {}
-
-    @property
-    def names(self) -> list[str]:
-        """Of the categories."""
-        return [str(self.coco.cats[id_]["name"]) for id_ in self.categories]
 
     def objects(self, id_: int) -> list[dict[str, Any]]:
         """Annotations of one image to learn from: no crowds, no boxes without area."""
