@@ -73,7 +73,7 @@ def root(tmp_path: Path) -> Path:
 
 def small_detector() -> nn.Module:
     torch.manual_seed(0)
-    with mock.patch.object(detector, "CHANNELS", 32):
+    with mock.patch.object(dense, "CHANNELS", 32):
         return dense.mask_rcnn(
             "test_vheat",
             3,
