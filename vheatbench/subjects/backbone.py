@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +57,20 @@ def timm_name(name: str) -> str:
     if not is_model(subject.full_name.split(".")[0]):
         raise UserError(f"backbone {name!r} is no timm model: register it in timm, then its name works here")
     try:
-        with torch.device("meta"):
-            found: Any = timm.create_model(subject.full_name, features_only=True)
+        reductions = _reductions(subject.full_name)
     except Exception as error:  # whatever timm or the model says to features_only is the reason
         raise UserError(f"backbone {name!r} gives no feature maps: {str(error).splitlines()[0]}") from None
-    reductions = cast("list[int]", found.feature_info.reduction())
     if reductions[-len(STRIDES) :] != STRIDES:
         raise UserError(f"backbone {name!r} has maps at strides {reductions}: a pyramid needs {STRIDES}")
     return subject.full_name
+
+
+@functools.cache
+def _reductions(full_name: str) -> list[int]:
+    """Strides of a timm model's maps; kept, for a suite asks for the same backbone case after case."""
+    with torch.device("meta"):
+        found: Any = timm.create_model(full_name, features_only=True)
+    return cast("list[int]", found.feature_info.reduction())
 
 
 def backbone_arguments(full_name: str, size: tuple[int, int] | None = None) -> dict[str, Any]:

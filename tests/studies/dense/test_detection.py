@@ -73,7 +73,7 @@ def root(tmp_path: Path) -> Path:
 
 def small_detector() -> nn.Module:
     torch.manual_seed(0)
-    with mock.patch.object(dense, "CHANNELS", 32):
+    with mock.patch.object(dense, "PYRAMID_CHANNELS", 32):
         return dense.mask_rcnn(
             "test_vheat",
             3,
@@ -688,7 +688,7 @@ def test_the_commands_train_resume_and_evaluate(root: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(out / "test_vheat.safetensors")], "the first process speaks"
     again = command("detect", "train", *options)
-    assert again.exit_code == 2 or isinstance(again.exception, UserError)
+    assert isinstance(again.exception, UserError)
     assert "--resume" in str(again.exception)
     found = command("detect", "eval", "--weights", out / "test_vheat.safetensors", "--data", root, "--device", "cpu",
                     "--results", tmp_path / "results", "--json", "-q")  # fmt: skip
