@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from vheatbench.studies.erf.progress import Silent
 
 from benchmarks.interleaved import run_interleaved
 from vheatbench.studies.erf.centre import central_cells
 from vheatbench.studies.erf.estimates import GroupedMean, metrics_of, numbers_of
 from vheatbench.studies.erf.gradient import GradientBatches, centre_of
 from vheatbench.studies.erf.plan import ErfSettings, Job, make_plan
-from vheatbench.studies.erf.progress import Silent
 from vheatbench.studies.erf.run import measure_fields
 from vheatbench.studies.images.photographs import ImageSet, open_images
 from vheatbench.subjects.catalog import build

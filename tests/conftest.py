@@ -15,6 +15,7 @@ os.environ.setdefault("VHEATBENCH_FORK_ALL", "1")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
 from support import forked  # noqa: E402
 from support.in_process import in_process  # noqa: E402, F401  a fixture for all
 
@@ -32,6 +33,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def plain_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty working folder, and a terminal that nothing is known of."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

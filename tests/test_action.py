@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from records import record, run_of
 
+from support.records import record, run_of
 from vheatbench.cli import app, exits
 from vheatbench.verdict.compare import compare_runs
 from vheatbench.verdict.text import as_dict

@@ -5,32 +5,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import resource
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from support.disks import OLD, small_disk
 from vheatbench import files
 from vheatbench.errors import StoreError, UserError
-
-OLD = b"what was there before"
-
-
-@contextmanager
-def small_disk(room: int = 64) -> Iterator[None]:
-    """Every file ends after this many bytes, as on a full disk: the write before the limit comes through in part."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:

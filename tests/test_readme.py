@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 import typer
 import yaml
-from support import forked
 
+from support import forked
 from vheatbench.cli import app
 from vheatbench.suite_file import load_suite
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_runner import a_run, gone, wait_for
 
+from support.runner import a_run, gone, wait_for
 from vheatbench import stop
 from vheatbench.ab import interpreter
 from vheatbench.errors import StoreError, UserError

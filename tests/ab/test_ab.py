@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from git_folder import commit, git, worktrees
-from support import forked
 
+from support import forked
+from support.git_folder import commit, git, worktrees
 from vheatbench import cli
 from vheatbench.ab import worktree
 from vheatbench.ab.rounds import Answer, Pair, Rounds
@@ -60,7 +60,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(worktree.tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setattr(process, "WORKER", "ab_worker")
+    monkeypatch.setattr(process, "WORKER", "support.ab_worker")
     monkeypatch.setenv("STUB", str(tmp_path))
     folder = tmp_path / "project"
     folder.mkdir()
@@ -463,7 +463,17 @@ def interrupted(project: Path, with_signal: signal.Signals, *arguments: str) -> 
     """The command, cut off while it measures for the third time."""
     search = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     environment = {**os.environ, "PYTHONPATH": search, "TMPDIR": str(project.parent / "tmp")}
-    command = [sys.executable, "-m", "ab_worker", "ab", "--suite", "./suite.yaml", "--device", "cpu", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "support.ab_worker",
+        "ab",
+        "--suite",
+        "./suite.yaml",
+        "--device",
+        "cpu",
+        *arguments,
+    ]
     running = forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     end = time.monotonic() + PATIENCE_S
     while len(log(project)) < 2:

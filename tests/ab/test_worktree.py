@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from git_folder import commit, git, worktrees
 
+from support.git_folder import commit, git, worktrees
 from vheatbench.ab import interpreter, worktree
 from vheatbench.ab.arm import ArmError, moved_path, version_arms, with_project
 from vheatbench.ab.interpreter import InstallError, dependency_key, known_fields, make_environment, search_path

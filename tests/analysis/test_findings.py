@@ -3,8 +3,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from records import ceiling, failed, operator, record, run_of
 
+from support.records import ceiling, failed, operator, record, run_of
 from vheatbench.analysis.axis import GRID
 from vheatbench.analysis.crossover import crossover
 from vheatbench.analysis.findings import (

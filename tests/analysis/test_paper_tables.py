@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from records import record, run_of
-from support import forked
 from torch import nn
 
+from support import forked
+from support.records import record, run_of
 from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.analysis.published import fill_commands, paper_tables
 from vheatbench.case import Case
@@ -163,7 +163,7 @@ def test_a_batch_costs_its_images() -> None:
     [
         ("vit-s", "strides [16, 16, 16"),
         ("no_such", "unknown model 'no_such'"),
-        ("records:run_of", "is no timm model"),
+        ("support.records:run_of", "is no timm model"),
     ],
 )
 def test_backbones_without_a_pyramid_are_refused(name: str, words: str) -> None:

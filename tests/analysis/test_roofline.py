@@ -6,8 +6,8 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from records import ceiling, failed, operator, record, run_of
 
+from support.records import ceiling, failed, operator, record, run_of
 from vheatbench.analysis.groups import groups_of
 from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.analysis.roofline import NoRoofline, Roofline, roofline_of

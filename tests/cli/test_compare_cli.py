@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_compare import GPU, MACHINE, _lost, on
-from turns import changed_metric, two_runs
 from typer.testing import CliRunner
 
+from support.command import compare
+from support.run_files import written
+from support.turns import GPU, MACHINE, changed_metric, lost, on, two_runs
 from vheatbench.analysis.fingerprint import fingerprint
 from vheatbench.cli import app, exits
 from vheatbench.cli.compare import EXITS, parse_margins
@@ -23,35 +24,8 @@ from vheatbench.verdict.compare import compare_runs
 from vheatbench.verdict.comparison import Conclusion
 from vheatbench.verdict.noise_floor import Floor, NoiseFloor, write_floor
 
+pytestmark = pytest.mark.usefixtures("plain_folder")
 OUTCOMES = {"pass": 0, "regressed": 3, "inconclusive": 4, "incomparable": 5, "failed": 6}
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_COLOR", "1")
-
-
-def written(runs, folder="results"):
-    """The runs as files; their paths."""
-    paths = []
-    for run in runs:
-        with RunWriter.create(folder, run.header) as writer:
-            for one in run.records:
-                writer.append(one)
-            paths.append(str(writer.finish()))
-    return paths
-
-
-def compare(*arguments):
-    """Exit code, stdout and stderr."""
-    result = CliRunner().invoke(app, ["compare", *map(str, arguments)])
-    if isinstance(result.exception, UserError):  # main() makes a line of it
-        return 2, result.stdout, f"{result.stderr}vheatbench: {result.exception}"
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def on_gpu(name):
@@ -76,7 +50,7 @@ def grown(name):
 
 
 def broken():
-    return two_runs(change=lambda s, n, one: _lost(one, "failed", "ImportError: no x") if s == "head" else one)
+    return two_runs(change=lambda s, n, one: lost(one, "failed", "ImportError: no x") if s == "head" else one)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_run import Called, a_suite, assert_refused, call, finished
 
+from support.command import Called, assert_refused, finished
+from support.stub_worker import a_suite
 from vheatbench.cli import exits
 from vheatbench.errors import StoreError, UserError, WorkerError
 from vheatbench.run import process
-
-__all__ = ["call"]  # a fixture
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (\d+) \| (\w+) \|", re.M)

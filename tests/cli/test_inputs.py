@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from records import record
-from test_track import write_run
 from typer.testing import CliRunner
 
+from support.records import record
+from support.run_files import write_run
 from vheatbench import files
 from vheatbench.cli import app
 from vheatbench.errors import StoreError, UserError

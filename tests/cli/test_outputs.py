@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 import typer
-from heat_records import diffusion_run
 from matplotlib.figure import Figure
-from records import record
-from test_files import OLD, small_disk
-from test_track import entry, write_run
 from typer.testing import CliRunner
 
 import vheatbench
+from support.disks import OLD, small_disk
+from support.heat_records import diffusion_run
+from support.records import record
+from support.run_files import entry, write_run
 from vheatbench.cli import app, profile
 from vheatbench.cli.export import FORMATS as EXPORTS
 from vheatbench.errors import StoreError

@@ -20,16 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stub_worker
-from records import failed, record
-from stub_worker import PYTHONPATH, a_suite, measured
-from support import forked
-from test_runner import a_case, a_run
 from typer.testing import CliRunner
 
+from support import forked
+from support.command import Called, assert_refused, finished
+from support.records import failed, record
+from support.stub_worker import PYTHONPATH, a_suite, measured
 from vheatbench import cli
 from vheatbench.cli.execute import exit_code
-from vheatbench.run import process
 from vheatbench.store import read_run
 
 TESTS = Path(__file__).parents[1]
@@ -38,28 +36,6 @@ COMMANDS = [
     "compare", "ab", "track", "export", "eval", "convert", "train", "detect", "segment",
 ]  # fmt: skip
 HEAVY = {"torch", "timm", "torchvision", "fvcore", "pandas", "matplotlib", "scipy", "numpy"}
-
-Called = tuple[int, str, str]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Called]:
-    """``vheatbench ARGUMENTS`` in this process, in a folder of its own, with stub workers."""
-    monkeypatch.setattr(process, "WORKER", "stub_worker")
-    monkeypatch.setenv("STUB", str(tmp_path))
-    for name in ("CUDA_VISIBLE_DEVICES", "STUB_GPUS", "STUB_TORCH", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Called:
-        monkeypatch.setattr(sys, "argv", ["vheatbench", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, *capsys.readouterr()
-
-    return call
 
 
 def process_with(
@@ -72,32 +48,12 @@ def process_with(
     """``python -m vheatbench`` (with a ``stub`` folder: with stub workers) as a process, output as bytes."""
     names = {"PYTHONPATH": PYTHONPATH, "STUB": str(stub), **variables}
     return run(
-        [sys.executable, "-m", "stub_worker" if stub else "vheatbench", *map(str, arguments)],
+        [sys.executable, "-m", "support.stub_worker" if stub else "vheatbench", *map(str, arguments)],
         env={**os.environ, **names},
         cwd=cwd or stub,
         capture_output=True,
         timeout=120,
     )
-
-
-def finished(folder: Path, *subjects: str) -> Path:
-    """A finished run of stub records in ``folder``."""
-    plan = [a_case(subject) for subject in subjects or ("one", "two")]
-    with a_run(folder, plan) as writer:
-        for case in plan:
-            writer.append(stub_worker.answer_record(case, 0))
-        return writer.finish()
-
-
-def assert_refused(called: Called, words: str) -> None:
-    """One line that says so, and exit code 2."""
-    code, out, err = called
-    assert code == 2, err
-    assert out == ""
-    assert err.startswith("vheatbench: "), err
-    assert err.count("\n") == 1, err
-    assert err.endswith("\n")
-    assert words in err
 
 
 # Help, and what it costs
@@ -166,7 +122,7 @@ os.environ["STUB"] = {str(tmp_path)!r}
 from vheatbench import cli
 from vheatbench.cli.execute import exit_code
 from vheatbench.run import process
-process.WORKER = "stub_worker"
+process.WORKER = "support.stub_worker"
 sys.argv = ["vheatbench", *{arguments!r}]
 try:
     cli.main()
@@ -493,7 +449,7 @@ def in_terminal(arguments: list[str], folder: Path, **variables: str) -> tuple[i
     main, terminal = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "STUB": str(folder), "TERM": "xterm", **variables}
     program = forked.Popen(
-        [sys.executable, "-m", "stub_worker", *arguments],
+        [sys.executable, "-m", "support.stub_worker", *arguments],
         env=environment, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
     )  # fmt: skip
     os.close(terminal)
@@ -575,7 +531,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 def test_a_reader_that_goes_away_early(tmp_path: Path) -> None:
     finished(tmp_path / "results", *(f"subject-{i}" for i in range(2000)))
-    base = f"PYTHONUNBUFFERED= PYTHONPATH='{PYTHONPATH}' {sys.executable} -m stub_worker"
+    base = f"PYTHONUNBUFFERED= PYTHONPATH='{PYTHONPATH}' {sys.executable} -m support.stub_worker"
     for arguments in ("show", "show --json", "suites"):
         command = f"set -o pipefail; {base} {arguments} 2>errors | head -n 1"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -589,7 +545,7 @@ def test_a_reader_that_goes_away_early(tmp_path: Path) -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_stdout_that_is_full_or_closed(tmp_path: Path) -> None:
     finished(tmp_path / "results")
-    base = f"PYTHONUNBUFFERED= PYTHONPATH='{PYTHONPATH}' {sys.executable} -m stub_worker"
+    base = f"PYTHONUNBUFFERED= PYTHONPATH='{PYTHONPATH}' {sys.executable} -m support.stub_worker"
     for arguments in ("show --json", "show", "--version"):  # more and less than a buffer holds
         command = f"{base} {arguments} >/dev/full"
         full = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
@@ -605,7 +561,7 @@ def test_stdout_that_is_full_or_closed(tmp_path: Path) -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 @pytest.mark.parametrize("streams", ["<&-", "<&- >&- 2>&-", "2>/dev/full", "2>&1 | true"])
 def test_a_measurement_ends_well_whatever_its_streams_are(tmp_path: Path, streams: str) -> None:
-    base = f"set -o pipefail; PYTHONPATH='{PYTHONPATH}' STUB=. {sys.executable} -m stub_worker"
+    base = f"set -o pipefail; PYTHONPATH='{PYTHONPATH}' STUB=. {sys.executable} -m support.stub_worker"
     command = f"{base} run --device cpu --suite {a_suite(tmp_path, 'one')} {streams}"
     assert subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, timeout=120).returncode == 0
     (path,) = (tmp_path / "results").iterdir()

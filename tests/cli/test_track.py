@@ -13,50 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from records import failed, record
-from support import forked
 from typer.testing import CliRunner
 
+from support import forked
+from support.records import failed, record
+from support.run_files import ENVIRONMENT, entry, write_run
 from vheatbench.analysis import changepoint
 from vheatbench.analysis.history import entries_of, select, trends_of
 from vheatbench.cli import app
 from vheatbench.errors import StoreError, UserError
 from vheatbench.report.history_section import history_sections
-from vheatbench.store import Header, RunWriter, list_runs, read_run
 from vheatbench.store import history as store
+from vheatbench.store import list_runs, read_run
 from vheatbench.store.history import HistoryEntry, add_to_history, history_path, read_history, thinned
 from vheatbench.store.pytest_benchmark import read_pytest_benchmark
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {
-    "host": "h", "python": "3.11.7", "packages": {"torch": "2.15.0"}, "gpus": [],
-    "cpu": {"name": "A processor", "affinity_cores": 2}, "code": {"commit": "c0ffee" + "0" * 34, "dirty": False},
-}  # fmt: skip
-
-
-def write_run(folder: Path, records, run_id="aaaa0001", created="2026-01-02T03:04:05+00:00", finish=True, **header):
-    """A run file as the runner writes it."""
-    fields = {
-        "run_id": run_id, "suite": "smoke", "command": "vheatbench run", "created": created,
-        "environment": ENVIRONMENT, "plan": [one.case for one in records], "rounds": 1, **header,
-    }  # fmt: skip
-    with RunWriter.create(folder, Header(**fields)) as writer:
-        for one in records:
-            writer.append(one)
-        return writer.finish() if finish else writer.path
-
-
-def entry(number: int, latency: float, **changes) -> HistoryEntry:
-    """One run of one case, a day after the one before."""
-    fields = {
-        "run_id": f"run{number:05}", "device": "cpu", "file": f"{number}.jsonl", "suite": "smoke",
-        "when": f"20{20 + number // 336:02}-{1 + number // 28 % 12:02}-{1 + number % 28:02}T00:00:00+00:00",
-        "branch": "main", "commit": f"{number:08x}" + "0" * 32, "fingerprint": "f" * 12,
-        "machine": "A processor (2 cores)", "metrics": {"latency_s": {"unit": "s", "direction": "lower"}},
-        "cases": {"case00000001": {"label": "vheat-t 224", "readings": {
-            "latency_s": (latency, latency * 0.99, latency * 1.01, 10)}}},
-    }  # fmt: skip
-    return HistoryEntry.model_validate({**fields, **changes})
 
 
 def wobble(number: int) -> float:
@@ -297,13 +269,13 @@ def test_writers_take_turns(tmp_path):
 
 def test_processes_at_once_lose_nothing(tmp_path):
     code = (
-        "import sys; from vheatbench.store.history import *; from test_track import entry\n"
+        "import sys; from vheatbench.store.history import *; from support.run_files import entry\n"
         "first = int(sys.argv[2])\n"
         "for i in range(first, first + 40): add_to_history(sys.argv[1], [entry(i, 0.1), entry(1000, 0.1)])"
     )
     variables = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
     }
     running = [
         forked.Popen([sys.executable, "-c", code, str(tmp_path), str(first)], env=variables) for first in (0, 100)

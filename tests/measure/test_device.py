@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pynvml as real
 import pytest
-from fake_pynvml import CONSTANTS, FUNCTIONS, GIB, FakeGpu, FakePynvml, Process
 
+from support.fake_pynvml import CONSTANTS, FUNCTIONS, GIB, FakeGpu, FakePynvml, Process
 from vheatbench.measure import device, host, watch
 from vheatbench.measure.device import DeviceState, describe_device, energy_metrics
 from vheatbench.measure.nvml import Gpu, Nvml, Unavailable, open_nvml

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_pynvml import FakeGpu, FakePynvml
-from git_folder import commit, git
 
+from support.fake_pynvml import FakeGpu, FakePynvml
+from support.git_folder import commit, git
 from vheatbench.analysis.fingerprint import facts
 from vheatbench.measure import environment as module
 from vheatbench.measure.checkout import checkout, checkout_at

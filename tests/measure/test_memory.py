@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from fake_pynvml import GIB, FakeGpu, FakePynvml, Process
 
+from support.fake_pynvml import GIB, FakeGpu, FakePynvml, Process
 from vheatbench.measure import memory
 from vheatbench.measure.memory import HostBaseline, host_baseline, measure_memory
 from vheatbench.store.schema import Metric

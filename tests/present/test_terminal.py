@@ -16,14 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from heat_records import diffusion_run, diffusivity_run, kernel_run
-from records import ceiling, failed, operator, record, run_of
 from rich.box import HEAVY_HEAD
 from rich.cells import cell_len
-from support import forked
 from typer.testing import CliRunner
 
 import vheatbench
+from support import forked
+from support.heat_records import diffusion_run, diffusivity_run, kernel_run
+from support.records import ceiling, failed, operator, record, run_of
 from vheatbench.case import Case
 from vheatbench.cli import app
 from vheatbench.present import terminal

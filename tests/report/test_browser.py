@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from records import record
-from test_page import EVIL, SIZES, a_run, operator_run
 
+from support.pages import EVIL, SIZES, a_run, operator_run
+from support.records import record
 from vheatbench.report.page import render
 
 pytestmark = pytest.mark.browser

@@ -9,10 +9,10 @@ import re
 
 import pandas as pd
 import pytest
-from records import failed, record
-from test_track import ENVIRONMENT, entry, write_run
 from typer.testing import CliRunner
 
+from support.records import failed, record
+from support.run_files import ENVIRONMENT, entry, write_run
 from vheatbench.analysis.history import entries_of
 from vheatbench.cli import app
 from vheatbench.errors import UserError

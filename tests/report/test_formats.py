@@ -8,13 +8,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from heat_records import diffusion_run, diffusivity_run, kernel_run
-from records import failed, record, run_of
-from support import forked
-from test_erf_figures import result, run_with
-from test_page import EVIL, a_run
 from typer.testing import CliRunner
 
+from support import forked
+from support.erf_records import result, run_with
+from support.heat_records import diffusion_run, diffusivity_run, kernel_run
+from support.pages import EVIL, a_run
+from support.records import failed, record, run_of
 from vheatbench import numbers
 from vheatbench.analysis.history import entries_of
 from vheatbench.cli import app

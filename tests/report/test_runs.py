@@ -6,10 +6,10 @@ import math
 import re
 
 import pytest
-from records import failed, operator, record, run_of
-from test_page import SIZES, Page, a_run
 from typer.testing import CliRunner
 
+from support.pages import SIZES, Page, a_run
+from support.records import failed, operator, record, run_of
 from vheatbench.analysis.findings import Finding
 from vheatbench.analysis.groups import groups_of
 from vheatbench.analysis.outcomes import outcomes_of

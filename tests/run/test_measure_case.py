@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 
 import pytest
-from records import record
 
+from support.records import record
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.run import measure_case as module

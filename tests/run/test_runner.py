@@ -10,81 +10,30 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
-import stub_worker
-from stub_worker import PYTHONPATH, a_suite, measured
-from support import forked
 
-from vheatbench.case import Case
+from support import forked, stub_worker
+from support.runner import PATIENCE_S, a_case, gone, run_all, wait_for
+from support.stub_worker import PYTHONPATH, a_suite, measured
 from vheatbench.errors import StoreError, WorkerError
 from vheatbench.run import process
 from vheatbench.run.process import Worker
-from vheatbench.run.progress import make_progress
-from vheatbench.run.runner import Runner, inspect_machine, worker_environment
+from vheatbench.run.runner import inspect_machine, worker_environment
 from vheatbench.run.task import MeasureTask
-from vheatbench.store import Header, Record, Run, RunWriter, read_run
-from vheatbench.suites import SuitePolicy, schedule
-
-PATIENCE_S = 60
+from vheatbench.store import Record, Run, RunWriter, read_run
+from vheatbench.suites import SuitePolicy
 
 
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stub workers in this process's runner; the folder where they leave traces."""
-    monkeypatch.setattr(process, "WORKER", "stub_worker")
+    monkeypatch.setattr(process, "WORKER", "support.stub_worker")
     monkeypatch.setenv("STUB", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return tmp_path
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-def gone(pid: int) -> bool:
-    """True when the process has ended; one that nobody has waited for yet has ended too."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def a_case(subject: str, **axes: object) -> Case:
-    return Case(subject=subject, resolution=32, **axes)  # type: ignore[arg-type]
-
-
-def a_run(folder: Path, plan: list[Case], rounds: int = 1) -> RunWriter:
-    return RunWriter.create(
-        folder,
-        Header(
-            run_id="stubbed",
-            suite="stub",
-            command="vheatbench run",
-            created="2026-01-01T00:00:00Z",
-            environment={"host": "stub"},
-            plan=plan,
-            rounds=rounds,
-        ),
-    )
-
-
-def run_all(folder: Path, plan: list[Case], devices: list[str], rounds: int = 1, **policy: object) -> Run:
-    timetable = schedule(plan, rounds)
-    with a_run(folder, plan, rounds) as writer:
-        runner = Runner(writer, SuitePolicy(**policy), devices, make_progress(timetable, set(), quiet=True))  # type: ignore[arg-type]
-        records = runner.run(timetable)
-        path = writer.finish()
-    run = read_run(path)
-    assert {(r.case_id, r.round) for r in records} == run.done
-    return run
 
 
 # How a worker ends
@@ -311,7 +260,7 @@ class Command:
         self.environment = {**os.environ, "STUB": str(folder), "PYTHONPATH": PYTHONPATH}
 
     def start(self, *arguments: str, **options: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "stub_worker", "run", "--device", "cpu", *arguments]
+        command = [sys.executable, "-m", "support.stub_worker", "run", "--device", "cpu", *arguments]
         return forked.Popen(
             command,
             cwd=self.folder,
@@ -513,7 +462,7 @@ def test_a_failed_case_is_exit_code_6_and_a_whole_run(command: Command) -> None:
 def test_gpus_side_by_side_through_the_command_line(tmp_path: Path) -> None:
     command = Command(tmp_path)
     command.environment |= {"STUB_GPUS": "2", "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
-    base = [sys.executable, "-m", "stub_worker", "run", "--quiet"]
+    base = [sys.executable, "-m", "support.stub_worker", "run", "--quiet"]
     options: dict = {"cwd": tmp_path, "env": command.environment, "capture_output": True, "text": True}
     done = forked.run([*base, "--model", "meet", "--resolution", "32,64", "--devices", "all"], **options)
     assert done.returncode == 0, done.stderr

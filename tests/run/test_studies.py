@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 import pytest
-import stub_study
 from typer.testing import CliRunner
 
+from support import stub_study
 from vheatbench.cli import app
 from vheatbench.errors import StoreError, UserError, WorkerError
 from vheatbench.run.fork import fork_server
@@ -30,7 +30,11 @@ from vheatbench.suites import SuitePolicy
 
 def task_of(name: str, folder: Path) -> StudyTask:
     return StudyTask(
-        study="stub_study", label=name, cases=stub_study.cases(name), settings={}, run_path=folder / "run.jsonl.partial"
+        study="support.stub_study",
+        label=name,
+        cases=stub_study.cases(name),
+        settings={},
+        run_path=folder / "run.jsonl.partial",
     )
 
 
@@ -75,7 +79,7 @@ def test_every_record_of_a_group_is_kept_and_what_is_there_is_not_measured_again
 def test_a_worker_that_ends_loses_only_what_it_had_not_finished(
     tmp_path: Path, name: str, status: str, reason: str, policy: dict[str, Any]
 ) -> None:
-    plan_study("stub_study", {"names": []})  # the process that forks has loaded what it needs
+    plan_study("support.stub_study", {"names": []})  # the process that forks has loaded what it needs
     run, ends = carried_out(tmp_path, name, "well", **policy)
     assert [record.status for record in run.records] == ["ok", status, "ok", "ok"]
     assert reason in (run.records[1].reason or "")
@@ -95,7 +99,7 @@ def test_what_is_wrong_for_all_of_the_run_ends_it(tmp_path: Path, name: str, err
 
 
 def test_a_worker_that_is_stopped_is_gone_at_once(tmp_path: Path) -> None:
-    plan_study("stub_study", {"names": []})  # the process that forks has loaded what it needs
+    plan_study("support.stub_study", {"names": []})  # the process that forks has loaded what it needs
     worker, events = Worker(), []
     timer = threading.Thread(target=lambda: (wait_for(lambda: (tmp_path / "child").exists()), worker.stop()))
     timer.start()
@@ -119,16 +123,16 @@ def wait_for(condition: Any) -> None:
 
 
 def test_plans_say_what_is_wrong() -> None:
-    planned = plan_study("stub_study", {"names": ["a", "b"]})
+    planned = plan_study("support.stub_study", {"names": ["a", "b"]})
     assert [group.label for group in planned.groups] == ["a", "b"]
     assert planned.notes == ["a note"]
     assert planned.environment["packages"]["torch"]
     with pytest.raises(UserError, match="no such thing"):
-        plan_study("stub_study", {"names": ["refused"]})
+        plan_study("support.stub_study", {"names": ["refused"]})
     with pytest.raises(WorkerError, match="is broken"):
-        plan_study("stub_study", {"names": ["broken"]})
+        plan_study("support.stub_study", {"names": ["broken"]})
     with pytest.raises(WorkerError, match="ValueError: of the model's own"):
-        plan_study("stub_study", {"names": ["raises"]})
+        plan_study("support.stub_study", {"names": ["raises"]})
 
 
 def test_forks_have_the_environment_of_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +148,7 @@ def test_the_process_that_forks_is_started_again_when_it_has_died(tmp_path: Path
     first = fork_server(calm_threads())
     os.kill(first.pid, signal.SIGKILL)
     wait_for(lambda: not first.alive)
-    assert plan_study("stub_study", {"names": ["a"]}).groups
+    assert plan_study("support.stub_study", {"names": ["a"]}).groups
     assert fork_server(calm_threads()) is not first
 
 

@@ -13,13 +13,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from support import forked
-from test_runner import PATIENCE_S, Run, gone, run_all, wait_for
 
+from support import forked
+from support.runner import PATIENCE_S, gone, run_all, wait_for
 from vheatbench.case import Case
 from vheatbench.run.process import Worker
 from vheatbench.run.task import Inspection, InspectTask, MeasureTask
-from vheatbench.store import Record
+from vheatbench.store import Record, Run
 from vheatbench.suites import SuitePolicy
 
 BAD_MODELS = """

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from records import record, run_of
 
+from support.records import record, run_of
 from vheatbench.errors import StoreError, UserError
 from vheatbench.store.attachments import attach, copy_attachments, folder_of, read_attachment
 from vheatbench.store.merge import write_merged

@@ -6,11 +6,12 @@ import csv
 import io
 
 import pytest
-from records import operator, record, run_of
-from test_compare_cli import _folder, compare, written  # noqa: F401
-from turns import two_runs
 from typer.testing import CliRunner
 
+from support.command import compare
+from support.records import operator, record, run_of
+from support.run_files import written
+from support.turns import two_runs
 from vheatbench.analysis.crossover import ratio_at
 from vheatbench.analysis.findings import crossovers_of, model_findings
 from vheatbench.analysis.groups import groups_of
@@ -31,6 +32,7 @@ from vheatbench.verdict.compare import compare_runs
 from vheatbench.verdict.regroup import log_ratios
 from vheatbench.verdict.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("plain_folder")
 MIB = 2.0**20
 
 
@@ -229,7 +231,7 @@ def test_an_operator_reaches_what_its_images_took():
     points = outcomes_of([one])[0].points
     assert points["rate_flop_per_s"].value == pytest.approx(1e9)
     assert points["bandwidth_bytes_per_s"].value == pytest.approx(1e8)
-    from records import ceiling
+    from support.records import ceiling
 
     found = roofline_of(groups_of([one, ceiling("ceiling/copy", 1e9), ceiling("ceiling/matmul", 4e9)])[0])
     assert isinstance(found, Roofline)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.stored import CASES, a_header, a_record, write_run
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.store import (
@@ -36,42 +37,9 @@ from vheatbench.store import (
 from vheatbench.store.read import find_measured
 from vheatbench.store.upgrade import UPGRADES
 
-CASES = [Case(subject=name, resolution=size) for size in (224, 448) for name in ("vheat-t", "swin-t")]
-
-
-def a_header(**changes: Any) -> Header:
-    fields: dict[str, Any] = {
-        "run_id": "0123abcd",
-        "suite": "quick",
-        "command": "vheatbench run quick",
-        "created": "2025-03-01T12:00:00Z",
-        "environment": {"host": "node 7", "gpu": {"name": "H100", "driver": "570"}, "torch": "2.6"},
-        "plan": CASES,
-    }
-    return Header.model_validate({**fields, **changes})
-
-
-def a_record(case: Case = CASES[0], value: float = 0.25, **changes: Any) -> Record:
-    latency = Metric(value=value, unit="s", direction="lower", how="median", low=value / 2, high=value * 2)
-    fields: dict[str, Any] = {
-        "case": case,
-        "case_id": case.id,
-        "status": "ok",
-        "metrics": {"latency_s": latency},
-        "started": "2025-03-01T12:00:01Z",
-    }
-    return Record.model_validate({**fields, **changes})
-
 
 def a_run(header: Header, *records: Record, name: str = "run.jsonl") -> Run:
     return Run(Path(name), header, list(records))
-
-
-def write_run(directory: Path, header: Header, *records: Record) -> Path:
-    with RunWriter.create(directory, header) as writer:
-        for record in records:
-            writer.append(record)
-        return writer.finish()
 
 
 # Writing and reading

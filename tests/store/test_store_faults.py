@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_store import CASES, a_header, a_record, write_run
 
+from support.stored import CASES, a_header, a_record, write_run
 from vheatbench.errors import UserError
 from vheatbench.store import Header, RunWriter, StoreError, list_runs, read_run
 
@@ -27,9 +27,9 @@ SMALL: dict[str, Any] = {"plan": CASES[:2], "environment": {}, "command": "é"}
 
 def python(code: str, *arguments: object, inside: Sequence[str] = (), **options: Any) -> subprocess.Popen:
     """A real process that writes a run; ``code`` finds the store and the helpers of the tests imported."""
-    preamble = "import sys\nfrom test_store import *\nfrom vheatbench.store import *\n"
+    preamble = "import sys\nfrom support.stored import *\nfrom vheatbench.store import *\n"
     command = [*inside, sys.executable, "-c", preamble + code, *map(str, arguments)]
-    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), str(Path(__file__).parent)])}
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     return subprocess.Popen(command, env=paths, stdout=subprocess.PIPE, text=True, **options)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from support import forked
 from torch import Tensor
 
+from support import forked
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.measure.flops import count_flops

@@ -6,9 +6,9 @@ import json
 import math
 
 import pytest
-from records import ceiling, record, run_of
-from turns import changed_metric, two_runs
 
+from support.records import ceiling, record, run_of
+from support.turns import GPU, MACHINE, changed_metric, lost, on, two_runs
 from vheatbench.analysis.fingerprint import differences, fingerprint
 from vheatbench.errors import StoreError, UserError
 from vheatbench.store import Metric
@@ -18,17 +18,6 @@ from vheatbench.verdict.noise_floor import Floor, NoiseFloor, floor_path, read_f
 from vheatbench.verdict.settings import Settings
 from vheatbench.verdict.text import absences, as_dict, detectable, headline, markdown, rows
 
-GPU = {"name": "NVIDIA A100", "driver_version": "570.1", "power_limit_w": 400.0, "mig": False, "ecc": True}
-MACHINE = {
-    "host": "h",
-    "python": "3.11.7",
-    "packages": {"torch": "2.6.0", "timm": "1.0.20"},
-    "torch": {"cuda": "12.4", "cudnn": 90100, "default_threads": 8, "git_version": "abc"},
-    "cpu": {"name": "A processor", "affinity_cores": 8, "total_memory_bytes": 32 * 2**30},
-    "gpus": [GPU],
-    "variables": {"OMP_NUM_THREADS": "8", "CUDA_VISIBLE_DEVICES": "0"},
-}
-
 
 def verdicts(comparison, metric="latency_s"):
     return {v.case.subject: v.verdict for v in comparison.cases if v.metric == metric}
@@ -36,11 +25,6 @@ def verdicts(comparison, metric="latency_s"):
 
 def one_of(comparison, metric):
     return next(v for v in comparison.cases if v.metric == metric)
-
-
-def on(runs, **header):
-    """The same runs with a changed header."""
-    return [type(run)(run.path, run.header.model_copy(update=header), run.records) for run in runs]
 
 
 def test_identical_code_passes():
@@ -291,7 +275,7 @@ def test_rounds_of_several_runs_count_together():
 def test_a_case_that_stopped_fitting_regresses_even_in_one_round():
     def full(side, number, one):
         hit = side == "head" and number == 4 and one.case.subject == "vheat-t"
-        return _lost(one, "oom", "out of memory: 9 GiB") if hit else one
+        return lost(one, "oom", "out of memory: 9 GiB") if hit else one
 
     comparison = compare_runs(*([run] for run in two_runs(change=full)))
     assert comparison.outcome == "regressed"
@@ -303,7 +287,7 @@ def test_a_case_that_stopped_fitting_regresses_even_in_one_round():
 
 def test_a_case_that_fits_now_improves():
     def full(side, number, one):
-        return _lost(one, "oom", "out of memory") if side == "base" and one.case.subject == "vheat-t" else one
+        return lost(one, "oom", "out of memory") if side == "base" and one.case.subject == "vheat-t" else one
 
     comparison = compare_runs(*([run] for run in two_runs(change=full)))
     assert verdicts(comparison, "status") == {"vheat-t": "improved"}
@@ -313,21 +297,21 @@ def test_a_case_that_fits_now_improves():
 @pytest.mark.parametrize("status", ["failed", "timeout", "skipped"])
 def test_a_broken_head_is_a_failed_measurement(status):
     def broken(side, number, one):
-        return _lost(one, status, "ImportError: no") if side == "head" and one.case.subject == "vheat-t" else one
+        return lost(one, status, "ImportError: no") if side == "head" and one.case.subject == "vheat-t" else one
 
     comparison = compare_runs(*([run] for run in two_runs(change=broken)))
     assert comparison.outcome == "failed"
     assert any("ImportError: no" in reason for reason in comparison.reasons)
     assert verdicts(comparison)["swin-t"] == "same", "the others are compared all the same"
     everything = compare_runs(
-        *([run] for run in two_runs(change=lambda s, n, one: _lost(one, status, "no") if s == "head" else one))
+        *([run] for run in two_runs(change=lambda s, n, one: lost(one, status, "no") if s == "head" else one))
     )
     assert everything.outcome == "failed"
 
 
 def test_a_head_that_fails_only_now_and_then_is_a_failed_measurement_too():
     def flaky(side, number, one):
-        return _lost(one, "timeout", "over its time") if side == "head" and number == 3 else one
+        return lost(one, "timeout", "over its time") if side == "head" and number == 3 else one
 
     comparison = compare_runs(*([run] for run in two_runs(change=flaky)))
     assert comparison.outcome == "failed"
@@ -339,19 +323,15 @@ def test_a_head_that_fails_only_now_and_then_is_a_failed_measurement_too():
 
 def test_what_failed_on_both_sides_is_said_and_never_the_same():
     def broken(side, number, one):
-        return _lost(one, "oom", "too large") if one.case.subject == "vheat-t" else one
+        return lost(one, "oom", "too large") if one.case.subject == "vheat-t" else one
 
     comparison = compare_runs(*([run] for run in two_runs(change=broken)))
     assert comparison.outcome == "pass"
     assert "vheat-t" not in {v.case.subject for v in comparison.cases}
     assert absences(comparison) == ["vheat-t 224 b1 float32 infer: oom on both sides: too large"]
-    nothing = compare_runs(*([run] for run in two_runs(change=lambda s, n, one: _lost(one, "oom", "too large"))))
+    nothing = compare_runs(*([run] for run in two_runs(change=lambda s, n, one: lost(one, "oom", "too large"))))
     assert nothing.outcome == "inconclusive"
     assert nothing.reasons == ("nothing was compared",)
-
-
-def _lost(one, status, reason):
-    return one.model_copy(update={"status": status, "reason": reason, "metrics": {}, "samples": {}})
 
 
 @pytest.mark.parametrize("value", [0.0, -0.1, math.nan, math.inf])
@@ -715,7 +695,7 @@ def test_the_location_is_that_of_the_samples():
 def test_markdown_is_cut_below_what_github_takes_and_says_so():
     cases = {(f"model{i:03}", 224): 0.1 for i in range(300)}
     runs = two_runs(
-        cases=cases, change=lambda s, n, one: _lost(one, "failed", "| <b>@all</b> é" * 20) if s == "head" else one
+        cases=cases, change=lambda s, n, one: lost(one, "failed", "| <b>@all</b> é" * 20) if s == "head" else one
     )
     text = markdown(compare_runs([runs[0]], [runs[1]]))
     assert len(text.encode()) <= 65_536
@@ -728,7 +708,7 @@ def test_markdown_is_cut_below_what_github_takes_and_says_so():
 
 def test_a_failed_case_and_a_regressed_one_are_both_named():
     def change(side, number, one):
-        return _lost(one, "failed", "boom") if side == "head" and one.case.subject == "swin-t" else one
+        return lost(one, "failed", "boom") if side == "head" and one.case.subject == "swin-t" else one
 
     comparison = compare_runs(*([run] for run in two_runs({"vheat-t": 1.5}, change=change)))
     assert comparison.outcome == "regressed"

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from records import record
 
+from support.records import record
 from vheatbench.store import Samples
 from vheatbench.verdict.regroup import floor_of, log_ratios, regrouped
 from vheatbench.verdict.rule import hodges_lehmann

@@ -12,21 +12,21 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from eval_models import postnorm, prenorm
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support import forked
 from typer.testing import CliRunner
 from yacs.config import CfgNode
 
+from support import forked
+from support.eval_models import postnorm, prenorm
 from vheatbench import load_checkpoint
 from vheatbench.cli import app
 from vheatbench.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-GOLDEN = {"eval_models:prenorm": "micro_prenorm", "eval_models:postnorm": "micro_postnorm_layerscale"}
-BUILT = {"eval_models:prenorm": prenorm, "eval_models:postnorm": postnorm}
+GOLDEN = {"support.eval_models:prenorm": "micro_prenorm", "support.eval_models:postnorm": "micro_postnorm_layerscale"}
+BUILT = {"support.eval_models:prenorm": prenorm, "support.eval_models:postnorm": postnorm}
 
 
 @pytest.fixture
@@ -68,13 +68,13 @@ def test_logits_of_the_written_file_are_the_golden_ones(convert, data, model, ru
 
 def test_the_file_says_what_it_is(convert, data):
     source = data / "micro_prenorm.weights.safetensors"
-    done = convert(source, "-o", "out.safetensors", "--model", "eval_models:prenorm", "--resolution", "64x96")
+    done = convert(source, "-o", "out.safetensors", "--model", "support.eval_models:prenorm", "--resolution", "64x96")
     assert done.exit_code == 0, done.stderr
     assert done.stdout == "out.safetensors\n"
     assert "resized stages.3.freq_embed: 2x2 -> 2x3 (bicubic)" in done.stderr
     found = metadata("out.safetensors")
     assert {key: found[key] for key in ("model", "resolution", "weights", "rule", "num_classes", "source")} == {
-        "model": "eval_models:prenorm",
+        "model": "support.eval_models:prenorm",
         "resolution": "64x96",
         "weights": "state_dict",
         "rule": "bicubic",
@@ -82,7 +82,7 @@ def test_the_file_says_what_it_is(convert, data):
         "source": "micro_prenorm.weights.safetensors",
     }
     assert len(found["source_sha256"]) == 64
-    convert(source, "-o", "same.safetensors", "--model", "eval_models:prenorm", "--resolution", "64")
+    convert(source, "-o", "same.safetensors", "--model", "support.eval_models:prenorm", "--resolution", "64")
     assert metadata("same.safetensors")["rule"].startswith("none")
 
 
@@ -91,7 +91,7 @@ def test_sets_of_weights_and_a_pickled_configuration(convert, data):
     ema = {key: value + 1 for key, value in model.items()}
     content = {"model": model, "model_ema": ema, "config": CfgNode({"NAME": "vheat"})}
     torch.save(content, "official.pth")
-    common = ("official.pth", "--model", "eval_models:prenorm", "--resolution", "64", "--use")
+    common = ("official.pth", "--model", "support.eval_models:prenorm", "--resolution", "64", "--use")
     refused = convert(*common, "model")
     assert isinstance(refused.exception, UserError)
     assert "yacs.config.CfgNode" in str(refused.exception)
@@ -103,7 +103,7 @@ def test_sets_of_weights_and_a_pickled_configuration(convert, data):
         assert metadata(f"{use}.safetensors")["weights"] == use
         assert torch.equal(load_file(f"{use}.safetensors")["head.fc.bias"], state["classifier.3.bias"])
     torch.save({"model": model}, "one.pth")
-    lacking = convert("one.pth", "--model", "eval_models:prenorm", "--resolution", "64", "--use", "model_ema")
+    lacking = convert("one.pth", "--model", "support.eval_models:prenorm", "--resolution", "64", "--use", "model_ema")
     assert "holds model, no 'model_ema'" in str(lacking.exception)
 
 
@@ -201,14 +201,16 @@ def test_weights_that_are_not_finite_are_refused(convert, data):
     state = load_file(data / "micro_prenorm.weights.safetensors")
     next(value for value in state.values() if value.ndim > 1)[0, 0] = float("nan")
     torch.save(state, "nan.pth")
-    done = convert("nan.pth", "-o", "out.safetensors", "--model", "eval_models:prenorm")
+    done = convert("nan.pth", "-o", "out.safetensors", "--model", "support.eval_models:prenorm")
     assert isinstance(done.exception, UserError)
     assert "nan.pth: the weights are not finite, the training diverged: " in str(done.exception)
     assert not Path("out.safetensors").exists()
 
 
 def test_the_default_resolution_is_that_of_the_users_function(convert, data):
-    done = convert(data / "micro_prenorm.weights.safetensors", "-o", "o.safetensors", "--model", "eval_models:prenorm")
+    done = convert(
+        data / "micro_prenorm.weights.safetensors", "-o", "o.safetensors", "--model", "support.eval_models:prenorm"
+    )
     assert done.exit_code == 0, done.exception
     assert metadata("o.safetensors")["resolution"] == "64x64"
     assert metadata("o.safetensors")["rule"] == "none: embeddings as in the source"

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from eval_models import LEVELS, write_colours, write_levels
 from PIL import Image
-from support import forked
 from timm.data import create_transform, resolve_data_config
 from typer.testing import CliRunner
 
+from support import forked
+from support.eval_models import LEVELS, write_colours, write_levels
 from vheatbench import load_checkpoint
 from vheatbench.cli import app, exits
 from vheatbench.errors import UserError
@@ -85,7 +85,9 @@ def expected(seen: list[tuple[int, int]]) -> tuple[int, int, float]:
 
 @pytest.mark.parametrize("model", ["levels", "grey_levels"])
 def test_a_model_with_known_answers_has_the_known_accuracy(call, levels, model):
-    done = call("--model", f"eval_models:{model}", "--data", "levels", "--resolution", "32,48x64", "--batch", "13")
+    done = call(
+        "--model", f"support.eval_models:{model}", "--data", "levels", "--resolution", "32,48x64", "--batch", "13"
+    )
     assert done.exit_code == 0, done.stderr
     right, five, loss = expected(levels)
     assert (right, len(levels)) == (24, 40)
@@ -113,7 +115,7 @@ def test_the_worst_classes_and_what_they_are_taken_for(call, levels):
     # class 3 gets pictures that look like 5, twice, and loses those that look like itself
     for k in (0, 1):
         Image.new("L", (50, 50), LEVELS[5]).save(f"levels/class3/0{k}.png")
-    done = call("--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--worst", "1")
+    done = call("--model", "support.eval_models:levels", "--data", "levels", "--resolution", "32", "--worst", "1")
     assert done.exit_code == 0, done.stderr
     run = the_run()
     worst = run.records[0].conditions["worst_classes"]
@@ -195,7 +197,7 @@ def test_two_processes_count_every_image_once(call, tmp_path):
 def test_bad_input_of_one_process_ends_both_and_is_said_once(call, tmp_path):
     write_levels(tmp_path / "levels")
     (tmp_path / "levels/class7/04.png").write_text("no picture")
-    words = ["--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "4"]
+    words = ["--model", "support.eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "4"]
     command = [*TORCHRUN, "-m", "vheatbench", "eval", *words]
     done = forked.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
     assert done.returncode != 0
@@ -204,7 +206,7 @@ def test_bad_input_of_one_process_ends_both_and_is_said_once(call, tmp_path):
 
 
 def test_a_killed_process_of_two_loses_no_answer(call, levels):
-    words = ["--model", "eval_models:dying", "--data", "levels", "--resolution", "32", "--batch", "4"]
+    words = ["--model", "support.eval_models:dying", "--data", "levels", "--resolution", "32", "--batch", "4"]
     command = [*TORCHRUN, "-m", "vheatbench", "eval", *words, "--save-every", "1"]
     environment = {**ENVIRONMENT, "DYING_RANK": "1", "DIE_AT_CALL": "5"}
     done = forked.run(command, capture_output=True, text=True, env=environment, timeout=120)
@@ -220,7 +222,7 @@ def test_a_killed_process_of_two_loses_no_answer(call, levels):
 
 @pytest.mark.slow
 def test_a_stopped_torchrun_names_once_what_goes_on(call, levels):
-    words = ["--model", "eval_models:dying", "--data", "levels", "--resolution", "32", "--batch", "4"]
+    words = ["--model", "support.eval_models:dying", "--data", "levels", "--resolution", "32", "--batch", "4"]
     command = [*TORCHRUN, "-m", "vheatbench", "eval", *words, "--save-every", "1"]
     environment = {**ENVIRONMENT, "DYING_RANK": "1", "DIE_AT_CALL": "5", "END_TORCHRUN": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
@@ -232,7 +234,7 @@ def test_a_stopped_torchrun_names_once_what_goes_on(call, levels):
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(call, levels):
-    words = ["--model", "eval_models:dying", "--data", "levels", "--resolution", "32,40", "--batch", "3"]
+    words = ["--model", "support.eval_models:dying", "--data", "levels", "--resolution", "32,40", "--batch", "3"]
     assert call(*words, "--results", "whole").exit_code == 0
     # a few calls warm up, 14 are those of a size
     environment = {**ENVIRONMENT, "DIE_AT_CALL": "10"}
@@ -274,7 +276,7 @@ def test_an_interrupted_evaluation_reads_no_image_twice(call, levels, monkeypatc
     get = evaluate.ImageTensors.__getitem__
     monkeypatch.setattr(evaluate.ImageTensors, "__getitem__", lambda self, i: (read.append(i), get(self, i))[1])
     monkeypatch.setattr(accuracy_run._Telling, "answered", stopping)
-    words = ("--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "6")
+    words = ("--model", "support.eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "6")
     done = call(*words, "--save-every", "1")
     assert done.exit_code == exits.INTERRUPTED
     (partial,) = list_runs("results")
@@ -288,7 +290,7 @@ def test_an_interrupted_evaluation_reads_no_image_twice(call, levels, monkeypatc
 def test_what_changed_since_is_not_mixed(call, levels, tmp_path):
     (tmp_path / "levels/class7/04.png").write_text("no picture")
     torch.save({"stem.weight": torch.zeros(1, 3, 1, 1), "stem.bias": torch.zeros(1)}, "w.pth")
-    words = ("--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--weights", "w.pth")
+    words = ("--model", "support.eval_models:levels", "--data", "levels", "--resolution", "32", "--weights", "w.pth")
     assert "cannot be read" in str(call(*words).exception)
     torch.save({"stem.weight": torch.ones(1, 3, 1, 1), "stem.bias": torch.zeros(1)}, "w.pth")
     changed = call("--resume", "latest", "--skip-broken")
@@ -312,7 +314,7 @@ def test_broken_images_are_named_and_left_out_only_when_asked(call, levels):
     Path("levels/class0/00.png").write_bytes(b"")
     whole = Path("levels/class1/03.png").read_bytes()
     Path("levels/class1/03.png").write_bytes(whole[: len(whole) // 2])
-    words = ("--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "5")
+    words = ("--model", "support.eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "5")
     refused = call(*words)
     assert isinstance(refused.exception, UserError)
     assert "levels: class0/00.png: cannot be read as an image" in str(refused.exception)
@@ -331,14 +333,24 @@ def test_broken_images_are_named_and_left_out_only_when_asked(call, levels):
 
 def test_readers_in_other_processes_give_the_same(call, levels):
     Path("levels/class0/00.png").write_bytes(b"")
-    words = ("--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "5", "--skip-broken")
+    words = (
+        "--model",
+        "support.eval_models:levels",
+        "--data",
+        "levels",
+        "--resolution",
+        "32",
+        "--batch",
+        "5",
+        "--skip-broken",
+    )
     for workers in (0, 2):
         assert call(*words, "--workers", workers, "--results", f"w{workers}").exit_code == 0
     assert same(stored(the_run("w0")), stored(the_run("w2")))
 
 
 def test_a_limit_keeps_the_share_of_every_class(call, levels):
-    done = call("--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--limit", "16")
+    done = call("--model", "support.eval_models:levels", "--data", "levels", "--resolution", "32", "--limit", "16")
     assert done.exit_code == 0, done.stderr
     record = the_run().records[0]
     assert record.metrics["images"].value == 16
@@ -354,7 +366,7 @@ def test_a_class_map_for_a_few_folders_of_many_classes(call, levels, name):
         shutil.rmtree(f"levels/class{target}")
     content = json.dumps({n: i for i, n in enumerate(names)}) if name.endswith("json") else "\n".join(names)
     Path(name).write_text(content)
-    words = ("--model", "eval_models:levels", "--data", "levels", "--resolution", "32")
+    words = ("--model", "support.eval_models:levels", "--data", "levels", "--resolution", "32")
     refused = call(*words)
     assert "head has 8 classes, levels has 2: give --class-map" in str(refused.exception)
     done = call(*words, "--class-map", name)
@@ -380,7 +392,9 @@ def test_a_class_map_for_a_few_folders_of_many_classes(call, levels, name):
 )
 def test_class_maps_that_do_not_fit(call, levels, content, message):
     Path("map.json").write_text(content)
-    done = call("--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--class-map", "map.json")
+    done = call(
+        "--model", "support.eval_models:levels", "--data", "levels", "--resolution", "32", "--class-map", "map.json"
+    )
     assert isinstance(done.exception, UserError)
     assert message in str(done.exception)
     assert list_runs("results") == []
@@ -395,7 +409,7 @@ def test_class_maps_that_do_not_fit(call, levels, content, message):
     ],
 )
 def test_a_model_that_goes_wrong_is_a_result(call, levels, model, status, reason):
-    done = call("--model", f"eval_models:{model}", "--data", "levels", "--resolution", "32,64", "--batch", "4")
+    done = call("--model", f"support.eval_models:{model}", "--data", "levels", "--resolution", "32,64", "--batch", "4")
     assert done.exit_code == exits.FAILED
     run = the_run()
     assert [record.status for record in run.records] == [status, status]
@@ -406,12 +420,12 @@ def test_a_model_that_goes_wrong_is_a_result(call, levels, model, status, reason
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--model eval_models:levels", "--data is missing"),
-        ("--model eval_models:levels --data none", "--data none: no such folder"),
-        ("--model eval_models:levels --data empty", "no images in class folders"),
-        ("--model eval_models:levels --data levels/class0", "its images are in no class folders"),
-        ("--model eval_models:levels --data up", "(is up/val what is meant?)"),
-        ("--model eval_models:levels --data levels --split val", "--split val: only for a saved data set"),
+        ("--model support.eval_models:levels", "--data is missing"),
+        ("--model support.eval_models:levels --data none", "--data none: no such folder"),
+        ("--model support.eval_models:levels --data empty", "no images in class folders"),
+        ("--model support.eval_models:levels --data levels/class0", "its images are in no class folders"),
+        ("--model support.eval_models:levels --data up", "(is up/val what is meant?)"),
+        ("--model support.eval_models:levels --data levels --split val", "--split val: only for a saved data set"),
         ("--model test_vheat --data levels", "head has 1000 classes, levels has 8"),
         ("--model test_vheat --num-classes 8 --data levels --resolution 70", "divisible by 32"),
         ("--model test_vit --num-classes 8 --data levels --resolution 70", "would drop the rest"),
@@ -421,14 +435,14 @@ def test_a_model_that_goes_wrong_is_a_result(call, levels, model, status, reason
         ("--model test_vit --num-classes 5 --data five --weights vit.pth --use model_ema", "no 'model_ema'"),
         ("--model test_vheat --num-classes 8 --data levels --weights none.pth", "none.pth"),
         ("--model test_vheat --num-classes 8 --data levels --weights pickled.pth", "add --trust-pickle"),
-        ("--model eval_models:features --data levels", "not one row of logits per image"),
+        ("--model support.eval_models:features --data levels", "not one row of logits per image"),
         ("--model op/heat --data levels", "no model"),
         ("--model vheat-x --data levels", "unknown model"),
-        ("--model eval_models:levels --data levels --dtype int8", "--dtype 'int8' is not allowed"),
-        ("--model eval_models:levels --data levels --dtype tf32 --device cpu", "tf32 is a mode of NVIDIA GPUs"),
-        ("--model eval_models:levels --data levels --resolution big", "--resolution"),
-        ("--model eval_models:levels --data levels --class-map none.txt", "none.txt: cannot be read"),
-        ("--model eval_models:levels --data saved", "pip install datasets"),
+        ("--model support.eval_models:levels --data levels --dtype int8", "--dtype 'int8' is not allowed"),
+        ("--model support.eval_models:levels --data levels --dtype tf32 --device cpu", "tf32 is a mode of NVIDIA GPUs"),
+        ("--model support.eval_models:levels --data levels --resolution big", "--resolution"),
+        ("--model support.eval_models:levels --data levels --class-map none.txt", "none.txt: cannot be read"),
+        ("--model support.eval_models:levels --data saved", "pip install datasets"),
         ("--resume none", "no run named 'none'"),
     ],
 )
@@ -505,12 +519,14 @@ def test_saved_data_sets_give_the_same_as_folders(call, levels):
     datasets.DatasetDict({"train": table.select(range(3)), "validation": table}).save_to_disk("several")
     Path("parquet").mkdir()
     table.to_parquet("parquet/part.parquet")
-    call("--model", "eval_models:levels", "--data", "levels", "--resolution", "32", "--results", "folders")
+    call("--model", "support.eval_models:levels", "--data", "levels", "--resolution", "32", "--results", "folders")
     for name in ("one", "several", "parquet"):
-        done = call("--model", "eval_models:levels", "--data", name, "--resolution", "32", "--results", f"of-{name}")
+        done = call(
+            "--model", "support.eval_models:levels", "--data", name, "--resolution", "32", "--results", f"of-{name}"
+        )
         assert done.exit_code == 0, done.stderr
         assert same(stored(the_run(f"of-{name}")), stored(the_run("folders")))
-    absent = call("--model", "eval_models:levels", "--data", "several", "--split", "dev")
+    absent = call("--model", "support.eval_models:levels", "--data", "several", "--split", "dev")
     assert "no split 'dev': give --split, one of train, validation" in str(absent.exception)
     table.remove_columns("label").save_to_disk("unlabelled")
-    assert "of type ClassLabel" in str(call("--model", "eval_models:levels", "--data", "unlabelled").exception)
+    assert "of type ClassLabel" in str(call("--model", "support.eval_models:levels", "--data", "unlabelled").exception)

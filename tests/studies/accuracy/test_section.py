@@ -6,8 +6,8 @@ import html
 from typing import Any
 
 import pytest
-from records import record, run_of
 
+from support.records import record, run_of
 from vheatbench.case import Case
 from vheatbench.report.latex import latex_of
 from vheatbench.report.markdown import markdown_of

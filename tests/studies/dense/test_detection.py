@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coding
 from safetensors.torch import save_file
-from shapes import write_coco, write_turned
-from support import forked
 from torch import nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.tv_tensors import BoundingBoxes, Mask
 from typer.testing import CliRunner
 
+from support import forked
+from support.shapes import write_coco, write_turned
 from vheatbench.cli import app
 from vheatbench.cli.folders import check_writable
 from vheatbench.errors import DivergedError, StoreError, UserError

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shapes import write_ade, write_turned
-from support import forked
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from support import forked
+from support.shapes import write_ade, write_turned
 from vheatbench.cli import app
 from vheatbench.errors import UserError
 from vheatbench.run.checkpointing import read_checkpoint, write_checkpoint

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from heat_records import block, diffuse, diffusion_run, diffusivity_run, kernel_run, random_k
 from PIL import Image
-from records import record, run_of
 
+from support.heat_records import block, diffuse, diffusion_run, diffusivity_run, kernel_run, random_k
+from support.records import record, run_of
 from vheatbench.errors import UserError
 from vheatbench.present.style import new_figure, style
 from vheatbench.store import Run

@@ -12,10 +12,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from heat_records import diffuse, diffusion_run, diffusivity_run, kernel_run, random_k
 from PIL import Image
-from records import record, run_of
 
+from support.heat_records import diffuse, diffusion_run, diffusivity_run, kernel_run, random_k
+from support.records import record, run_of
 from vheatbench.report.page import TEMPLATES, render
 from vheatbench.store import Run
 from vheatbench.studies.heat.images import LEVELS, slider_data, strip_markup

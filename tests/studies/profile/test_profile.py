@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from support import forked
 from torch import nn
 
+from support import forked
 from vheatbench import cli
 from vheatbench.case import Case
 from vheatbench.measure.trace import BACKWARD, NO_OPERATOR, OPTIMIZER, OUTSIDE, Place, usage

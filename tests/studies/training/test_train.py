@@ -23,10 +23,10 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support import forked
 from torch import nn
 from typer.testing import CliRunner
 
+from support import forked
 from vheatbench.cli import app
 from vheatbench.errors import DivergedError, StoreError, UserError
 from vheatbench.measure.memory import reset_high_water

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vheatbench.subjects.heat import triton as heat_triton
 
-NUMBERS = Path(__file__).parents[2] / "interpreted_heat_triton.py"
+NUMBERS = Path(__file__).with_name("interpreted_heat_triton.py")
 
 
 def maps(*shape, device="meta", dtype=torch.float32):

@@ -7,12 +7,23 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
-from records import record, run_of
 
+from support.records import record, run_of
 from vheatbench.store import Metric, Record, Run, Samples
 
 CASES = {("vheat-t", 224): 0.1, ("swin-t", 224): 0.12}
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+GPU = {"name": "NVIDIA A100", "driver_version": "570.1", "power_limit_w": 400.0, "mig": False, "ecc": True}
+
+MACHINE = {
+    "host": "h",
+    "python": "3.11.7",
+    "packages": {"torch": "2.6.0", "timm": "1.0.20"},
+    "torch": {"cuda": "12.4", "cudnn": 90100, "default_threads": 8, "git_version": "abc"},
+    "cpu": {"name": "A processor", "affinity_cores": 8, "total_memory_bytes": 32 * 2**30},
+    "gpus": [GPU],
+    "variables": {"OMP_NUM_THREADS": "8", "CUDA_VISIBLE_DEVICES": "0"},
+}
 Change = Callable[[str, int, Record], Record | None]
 """From side, round and record to the record that the run gets, None for none."""
 
@@ -67,3 +78,12 @@ def changed_metric(one: Record, name: str, **fields: Any) -> Record:
     """The record with some fields of one metric changed."""
     metric = one.metrics[name].model_copy(update=fields)
     return one.model_copy(update={"metrics": {**one.metrics, name: metric}})
+
+
+def on(runs, **header):
+    """The same runs with a changed header."""
+    return [type(run)(run.path, run.header.model_copy(update=header), run.records) for run in runs]
+
+
+def lost(one, status, reason):
+    return one.model_copy(update={"status": status, "reason": reason, "metrics": {}, "samples": {}})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from records import run_of
 
+from support.records import run_of
 from vheatbench.case import Case
 from vheatbench.store import Metric, Record, Run
 from vheatbench.store.attachments import attach

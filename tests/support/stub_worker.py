@@ -1,6 +1,6 @@
 """A worker process without torch, which does what its case's subject says: ``run.process.WORKER`` for tests.
 
-``python -m stub_worker ARGUMENTS`` is the command line with such workers. The folder ``STUB`` in the
+``python -m support.stub_worker ARGUMENTS`` is the command line with such workers. The folder ``STUB`` in the
 environment holds what is known of them: ``log`` with a line for every start and end, pid files; while the
 file ``hold`` is in it, the subject ``held`` does not end.
 """
@@ -22,7 +22,7 @@ from vheatbench.run.task import Forecast, Inspection, InspectTask, Interim, Meas
 from vheatbench.run.worker import _write, die_with_parent
 from vheatbench.store.schema import Metric, Record, Samples
 
-PYTHONPATH = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
 """For processes that shall find this module, and the vheatbench beside it."""
 HERE = Path(os.environ.get("STUB", "."))
 
@@ -172,5 +172,5 @@ if __name__ == "__main__":
     from vheatbench import __main__ as command_line
     from vheatbench.run import process
 
-    process.WORKER = "stub_worker"
+    process.WORKER = "support.stub_worker"
     command_line.main()

@@ -2,9 +2,9 @@
 
 A subject ``own:model`` is the function ``model(round)`` of the module ``own`` in the version that is measured; it
 returns the samples in seconds and the multiply-adds. ``MACHINE`` in that module names the processor. Standard library
-only: importing pydantic takes half a second. ``python -m ab_worker ARGUMENTS`` is the command line with such workers.
-The folder ``STUB`` in the environment gets ``log``, with side, subject and round of every measurement; while the file
-``hold`` is in it, none ends.
+only: importing pydantic takes half a second. ``python -m support.ab_worker ARGUMENTS`` is the command line with such
+workers. The folder ``STUB`` in the environment gets ``log``, with side, subject and round of every measurement; while
+the file ``hold`` is in it, none ends.
 """
 
 from __future__ import annotations
@@ -80,5 +80,5 @@ if __name__ == "__main__":
     from vheatbench import __main__ as command_line
     from vheatbench.run import process
 
-    process.WORKER = "ab_worker"
+    process.WORKER = "support.ab_worker"
     command_line.main()
