@@ -188,8 +188,8 @@ def test_the_published_table_on_the_terminal(capsys):
     reference = {"source": "A paper.", "tolerance": 0.01, "models": models}
     print_run(run_of([record("vheat-t", 224, 0.1)], reference=reference))
     output = capsys.readouterr().out
-    assert "pass +0.00%" in output
-    assert "FAIL -49.33%" in output
+    assert "pass +0.00 %" in output
+    assert "FAIL −49.33 %" in output
     assert "A paper." in output
     print_run(run_of([record("vheat-t", 224, 0.1)]))
     assert "published" not in capsys.readouterr().out

@@ -142,11 +142,11 @@ def test_the_terminal_shows_grids_and_rates(capsys):
     assert [word for word in words if word not in headings] == []
     assert "images/s" not in headings
     heat = next(line for line in lines if "op/heat" in line)
-    assert re.search(r"│ +28 │ +2 ±1.0% │ +0.04 │ +4 │ +20 ±1.0% │", heat)
+    assert re.search(r"│ +28 │ +2.000 ±1.0 % │ +20.00 ±1.0 % │ +2.097 ±1.0 % │ +[\d.]+ │ +4.000 │ +0.04000 │", heat)
     copy = next(line for line in lines if "ceiling/copy" in line)
-    assert "10 ±1.0%" in copy
+    assert "10.00 ±1.0 %" in copy
     assert "4096" not in copy  # a tensor's shape is no grid
-    assert "200 ±1.0%" in next(line for line in lines if "ceiling/matmul" in line)
+    assert "200.0 ±1.0 %" in next(line for line in lines if "ceiling/matmul" in line)
     assert any("b1 float32 forward core C=96" in line for line in lines)  # one variant: ceilings have none
 
 

@@ -498,7 +498,7 @@ def test_a_terminal_that_shows_ascii_only(tmp_path: Path) -> None:
     done = process_with("show", stub=tmp_path, PYTHONIOENCODING="ascii")
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     assert done.stdout.isascii()
-    assert b"2 +-1.0%" in done.stdout
+    assert b"2.000 +-1.0 %" in done.stdout
     assert b"known to +-12% only" in done.stderr
     assert json.loads(process_with("show", "--json", stub=tmp_path, PYTHONIOENCODING="ascii").stdout)
     for arguments in (["--help"], ["suites"], ["run", "--device", "cpu", "--model", "one,exits", "--dry-run"]):

@@ -19,7 +19,7 @@ from vheatbench.cli import app
 from vheatbench.errors import UserError
 from vheatbench.metrics import MetricInfo
 from vheatbench.present.parts import Chart, Section
-from vheatbench.present.theme import style_of
+from vheatbench.present.theme import PAPER, style_of
 from vheatbench.report.charts import _spaced
 from vheatbench.report.page import _scripts, render, write_report
 from vheatbench.store import RunWriter
@@ -191,7 +191,7 @@ def test_styles_tell_twenty_four_subjects_apart():
     assert len({(style.colour, style.marker) for style in styles}) == 24
     assert len({style.marker for style in styles[:8]}) == 8
     assert {style.dash for style in styles[:8]} == {"-"}
-    assert all(style.hollow and style.dash == "--" for style in styles[8:16])
+    assert all(style.face == PAPER and style.dash == "--" for style in styles[8:16])
 
 
 def test_labels_of_neighbouring_sizes_do_not_run_into_each_other():

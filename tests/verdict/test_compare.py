@@ -184,7 +184,7 @@ def test_throughput_is_turned_round():
     comparison = compare_runs([base], [head], Settings(metrics=("throughput_images_per_s",)))
     assert verdicts(comparison, "throughput_images_per_s") == {"vheat-t": "regressed", "swin-t": "improved"}
     row = next(row for row in rows(comparison) if "vheat-t" in row.case)
-    assert row.change.startswith("-19.8%")
+    assert row.change.startswith("−19.8 %")
     gate = as_dict(comparison)["cases"][0]["gate"]
     assert gate["low"] <= gate["ratio"] <= gate["high"] < 1
 

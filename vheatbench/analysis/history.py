@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
+from vheatbench import numbers
 from vheatbench.analysis.changepoint import ChangePoint, change_points, exact_changes
 from vheatbench.analysis.fingerprint import fingerprint
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
@@ -75,10 +76,10 @@ class Trend:
         return self.values[-1] / usual - 1 if usual else None
 
     def size_of(self, change: ChangePoint) -> str:
-        """A change in words: ``+6.1%``, or the difference where a percentage would hide it."""
+        """A change in words: ``+6.1 %``, or the difference where a percentage would hide it."""
         if abs(change.relative) >= 0.0005:
-            return f"{change.relative:+.1%}"
-        return f"{change.after - change.before:+g} {self.unit}".strip()
+            return numbers.percent(change.relative)
+        return f"{change.after - change.before:+g} {self.unit}".strip().replace("-", "−")
 
     def worsens(self, change: ChangePoint) -> bool:
         """Whether a change is one for the worse; False for a metric without a direction."""

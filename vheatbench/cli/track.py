@@ -197,14 +197,14 @@ def _print_tables(trends: list[Trend]) -> None:
 
 def _row(trend: Trend) -> list[str]:
     from vheatbench.metrics import info_of
-    from vheatbench.numbers import MISSING, with_unit
+    from vheatbench.numbers import MISSING, percent, with_unit
 
     info = info_of(trend.metric, trend.unit)
     last = with_unit(trend.values[-1], info) if trend.points else MISSING
     if trend.status != "ok":
         last = f"{trend.status} (before: {last})" if trend.points else trend.status
     usual = with_unit(trend.usual, info) if trend.usual is not None else MISSING
-    against = f"{trend.against_usual:+.1%}" if trend.against_usual is not None else MISSING
+    against = percent(trend.against_usual) if trend.against_usual is not None else MISSING
     changes = "; ".join(_words(trend, change) for change in trend.changes[-3:])
     more = f"{len(trend.changes) - 3} earlier; " if len(trend.changes) > 3 else ""
     return [trend.label, trend.metric, str(len(trend.points)), last, usual, against, more + changes]

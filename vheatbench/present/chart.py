@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter
 
 from vheatbench.numbers import Estimate
 from vheatbench.present.svg import Target, with_targets
@@ -87,14 +87,11 @@ def error_bars(points: Iterable[Estimate], factor: float = 1.0) -> list[list[flo
     return found
 
 
-def plain_numbers(axis: Axis, ticks: Sequence[float] | None = None) -> None:
-    """Numbers as they are read, not as powers; at these places where they are given."""
-    if ticks is not None:
-        axis.set_major_locator(FixedLocator(ticks))
-        axis.set_minor_locator(NullLocator())
+def plain_numbers(axis: Axis) -> None:
+    """Numbers as they are read, not as powers."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def log_ticks(low: float, high: float, steps: Sequence[int] = (1, 2, 5)) -> list[float]:
+def multiples(low: float, high: float, steps: Sequence[int]) -> list[float]:
     """These multiples of powers of ten between two ends."""
     return [m * 10.0**e for e in range(-9, 13) for m in steps if low <= m * 10.0**e <= high]

@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib.style
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, Locator, LogLocator, NullLocator
 
 from vheatbench.files import write_file
 
@@ -45,31 +45,37 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Look:
-    """What tells a line from the others, alike in every chart."""
+class LineStyle:
+    """What tells a line from the others."""
 
     colour: str
     marker: str
     dash: str
-    hollow: bool
-    paper: str = "white"
-    """What a hollow marker is filled with."""
-
-    @property
-    def face(self) -> str:
-        """Fill of the marker."""
-        return self.paper if self.hollow else self.colour
+    face: str
+    """Fill of the marker: the line's colour, or the paper's for a hollow one."""
 
 
-def line_of(place: int, colours: Sequence[str] = COLOURS, paper: str = "white") -> Look:
-    """Look of the line at this place, from 0.
+def line_styles(colours: Sequence[str], paper: str) -> tuple[LineStyle, ...]:
+    """48 styles: the first eight have a colour and a filled marker each.
 
-    The first eight have a colour and a filled marker each. After them colours return with another marker, hollow, and
-    a dashed line, then with a third marker and a dotted one: 24 in all.
+    After them colours return with another marker, hollow, and a dashed line, then with a third marker and a dotted one:
+    24 in all by colour and dash, whose markers then change once more.
     """
-    turn, colour = divmod(place, len(colours))
-    marker = MARKERS[(colour + 3 * turn) % len(MARKERS)]
-    return Look(colours[colour], marker, DASHES[turn % len(DASHES)], turn % 2 == 1, paper)
+    return tuple(
+        LineStyle(colour, MARKERS[(i + 3 * turn) % len(MARKERS)], DASHES[turn % 3], paper if turn % 2 else colour)
+        for turn in range(6)
+        for i, colour in enumerate(colours)
+    )
+
+
+PRINT_LINES = line_styles(COLOURS, "white")
+
+Look = LineStyle
+
+
+def line_of(place: int) -> LineStyle:
+    """The style of the line at this place in print, from 0."""
+    return PRINT_LINES[place % len(PRINT_LINES)]
 
 
 @contextmanager
@@ -107,6 +113,16 @@ def legend_below(figure: Figure, columns: int | None = None) -> None:
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
+def set_ticks(axis: Axis, places: Sequence[float] | Locator, labels: Sequence[str] | None = None) -> None:
+    """Ticks at these places and nowhere else, named by the labels, or by their numbers where none are given.
+
+    matplotlib's own labels of a logarithmic axis are formulas, which are off as names may hold dollars.
+    """
+    axis.set_major_locator(places if isinstance(places, Locator) else FixedLocator(places))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FixedFormatter(labels) if labels else FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def plain_log(axis: Axis) -> None:
     """A logarithmic axis with plain numbers at its ticks: 0.1, 1, 10, with 2 and 5 between them over few decades.
 
@@ -117,9 +133,7 @@ def plain_log(axis: Axis) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     low, high = sorted(axis.get_view_interval())
     few = low > 0 and high / low < 300
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
+    set_ticks(axis, LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vheatbench.present.style import Look, line_of
+from vheatbench.present.style import LineStyle, line_styles
 from vheatbench.present.svg import SERIES_GROUP, tidied
 
 INK, FAINT, GRID, PAPER = "#010203", "#040506", "#070809", "#fdfefe"
@@ -49,9 +49,12 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def style_of(subject: str, subjects: Sequence[str]) -> Look:
-    """Look by a subject's place among all subjects of the page."""
-    return line_of(list(subjects).index(subject), SERIES_COLOURS, PAPER)
+PAGE_LINES = line_styles(SERIES_COLOURS, PAPER)
+
+
+def style_of(subject: str, subjects: Sequence[str]) -> LineStyle:
+    """The style of a subject by its place among all subjects of the page, alike in every chart."""
+    return PAGE_LINES[list(subjects).index(subject) % len(PAGE_LINES)]
 
 
 def chart_style(name: str) -> dict[Any, Any]:

@@ -17,8 +17,8 @@ from vheatbench.analysis.groups import Group, groups_of
 from vheatbench.analysis.operator_findings import as_fast, significant
 from vheatbench.metrics import names
 from vheatbench.present.parts import Chart, Section, Table
-from vheatbench.present.style import DASHES, MARKERS, Look
-from vheatbench.present.theme import style_of
+from vheatbench.present.style import DASHES, MARKERS, LineStyle
+from vheatbench.present.theme import PAPER, style_of
 from vheatbench.report.charts import Curve, View, chart_of
 from vheatbench.report.section import MOST_CURVES, samples_of
 from vheatbench.store.read import Run
@@ -139,10 +139,10 @@ def _overlay(
     return chart_of(id_, f"{info.capitalised}, runs side by side", drawn, views, caption)
 
 
-def _style(subject: str, subjects: Sequence[str], place: int) -> Look:
+def _style(subject: str, subjects: Sequence[str], place: int) -> LineStyle:
     own = style_of(subject, subjects)
     marker = MARKERS[(MARKERS.index(own.marker) + place) % len(MARKERS)]
-    return replace(own, marker=marker, dash=DASHES[place % len(DASHES)], hollow=place % 2 == 1)
+    return replace(own, marker=marker, dash=DASHES[place % len(DASHES)], face=PAPER if place % 2 else own.colour)
 
 
 def _ratios(runs: Sequence[Run], labels: Sequence[str], shared: list[list[tuple[int, Group]]]) -> Table | None:

@@ -10,16 +10,15 @@ from typing import Literal
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from vheatbench import numbers
 from vheatbench.analysis.axis import GRID as TOKEN_GRID
 from vheatbench.analysis.powerlaw import PowerFit
 from vheatbench.analysis.scaling import Scaling
 from vheatbench.analysis.series import Point, Series
-from vheatbench.present.chart import error_bars, log_ticks, page_chart, plain_numbers
+from vheatbench.present.chart import error_bars, multiples, page_chart, plain_numbers
 from vheatbench.present.parts import Chart
-from vheatbench.present.style import Look
+from vheatbench.present.style import LineStyle, set_ticks
 from vheatbench.present.theme import FAINT
 
 View = Literal["log", "linear", "tokens"]
@@ -42,7 +41,7 @@ class Curve:
     """One subject of a chart against size."""
 
     series: Series
-    look: Look
+    style: LineStyle
     scaling: Scaling | None = None
     """The fit whose exponent is shown."""
     samples: Mapping[tuple[int, int], int] = field(default_factory=dict)
@@ -141,7 +140,7 @@ def _place(series: Series, point: Point, view: View) -> float:
 
 def _draw(axes: Axes, curve: Curve, view: View, caps: float) -> list[Artist]:
     """The points of a subject and their line, fitted or from one to the next; what is drawn."""
-    series, style, fit, factor = curve.series, curve.look, curve.power, curve.series.info.factor
+    series, style, fit, factor = curve.series, curve.style, curve.power, curve.series.info.factor
     x = [_place(series, point, view) for point in series.points]
     values = [point.value * factor for point in series.points]
     fitted = fit is not None and series.axis != TOKEN_GRID
@@ -209,9 +208,7 @@ def _scales(axes: Axes, series: Sequence[Series], view: View) -> None:
         labels, titles, ticks = labels[::-1], titles[::-1], [axis.tokens(side) for side in sides]
     top = axes.secondary_xaxis("top", functions=(lambda x: x, lambda x: x))
     for one, texts, title in zip((axes, top), labels, titles, strict=True):
-        one.xaxis.set_major_locator(FixedLocator(ticks))
-        one.xaxis.set_major_formatter(FixedFormatter(_spaced(ticks, texts, view == "log")))
-        one.xaxis.set_minor_locator(NullLocator())
+        set_ticks(one.xaxis, ticks, _spaced(ticks, texts, view == "log"))
         one.set_xlabel(title)
     top.xaxis.label.set_fontsize(9)
     plain_numbers(axes.yaxis)
@@ -221,7 +218,7 @@ def _scales(axes: Axes, series: Sequence[Series], view: View) -> None:
     low, high = axes.get_ylim()
     if high / low < 30:
         # under a decade and a half the powers of ten alone would leave one or two ticks
-        plain_numbers(axes.yaxis, log_ticks(low, high, (1, 2, 3, 5)))
+        set_ticks(axes.yaxis, multiples(low, high, (1, 2, 3, 5)))
 
 
 def _spaced(ticks: Sequence[float], labels: Sequence[str], log: bool = True) -> list[str]:

@@ -13,8 +13,9 @@ from vheatbench import numbers
 from vheatbench.analysis.changepoint import WINDOW, ChangePoint
 from vheatbench.analysis.history import Trend, trends_of
 from vheatbench.metrics import MetricInfo, info_of, with_role
-from vheatbench.present.chart import WIDTH, error_bars, page_chart, plain_numbers
+from vheatbench.present.chart import WIDTH, error_bars, page_chart
 from vheatbench.present.parts import Chart, Section, Table
+from vheatbench.present.style import set_ticks
 from vheatbench.present.theme import FAINT, INK, SERIES_COLOURS
 from vheatbench.store.history import History
 
@@ -115,8 +116,7 @@ def _panel(axes: Axes, trend: Trend, factor: float) -> None:
     room = max(high - low, 0.1 * abs(high)) or 1.0
     middle = (low + high) / 2
     axes.set_ylim(middle - 0.65 * room, middle + 0.65 * room)
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    plain_numbers(axes.yaxis)
+    set_ticks(axes.yaxis, MaxNLocator(4))
     ends = [0, len(values) - 1]
     axes.set_xticks(ends, [trend.points[i].when[:10] for i in ends])
     first, last = axes.get_xticklabels()
@@ -140,7 +140,7 @@ def _levels(axes: Axes, trend: Trend, factor: float) -> None:
         axes.axvline(change.index - 0.5, color=colour, linewidth=1.2, linestyle="--")
         right = change.index > 0.8 * len(trend.points)
         axes.annotate(
-            _size(trend, change),
+            trend.size_of(change),
             (change.index - 0.5, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(-3 if right else 3, -8 - 10 * (number % 2)),
@@ -163,11 +163,7 @@ def _describe(title: str, trends: Sequence[Trend], info: MetricInfo) -> str:
 
 def _words(trend: Trend, change: ChangePoint) -> str:
     point = trend.points[change.index]
-    return f"{_size(trend, change)} at {point.commit[:10] or point.run_id} ({point.when[:10]})"
-
-
-def _size(trend: Trend, change: ChangePoint) -> str:
-    return trend.size_of(change).replace("%", " %").replace("-", "−")
+    return f"{trend.size_of(change)} at {point.commit[:10] or point.run_id} ({point.when[:10]})"
 
 
 def _table(id_: str, trends: Sequence[Trend]) -> Table:

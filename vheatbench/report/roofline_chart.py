@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from vheatbench import numbers
 from vheatbench.analysis.roofline import Placed, Roof, Roofline
-from vheatbench.present.chart import log_ticks, page_chart, plain_numbers
+from vheatbench.present.chart import multiples, page_chart
+from vheatbench.present.style import set_ticks
 from vheatbench.present.theme import FAINT, INK, PAPER, style_of
 
 CLOSE = 9.0
@@ -48,7 +49,7 @@ def roofline_chart(name: str, roofline: Roofline, subjects: Sequence[str]) -> st
         axes.set_xlabel("arithmetic intensity (FLOP per byte of least traffic)")
         axes.set_ylabel(f"achieved ({unit})")
         for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-            plain_numbers(axis, log_ticks(low, high, (1, 2, 5) if high / low < 1000 else (1,)))
+            set_ticks(axis, multiples(low, high, (1, 2, 5) if high / low < 1000 else (1,)))
         axes.grid(True, which="major")
         _label_largest(chart.figure, axes, curves, factor)
     return chart.svg

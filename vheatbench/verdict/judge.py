@@ -264,7 +264,7 @@ def _gated(
         again = _gate(rounds.fresh, name, settings, confidence, margin, higher, grain)
         if again.verdict != "regressed":
             change = math.expm1(again.estimate)
-            why = f"not confirmed: {again.rounds} fresh rounds say {again.verdict} ({change:+.1%})"
+            why = f"not confirmed: {again.rounds} fresh rounds say {again.verdict} ({numbers.percent(change)})"
             return replace(verdict, verdict="suspect", gate=replace(found, verdict="suspect"), reason=why)
     judgement: Judgement = found.verdict
     if not verdict.judged and judgement in ("same", "improved", "regressed"):
@@ -295,7 +295,7 @@ def _why(found: Gate) -> str:
     if found.capped and found.verdict in ("suspect", "inconclusive"):
         return found.capped
     if found.verdict == "inconclusive" and found.clear:
-        return f"at most {math.expm1(found.high):+.1%}: no worsening beyond the margin"
+        return f"at most {numbers.percent(math.expm1(found.high))}: no worsening beyond the margin"
     return ""
 
 

@@ -209,14 +209,15 @@ def _change(v: CaseVerdict) -> str:
         estimate, low, high = _ratios(v.gate, v.higher_is_better)
         if estimate is None:
             return ""
-        interval = f" [{low - 1:+.1%}, {high - 1:+.1%}]" if low is not None and high is not None else ""
-        return f"{estimate - 1:+.1%}{interval}"
+        if low is None or high is None:
+            return numbers.percent(estimate - 1)
+        return f"{numbers.percent(estimate - 1)} ({numbers.percent(low - 1)} to {numbers.percent(high - 1)})"
     if v.base is None or v.head is None or v.verdict in QUIET:
         return ""
     change = v.head - v.base
     number = numbers.exact(change) if v.exact else numbers.with_unit(change, info_of(v.metric, v.unit))
     signed = number if change < 0 else f"+{number}"
-    return f"{signed} ({v.head / v.base - 1:+.2%})" if v.base else signed
+    return f"{signed} ({numbers.percent(v.head / v.base - 1, 2)})" if v.base else signed
 
 
 def _escaped(text: str) -> str:

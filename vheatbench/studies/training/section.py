@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from vheatbench import numbers
 from vheatbench.analysis.findings import Finding
 from vheatbench.metrics import MetricInfo, columns, info_of
 from vheatbench.numbers import value_of, with_interval
-from vheatbench.present.chart import page_chart, plain_numbers
+from vheatbench.present.chart import page_chart
 from vheatbench.present.parts import Chart, Section, Table
+from vheatbench.present.style import set_ticks
 from vheatbench.present.theme import style_of
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
@@ -146,9 +147,7 @@ def _svg(name: str, words: str, curves: Sequence[Curve], names: Sequence[str], l
                 chart.target(curve.name, epoch, value, f"{curve.name}, epoch {epoch}: {numbers.plain(value)}")
         if logarithmic and all(value > 0 for curve in curves for value in curve.values):
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-            axes.yaxis.set_minor_locator(NullLocator())
-            plain_numbers(axes.yaxis)
+            set_ticks(axes.yaxis, LogLocator(subs=(1, 2, 5), numticks=12))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(words)
