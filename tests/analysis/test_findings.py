@@ -14,7 +14,7 @@ from vheatbench.analysis.findings import (
     pair_findings,
     standing,
 )
-from vheatbench.analysis.groups import Pair, groups_of, heat_of, pairs_of
+from vheatbench.analysis.groups import SubjectPair, groups_of, heat_of, pairs_of
 from vheatbench.analysis.operator_findings import fastest_backends, operator_findings
 from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.analysis.published import published_rows
@@ -31,12 +31,12 @@ def power(subject, factor, alpha, **changes):
 
 def test_pairs_are_of_like_cost():
     records = power("vheat-t", 0.1, 1) + power("swin-t", 0.1, 1) + power("vit-b", 0.3, 1)
-    assert pairs_of(groups_of(records)[0]) == [Pair("vheat-t", "swin-t")]
+    assert pairs_of(groups_of(records)[0]) == [SubjectPair("vheat-t", "swin-t")]
 
 
 def test_without_a_vheat_the_first_subject_is_compared_with_all():
     records = power("swin-t", 0.1, 1) + power("vit-b", 0.3, 1)
-    assert pairs_of(groups_of(records)[0]) == [Pair("swin-t", "vit-b")]
+    assert pairs_of(groups_of(records)[0]) == [SubjectPair("swin-t", "vit-b")]
 
 
 def test_groups_do_not_mix_variants_or_devices():
@@ -55,7 +55,7 @@ def test_groups_do_not_mix_variants_or_devices():
 def test_speed_and_memory_at_the_largest_common_size():
     records = power("vheat-t", 0.1, 1) + power("vit-s", 0.08, 1.3, memory=200 * 2**20)
     group = groups_of(records)[0]
-    first, second = pair_findings(group, Pair("vheat-t", "vit-s"))
+    first, second = pair_findings(group, SubjectPair("vheat-t", "vit-s"))
     # at 896 px N has grown 16-fold: 0.08 * 16^1.3 / (0.1 * 16) = 1.84
     assert first.text.startswith("At 896 px vheat-t does 1.84× the images/s of vit-s (1.80 to 1.88)")
     assert "with 8.00× its peak memory" in first.text
@@ -67,7 +67,7 @@ def test_speed_and_memory_at_the_largest_common_size():
 
 def test_no_difference_is_called_when_the_intervals_overlap():
     records = power("vheat-t", 0.1, 1, spread=0.1) + power("swin-t", 0.101, 1, spread=0.1)
-    first, second = pair_findings(groups_of(records)[0], Pair("vheat-t", "swin-t"))
+    first, second = pair_findings(groups_of(records)[0], SubjectPair("vheat-t", "swin-t"))
     assert "no clear difference" in first.text
     assert second.text == "vheat-t against swin-t: within the noise at 224 px, 448 px, 896 px."
 
@@ -257,14 +257,14 @@ def test_tokens_of_an_operator_are_the_cells_of_its_grid():
 
 def test_heat_meets_every_other_operator_and_its_backends_the_official_one():
     assert pairs_of(heat_and_others()) == [
-        Pair("op/heat", "op/attention"),
-        Pair("op/heat", "op/attention-math"),
-        Pair("op/heat", "op/window-attention"),
-        Pair("op/heat", "op/heat-official"),
-        Pair("op/heat-matmul", "op/heat-official"),
+        SubjectPair("op/heat", "op/attention"),
+        SubjectPair("op/heat", "op/attention-math"),
+        SubjectPair("op/heat", "op/window-attention"),
+        SubjectPair("op/heat", "op/heat-official"),
+        SubjectPair("op/heat-matmul", "op/heat-official"),
     ]
     without = operators(curve("op/attention", 1, 2), curve("op/linear-attention", 1, 1))
-    assert pairs_of(without) == [Pair("op/attention", "op/linear-attention")]
+    assert pairs_of(without) == [SubjectPair("op/attention", "op/linear-attention")]
     assert operator_findings(without)[0].text.startswith("At a grid of 112×112 op/attention is 0.02×")
 
 
@@ -373,10 +373,10 @@ def test_the_official_formulation_is_a_baseline_and_no_focus():
     (group,) = groups_of(records)
     # all have the same multiply-adds here
     assert pairs_of(group) == [
-        Pair("vheat-t", "vheat-t-official"),
-        Pair("vheat-t", "swin-t"),
-        Pair("vheat-s", "vheat-s-official"),
-        Pair("vheat-s", "swin-t"),
+        SubjectPair("vheat-t", "vheat-t-official"),
+        SubjectPair("vheat-t", "swin-t"),
+        SubjectPair("vheat-s", "vheat-s-official"),
+        SubjectPair("vheat-s", "swin-t"),
     ]
     first, second, _ = model_findings(groups_of(records[:6])[0])
     assert first.text.startswith(
@@ -384,7 +384,7 @@ def test_the_official_formulation_is_a_baseline_and_no_focus():
     )
     assert second.text == "vheat-t against vheat-t-official: clearly faster at 224 px, 448 px, 896 px."
     assert pairs_of(groups_of(power("vheat-t-official", 0.1, 1) + power("vit-s", 0.1, 1))[0]) == [
-        Pair("vheat-t-official", "vit-s")
+        SubjectPair("vheat-t-official", "vit-s")
     ]
 
 

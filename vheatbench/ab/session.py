@@ -27,7 +27,7 @@ from vheatbench.verdict.compare import compare_runs
 from vheatbench.verdict.comparison import Comparison, Conclusion
 from vheatbench.verdict.judge import judge_case
 from vheatbench.verdict.noise_floor import NoiseFloor, read_floor
-from vheatbench.verdict.paired import Rounds as PairedRounds
+from vheatbench.verdict.paired import CaseRounds
 from vheatbench.verdict.regroup import floor_of, log_ratios
 from vheatbench.verdict.rule import Looks
 from vheatbench.verdict.settings import Settings, asked, settings_for
@@ -72,7 +72,7 @@ def rounds_for(request: Request, pairs: Sequence[Pair], looks: Looks, seed: int)
 
     def judge(records: Sequence[tuple[Record, Record]]) -> Answer:
         base, head = tuple(one for one, _ in records), tuple(other for _, other in records)
-        rounds = PairedRounds(base, head, paired=True, capped=None)
+        rounds = CaseRounds(base, head, paired=True, capped=None)
         verdicts = judge_case(head[0].case, base[0].case, rounds, settings, looks.confidence, comparable=True)
         gated = [v for v in verdicts if v.gate is not None and v.judged]
         if any(v.verdict == "regressed" for v in gated):

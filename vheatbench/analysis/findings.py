@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vheatbench.analysis.crossover import Crossover, crossover, ratio_at
-from vheatbench.analysis.groups import Group, Pair, pairs_of
+from vheatbench.analysis.groups import ChartGroup, SubjectPair, pairs_of
 from vheatbench.analysis.outcomes import Outcome
 from vheatbench.analysis.powerlaw import PowerFit
 from vheatbench.analysis.scaling import Scaling, describe_scaling
@@ -27,14 +27,14 @@ class Finding:
     important: bool = False
 
 
-def model_findings(group: Group) -> list[Finding]:
+def model_findings(group: ChartGroup) -> list[Finding]:
     """Everything there is to say of a group of models."""
     found = [finding for pair in pairs_of(group) for finding in pair_findings(group, pair)]
     exponents = exponent_finding(group)
     return [*found, exponents] if exponents is not None else found
 
 
-def pair_findings(group: Group, pair: Pair) -> list[Finding]:
+def pair_findings(group: ChartGroup, pair: SubjectPair) -> list[Finding]:
     """Throughput and memory at the largest common size, and where one overtakes the other."""
     findings = []
     throughput = {s.subject: s for s in group.series("throughput_images_per_s")}
@@ -60,20 +60,20 @@ def pair_findings(group: Group, pair: Pair) -> list[Finding]:
     return findings
 
 
-def _called(pair: Pair) -> str:
+def _called(pair: SubjectPair) -> str:
     """The baseline in a sentence about the focus."""
     if pair.baseline == f"{pair.focus}-official":
         return f"its official formulation ({pair.baseline})"
     return pair.baseline
 
 
-def crossovers_of(group: Group) -> list[Crossover]:
+def crossovers_of(group: ChartGroup) -> list[Crossover]:
     """From which size on each vHeat beats its baselines, in throughput, memory and multiply-adds."""
     pairs = pairs_of(group)
     return [found for metric in names("crossed") for found in crossings(group, metric, pairs)]
 
 
-def crossings(group: Group, metric: str, pairs: Sequence[Pair]) -> list[Crossover]:
+def crossings(group: ChartGroup, metric: str, pairs: Sequence[SubjectPair]) -> list[Crossover]:
     """Crossovers in a metric of the pairs that have two sizes in common."""
     series = {one.subject: one for one in group.series(metric)}
     sides = ((series.get(pair.focus), series.get(pair.baseline)) for pair in pairs)
@@ -109,7 +109,7 @@ def _verdict(a: Point, b: Point) -> str:
     return "clearly slower" if a.high < b.low else "within the noise"
 
 
-def scaling_of(group: Group, metric: str) -> list[tuple[Series, Scaling]]:
+def scaling_of(group: ChartGroup, metric: str) -> list[tuple[Series, Scaling]]:
     """How every subject's metric grows with the number of tokens."""
     return [
         (series, describe_scaling(series.tokens, series.values, series.deterministic))
@@ -117,7 +117,7 @@ def scaling_of(group: Group, metric: str) -> list[tuple[Series, Scaling]]:
     ]
 
 
-def exponent_finding(group: Group) -> Finding | None:
+def exponent_finding(group: ChartGroup) -> Finding | None:
     """Exponents of latency and multiply-adds of all subjects, if a fit was possible."""
     words = []
     macs = {series.subject: scaling.power for series, scaling in scaling_of(group, "macs")}

@@ -17,7 +17,7 @@ LIKE_FOR_LIKE = 0.35
 
 
 @dataclass(frozen=True)
-class Pair:
+class SubjectPair:
     """Two subjects that are compared, the one in question first."""
 
     focus: str
@@ -25,7 +25,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Group:
+class ChartGroup:
     """Records of models or of operators, of one variant on one kind of device: what may share a chart."""
 
     device: str
@@ -69,7 +69,7 @@ class Group:
         return ", ".join(word for word in (*named, rest) if word)
 
 
-def groups_of(records: Sequence[Record]) -> list[Group]:
+def groups_of(records: Sequence[Record]) -> list[ChartGroup]:
     """Records of one run by device and variant.
 
     Groups of models and their records stand in order of first appearance, operators by dtype, channels, part and
@@ -90,13 +90,13 @@ def groups_of(records: Sequence[Record]) -> list[Group]:
         if kind == "operator":
             members.sort(key=lambda record: rank(record.case.subject))
         own = ceilings.get((device, members[0].case.dtype), [])
-        groups.append(Group(device, variant, tuple(members), kind, tuple(own)))
+        groups.append(ChartGroup(device, variant, tuple(members), kind, tuple(own)))
     return [group for group in groups if group.kind == "model"] + sorted(
         (group for group in groups if group.kind == "operator"), key=_order
     )
 
 
-def _order(group: Group) -> tuple[str, int, str, int]:
+def _order(group: ChartGroup) -> tuple[str, int, str, int]:
     case = group.records[0].case
     return case.dtype, case.channels or 0, case.part or "", get_args(Mode).index(case.mode)
 
@@ -111,7 +111,7 @@ def is_official(subject: str) -> bool:
     return "official" in subject.lower()
 
 
-def pairs_of(group: Group) -> list[Pair]:
+def pairs_of(group: ChartGroup) -> list[SubjectPair]:
     """Which subjects of a group are compared.
 
     Models: every vHeat with the other subjects of like cost at the smallest size that both were measured at, and with
@@ -124,12 +124,12 @@ def pairs_of(group: Group) -> list[Pair]:
     return _operator_pairs(group) if group.kind == "operator" else _model_pairs(group)
 
 
-def _model_pairs(group: Group) -> list[Pair]:
+def _model_pairs(group: ChartGroup) -> list[SubjectPair]:
     costs = {series.subject: {p.resolution: p.value for p in series.points} for series in group.series("macs")}
     subjects = list(costs)
     focus = [subject for subject in subjects if is_focus(subject)]
     if not focus:
-        return [Pair(subjects[0], other) for other in subjects[1:]] if subjects else []
+        return [SubjectPair(subjects[0], other) for other in subjects[1:]] if subjects else []
     pairs = []
     for subject in focus:
         for other in subjects:
@@ -138,22 +138,22 @@ def _model_pairs(group: Group) -> list[Pair]:
                 continue
             smallest = min(common, key=lambda size: size[0] * size[1])
             if abs(costs[other][smallest] / costs[subject][smallest] - 1) <= LIKE_FOR_LIKE:
-                pairs.append(Pair(subject, other))
+                pairs.append(SubjectPair(subject, other))
     return pairs
 
 
-def _operator_pairs(group: Group) -> list[Pair]:
+def _operator_pairs(group: ChartGroup) -> list[SubjectPair]:
     subjects = [series.subject for series in group.series("latency_s")]
     focus = heat_of(group)
     if focus is None:
-        return [Pair(subjects[0], other) for other in subjects[1:]] if subjects else []
-    pairs = [Pair(focus, other) for other in subjects if not is_heat(other)]
+        return [SubjectPair(subjects[0], other) for other in subjects[1:]] if subjects else []
+    pairs = [SubjectPair(focus, other) for other in subjects if not is_heat(other)]
     if OFFICIAL in subjects:
-        pairs += [Pair(backend, OFFICIAL) for backend in subjects if is_heat(backend) and backend != OFFICIAL]
+        pairs += [SubjectPair(backend, OFFICIAL) for backend in subjects if is_heat(backend) and backend != OFFICIAL]
     return pairs
 
 
-def heat_of(group: Group) -> str | None:
+def heat_of(group: ChartGroup) -> str | None:
     """The subject that stands for heat conduction in a group; None where it was not measured.
 
     ``op/heat`` if it is there, for that is what a user gets; else the backend that is fastest at the largest grid that

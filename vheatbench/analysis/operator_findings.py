@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vheatbench.analysis.crossover import Crossover, Ratio, crossover_sentences, overlap, ratio_at
 from vheatbench.analysis.findings import Finding, common_sizes, crossings, scaling_of
-from vheatbench.analysis.groups import Group, Pair, heat_of, pairs_of
+from vheatbench.analysis.groups import ChartGroup, SubjectPair, heat_of, pairs_of
 from vheatbench.analysis.operators import ATTENTION, HEAT, OFFICIAL, is_heat, is_kernel, theory_of
 from vheatbench.analysis.powerlaw import PowerFit
 from vheatbench.analysis.roofline import Roofline, roofline_of
@@ -14,7 +14,7 @@ from vheatbench.analysis.series import Point
 from vheatbench.text import listed
 
 
-def operator_findings(group: Group) -> list[Finding]:
+def operator_findings(group: ChartGroup) -> list[Finding]:
     """Everything there is to say of a group of operators: speed, exponents, crossovers, backends, roofline."""
     found = [
         _speed(group),
@@ -26,7 +26,7 @@ def operator_findings(group: Group) -> list[Finding]:
     return [finding for finding in found if finding is not None]
 
 
-def baseline_pairs(group: Group) -> list[Pair]:
+def baseline_pairs(group: ChartGroup) -> list[SubjectPair]:
     """Heat conduction against the other operators: the pairs of a group that sentences are about.
 
     Not those among its own backends, nor kernels of attention where ``op/attention`` itself is there: tables have all.
@@ -39,7 +39,7 @@ def baseline_pairs(group: Group) -> list[Pair]:
     ]
 
 
-def operator_crossovers(group: Group) -> list[Crossover]:
+def operator_crossovers(group: ChartGroup) -> list[Crossover]:
     """In latency for all pairs of a group; in memory and multiply-adds not among the backends."""
     found = crossings(group, "latency_s", pairs_of(group))
     for metric in ("peak_memory_bytes", "macs"):
@@ -47,7 +47,7 @@ def operator_crossovers(group: Group) -> list[Crossover]:
     return found
 
 
-def speed_ratios(group: Group, pair: Pair) -> dict[tuple[int, int], Ratio]:
+def speed_ratios(group: ChartGroup, pair: SubjectPair) -> dict[tuple[int, int], Ratio]:
     """How many times as fast the focus of a pair is as its baseline, at every grid of both, by growing grid."""
     series = {one.subject: one for one in group.series("latency_s")}
     a, b = series.get(pair.focus), series.get(pair.baseline)
@@ -86,7 +86,7 @@ class Fastest:
     """Latency of ``op/heat`` divided by the fastest backend's: 1 where auto chose it. None where not measured."""
 
 
-def fastest_backends(group: Group) -> list[Fastest]:
+def fastest_backends(group: ChartGroup) -> list[Fastest]:
     """The fastest backend by latency at every grid at which two of them or more were measured, by growing grid.
 
     ``op/heat`` is no backend of its own: it stands beside them, to judge the choice that ``auto`` makes. Where the
@@ -113,12 +113,12 @@ def fastest_backends(group: Group) -> list[Fastest]:
     return found
 
 
-def _compared(group: Group) -> set[str | None]:
+def _compared(group: ChartGroup) -> set[str | None]:
     """Subjects that sentences are about."""
     return {subject for pair in baseline_pairs(group) for subject in (pair.focus, pair.baseline)} or {heat_of(group)}
 
 
-def _speed(group: Group) -> Finding | None:
+def _speed(group: ChartGroup) -> Finding | None:
     """At the largest common grid with each operator."""
     at: dict[str, list[str]] = {}
     focus = ""
@@ -134,7 +134,7 @@ def _speed(group: Group) -> Finding | None:
     return Finding(". ".join(parts) + ".", "latency_s", important=True)
 
 
-def _exponents(group: Group) -> Finding | None:
+def _exponents(group: ChartGroup) -> Finding | None:
     """Of heat conduction and of what it is compared with, beside theory and the count of multiply-adds."""
     part = group.records[0].case.part
     compared = _compared(group)
@@ -165,12 +165,12 @@ def _exponents(group: Group) -> Finding | None:
     return Finding(text, "latency_s")
 
 
-def _crossovers(group: Group) -> Finding | None:
+def _crossovers(group: ChartGroup) -> Finding | None:
     sentences = crossover_sentences(crossings(group, "latency_s", baseline_pairs(group)))
     return Finding(f"Crossovers: {'; '.join(sentences)}.", "latency_s") if sentences else None
 
 
-def _backends(group: Group) -> Finding | None:
+def _backends(group: ChartGroup) -> Finding | None:
     """The fastest backend at the smallest and the largest grid."""
     rows = fastest_backends(group)
     if not rows:
@@ -186,7 +186,7 @@ def _backends(group: Group) -> Finding | None:
     return Finding(f"Fastest backend of heat conduction: {'; '.join(parts)}.", "fastest")
 
 
-def _reached(group: Group) -> Finding | None:
+def _reached(group: ChartGroup) -> Finding | None:
     """What share of the roof each compared operator reaches at its largest grid."""
     roofline = roofline_of(group)
     if not isinstance(roofline, Roofline):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vheatbench.analysis.axis import GRID
-from vheatbench.analysis.groups import Group
+from vheatbench.analysis.groups import ChartGroup
 from vheatbench.analysis.series import Point, series_from
 
 Bound = Literal["memory", "compute"]
@@ -83,7 +83,7 @@ class NoRoofline:
     reason: str
 
 
-def roofline_of(group: Group) -> Roofline | NoRoofline:
+def roofline_of(group: ChartGroup) -> Roofline | NoRoofline:
     """Place every operator of a group that has a latency, FLOPs and bytes under the group's ceilings."""
     roof = _roof(group)
     if isinstance(roof, NoRoofline):
@@ -99,7 +99,7 @@ def roofline_of(group: Group) -> Roofline | NoRoofline:
     return Roofline(roof, tuple(points), tuple(_notes(points)))
 
 
-def _roof(group: Group) -> Roof | NoRoofline:
+def _roof(group: ChartGroup) -> Roof | NoRoofline:
     """The best of each ceiling: what was reached is possible."""
     found = []
     for metric, subject in (("bandwidth_bytes_per_s", "ceiling/copy"), ("rate_flop_per_s", "ceiling/matmul")):
@@ -110,7 +110,7 @@ def _roof(group: Group) -> Roof | NoRoofline:
     return Roof(*found)
 
 
-def _why_missing(group: Group, subject: str) -> str:
+def _why_missing(group: ChartGroup, subject: str) -> str:
     dtype = group.records[0].case.dtype
     tried = [record for record in group.ceilings if record.case.subject == subject]
     if not tried:
@@ -119,7 +119,7 @@ def _why_missing(group: Group, subject: str) -> str:
     return f"{subject} in {dtype} was not measured: {reason}"
 
 
-def _by_place(group: Group, metric: str) -> dict[tuple[str, tuple[int, int]], Point]:
+def _by_place(group: ChartGroup, metric: str) -> dict[tuple[str, tuple[int, int]], Point]:
     return {(series.subject, point.resolution): point for series in group.series(metric) for point in series.points}
 
 

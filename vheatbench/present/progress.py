@@ -17,8 +17,8 @@ class Display:
     ) -> None:
         return None
 
-    def update(self, done: float, words: str, of: float | None = None) -> None:
-        """So much is done (of so much, where that is new), and this is going on."""
+    def update(self, done: float, words: str) -> None:
+        """So much is done, and this is going on."""
 
     def line(self, text: str, good: bool = True) -> None:
         """Something has ended, well or not."""
@@ -56,8 +56,8 @@ class Bar(Display):
     ) -> None:
         self._progress.stop()
 
-    def update(self, done: float, words: str, of: float | None = None) -> None:
-        self._progress.update(self._task, completed=done, description=words, total=of)
+    def update(self, done: float, words: str) -> None:
+        self._progress.update(self._task, completed=done, description=words)
 
     def line(self, text: str, good: bool = True) -> None:
         from rich.text import Text

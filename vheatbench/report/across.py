@@ -13,7 +13,7 @@ from typing import Any
 from vheatbench.analysis.crossover import ratio_at
 from vheatbench.analysis.findings import common_sizes
 from vheatbench.analysis.fingerprint import differences, facts
-from vheatbench.analysis.groups import Group, groups_of
+from vheatbench.analysis.groups import ChartGroup, groups_of
 from vheatbench.analysis.operator_findings import as_fast, significant
 from vheatbench.metrics import names
 from vheatbench.present.parts import Chart, Section, Table
@@ -88,9 +88,9 @@ def keeping_apart(one: Run, other: Run) -> list[str]:
     return list(dict.fromkeys(text for device in shared for text in differences(*environments, device)))
 
 
-def _shared(runs: Sequence[Run]) -> list[list[tuple[int, Group]]]:
+def _shared(runs: Sequence[Run]) -> list[list[tuple[int, ChartGroup]]]:
     """Groups of one variant in which at least two runs share cases, each with its run's place; most curves first."""
-    found: dict[tuple[str, str], list[tuple[int, Group]]] = {}
+    found: dict[tuple[str, str], list[tuple[int, ChartGroup]]] = {}
     for place, run in enumerate(runs):
         for group in groups_of(run.records):
             found.setdefault((group.kind, group.variant), []).append((place, group))
@@ -98,7 +98,7 @@ def _shared(runs: Sequence[Run]) -> list[list[tuple[int, Group]]]:
     return sorted(several, key=lambda members: -sum(len(group.series("latency_s")) for _, group in members))
 
 
-def _holding_the_same(members: list[tuple[int, Group]]) -> list[tuple[int, Group]]:
+def _holding_the_same(members: list[tuple[int, ChartGroup]]) -> list[tuple[int, ChartGroup]]:
     """Those members of a variant that have a case in common with one of another run."""
     places: dict[tuple[str, tuple[int, int]], set[int]] = {}
     for place, group in members:
@@ -115,7 +115,7 @@ def _holding_the_same(members: list[tuple[int, Group]]) -> list[tuple[int, Group
 def _overlay(
     id_: str,
     metric: str,
-    members: list[tuple[int, Group]],
+    members: list[tuple[int, ChartGroup]],
     labels: Sequence[str],
     subjects: Sequence[str],
     views: Sequence[View],
@@ -145,7 +145,7 @@ def _style(subject: str, subjects: Sequence[str], place: int) -> LineStyle:
     return replace(own, marker=marker, dash=DASHES[place % len(DASHES)], face=PAPER if place % 2 else own.colour)
 
 
-def _ratios(runs: Sequence[Run], labels: Sequence[str], shared: list[list[tuple[int, Group]]]) -> Table | None:
+def _ratios(runs: Sequence[Run], labels: Sequence[str], shared: list[list[tuple[int, ChartGroup]]]) -> Table | None:
     """The first run over every other that it may be compared with, at the largest common size of each subject."""
     rows: list[tuple[str, ...]] = []
     for members in shared:
@@ -166,7 +166,7 @@ def _ratios(runs: Sequence[Run], labels: Sequence[str], shared: list[list[tuple[
     return Table("across-ratios", "Run against run", caption, header, rows)
 
 
-def _ratio_rows(base: Group, other: Group, label: str) -> list[tuple[str, ...]]:
+def _ratio_rows(base: ChartGroup, other: ChartGroup, label: str) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     memory = [{one.subject: one for one in group.series("peak_memory_bytes")} for group in (base, other)]
     others = {one.subject: one for one in other.series("latency_s")}

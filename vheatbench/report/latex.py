@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vheatbench import numbers
-from vheatbench.analysis.groups import Group, groups_of
+from vheatbench.analysis.groups import ChartGroup, groups_of
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
 from vheatbench.analysis.series import Series
 from vheatbench.metrics import MetricInfo, columns, info_of, names
@@ -46,7 +46,7 @@ def escaped(text: str) -> str:
     return "".join(_ESCAPED.get(character, character if character.isprintable() else " ") for character in text)
 
 
-def _table(run: Run, group: Group, number: int) -> str:
+def _table(run: Run, group: ChartGroup, number: int) -> str:
     series = {metric: {one.subject: one for one in group.series(metric)} for metric in _columns(group)}
     axis = next(iter(series["latency_s"].values())).axis if series.get("latency_s") else None
     if axis is None:
@@ -92,7 +92,7 @@ def _tabular(
     )
 
 
-def _columns(group: Group) -> list[str]:
+def _columns(group: ChartGroup) -> list[str]:
     """Metrics that the group has; images per second are a model's."""
     wanted = [name for name in names("paper") if group.kind == "model" or name != "throughput_images_per_s"]
     return [name for name in wanted if any(one.points for one in group.series(name))]

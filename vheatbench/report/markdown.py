@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from vheatbench import numbers
-from vheatbench.analysis.groups import Group, groups_of
+from vheatbench.analysis.groups import ChartGroup, groups_of
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
 from vheatbench.metrics import columns
 from vheatbench.present.parts import StudyTable
@@ -63,7 +63,7 @@ def _run(run: Run) -> list[str]:
     return [head, *by_group, foot]
 
 
-def _outcomes(group: Group, outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _outcomes(group: ChartGroup, outcomes: Sequence[Outcome]) -> list[Outcome]:
     ids = {record.case_id for record in group.records}
     return [outcome for outcome in outcomes if outcome.case.id in ids]
 

@@ -9,7 +9,7 @@ from vheatbench import numbers
 from vheatbench.analysis.axis import GRID
 from vheatbench.analysis.crossover import Crossover, Ratio
 from vheatbench.analysis.findings import crossings, scaling_of
-from vheatbench.analysis.groups import Group, Pair, heat_of, pairs_of
+from vheatbench.analysis.groups import ChartGroup, SubjectPair, heat_of, pairs_of
 from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, fastest_backends, significant, speed_ratios
 from vheatbench.analysis.operators import HEAT
 from vheatbench.analysis.roofline import Placed, Roofline, roofline_of
@@ -18,7 +18,7 @@ from vheatbench.present.parts import Chart, Section, Table
 from vheatbench.report.roofline_chart import rate_text, rate_unit, roofline_chart
 
 
-def add_operator_parts(section: Section, group: Group, subjects: Sequence[str]) -> None:
+def add_operator_parts(section: Section, group: ChartGroup, subjects: Sequence[str]) -> None:
     """Add them to a section of a group of operators."""
     roofline = roofline_of(group)
     if isinstance(roofline, Roofline):
@@ -31,7 +31,7 @@ def add_operator_parts(section: Section, group: Group, subjects: Sequence[str]) 
     section.tables += [table for table in tables if table is not None]
 
 
-def _kernels(group: Group) -> list[str]:
+def _kernels(group: ChartGroup) -> list[str]:
     """Which attention kernels ran: found out while measuring, not assumed."""
     ran: dict[str, dict[str, None]] = {}
     for record in group.records:
@@ -43,7 +43,7 @@ def _kernels(group: Group) -> list[str]:
     return [f"Kernels that ran: {'; '.join(words)}."]
 
 
-def _speed_table(id_: str, group: Group) -> Table | None:
+def _speed_table(id_: str, group: ChartGroup) -> Table | None:
     """Heat conduction over every other subject, one column per grid."""
     focus = heat_of(group)
     pairs = [pair for pair in pairs_of(group) if pair.focus == focus]
@@ -72,7 +72,7 @@ def _ratio_cell(ratio: Ratio | None) -> str:
     return f"{near}{significant(ratio.value)}× ({significant(ratio.low)}–{significant(ratio.high)})"
 
 
-def _fastest_table(id_: str, group: Group) -> Table | None:
+def _fastest_table(id_: str, group: ChartGroup) -> Table | None:
     found = fastest_backends(group)
     if not found:
         return None
@@ -99,7 +99,7 @@ def _fastest_table(id_: str, group: Group) -> Table | None:
     return Table(id_, "Which backend of heat conduction is fastest", caption, header, rows)
 
 
-def _roofline_chart(id_: str, roofline: Roofline, group: Group, subjects: Sequence[str]) -> Chart:
+def _roofline_chart(id_: str, roofline: Roofline, group: ChartGroup, subjects: Sequence[str]) -> Chart:
     roof = roofline.roof
     dtype = group.records[0].case.dtype
     bandwidth = numbers.with_interval(roof.bandwidth, info_of("bandwidth_bytes_per_s"), "GB/s")
@@ -163,7 +163,7 @@ class Glance:
     """Title of a group, id of its section, cells."""
 
 
-def glance_of(groups: Sequence[tuple[Group, str]]) -> Glance:
+def glance_of(groups: Sequence[tuple[ChartGroup, str]]) -> Glance:
     """The table, of groups of operators each with the id of its section."""
     baselines = list(dict.fromkeys(pair.baseline for group, _ in groups for pair in baseline_pairs(group)))
     rows = []
@@ -177,7 +177,7 @@ def glance_of(groups: Sequence[tuple[Group, str]]) -> Glance:
     return Glance(("heat", "α of its latency", *(f"over {baseline}" for baseline in baselines)), rows)
 
 
-def _glance(group: Group, pair: Pair | None) -> str:
+def _glance(group: ChartGroup, pair: SubjectPair | None) -> str:
     ratios = speed_ratios(group, pair) if pair is not None else {}
     if pair is None or not ratios:
         return "—"

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from vheatbench import __version__
 from vheatbench.analysis.findings import Finding, failure_findings
-from vheatbench.analysis.groups import Group, groups_of
+from vheatbench.analysis.groups import ChartGroup, groups_of
 from vheatbench.analysis.operators import rank
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
 from vheatbench.case import Case
@@ -188,7 +188,7 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-def _drawn(groups: Sequence[Group], budget: float) -> tuple[list[Group], list[Group]]:
+def _drawn(groups: Sequence[ChartGroup], budget: float) -> tuple[list[ChartGroup], list[ChartGroup]]:
     """The groups that fit into the budget, at least one; and the others."""
     total, few = 0, 0
     for group in groups:
@@ -205,8 +205,8 @@ def _part(
     subjects: Sequence[str],
     label: str,
     views: Sequence[View],
-    groups: list[Group],
-    left_out: list[Group],
+    groups: list[ChartGroup],
+    left_out: list[ChartGroup],
 ) -> RunPart:
     outcomes = outcomes_of(run.records)
     several = len(groups) > 1
@@ -266,7 +266,7 @@ def _analyses(run: Run, index: int, runs: Sequence[Run]) -> list[Section]:
 
 
 def _story(
-    groups: list[Group], sections: list[Section], analyses: list[Section], outcomes: list[Outcome], records: str
+    groups: list[ChartGroup], sections: list[Section], analyses: list[Section], outcomes: list[Outcome], records: str
 ) -> list[Sentence]:
     """Its links lead to charts that are there. What matters most of the analyses stands before what is missing."""
     pairs = [(most_telling(group), section.id) for group, section in zip(groups, sections, strict=True)]

@@ -55,11 +55,11 @@ def published_section(run: Run, outcomes: Sequence[Outcome], id_: str) -> Sectio
         for row in rows
     ]  # fmt: skip
     caption = (
-        "Parameters and multiply-adds are checked against the exact value (tolerance "
-        f"{float(reference['tolerance']):.0%}); throughput is hardware and only shown."
+        f"{reference['source']} Parameters and multiply-adds are checked against the exact value (tolerance "
+        f"{100 * float(reference['tolerance']):g} %); throughput is hardware and only shown."
     )
-    table = Table(f"{id_}-table", "Parameters, multiply-adds and throughput", caption, header, cells)
-    return Section(id_, "Beside the published table", tables=[table], notes=[str(reference["source"])])
+    title = "Beside the published table"
+    return Section(id_, title, tables=[Table(f"{id_}-table", title, caption, header, cells)])
 
 
 def paper_sections(run: Run, id_: str, others: Sequence[Run] = ()) -> list[Section]:

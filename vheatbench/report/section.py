@@ -8,7 +8,7 @@ from dataclasses import replace
 from vheatbench import numbers
 from vheatbench.analysis.crossover import Crossover
 from vheatbench.analysis.findings import crossovers_of, model_findings, scaling_of
-from vheatbench.analysis.groups import Group, pairs_of
+from vheatbench.analysis.groups import ChartGroup, pairs_of
 from vheatbench.analysis.operator_findings import operator_crossovers, operator_findings
 from vheatbench.analysis.operators import HEAT, OFFICIAL, is_heat, theory_of
 from vheatbench.analysis.scaling import Scaling
@@ -25,7 +25,7 @@ MOST_CURVES = 24
 
 
 def section_of(
-    group: Group, id_: str, subjects: Sequence[str], several: bool, views: Sequence[View] = ("log",)
+    group: ChartGroup, id_: str, subjects: Sequence[str], several: bool, views: Sequence[View] = ("log",)
 ) -> Section:
     """Everything the page shows of one group.
 
@@ -77,7 +77,7 @@ def section_of(
     return section
 
 
-def _charts(id_: str, metric: str, curves: list[Curve], group: Group, views: Sequence[View]) -> list[Chart]:
+def _charts(id_: str, metric: str, curves: list[Curve], group: ChartGroup, views: Sequence[View]) -> list[Chart]:
     """One chart; with several backends of heat conduction a second one of their latency, and the first without them."""
 
     def chart(key: str, drawn: list[Curve], what: str = "") -> Chart:
@@ -94,7 +94,7 @@ def _charts(id_: str, metric: str, curves: list[Curve], group: Group, views: Seq
     ]
 
 
-def most_telling(group: Group) -> Group:
+def most_telling(group: ChartGroup) -> ChartGroup:
     """The group with as many subjects as one chart can show: those that are compared first, in their own order."""
     subjects = list(dict.fromkeys(record.case.subject for record in group.records))
     if len(subjects) <= MOST_CURVES:
@@ -104,19 +104,19 @@ def most_telling(group: Group) -> Group:
     return replace(group, records=tuple(record for record in group.records if record.case.subject in chosen))
 
 
-def cost_of(group: Group) -> int:
+def cost_of(group: ChartGroup) -> int:
     """What drawing a group costs: each chart as much as six curves, and its curves."""
     curves = min(MOST_CURVES, len({record.case.subject for record in group.records}))
     drawn = (max((len(one.points) for one in group.series(name)), default=0) > 1 for name in charted(group))
     return (6 + curves) * sum(drawn)
 
 
-def charted(group: Group) -> list[str]:
-    """Metrics that are drawn against size: of a step, each as the group compares it (``Group.named``)."""
+def charted(group: ChartGroup) -> list[str]:
+    """Metrics that are drawn against size: of a step, each as the group compares it (``ChartGroup.named``)."""
     return names("charted_operators" if group.kind == "operator" else "charted")
 
 
-def samples_of(group: Group, metric: str) -> dict[str, dict[tuple[int, int], int]]:
+def samples_of(group: ChartGroup, metric: str) -> dict[str, dict[tuple[int, int], int]]:
     """How many raw samples stand behind each point, by subject and size; nothing where a metric has none."""
     source = group.named("latency_s" if metric == "throughput_images_per_s" else metric)
     found: dict[str, dict[tuple[int, int], int]] = {}
@@ -127,7 +127,7 @@ def samples_of(group: Group, metric: str) -> dict[str, dict[tuple[int, int], int
     return found
 
 
-def _caption(title: str, metric: str, curve: Curve, group: Group, switched: bool) -> str:
+def _caption(title: str, metric: str, curve: Curve, group: ChartGroup, switched: bool) -> str:
     info, axis = curve.series.info, curve.series.axis
     against = "resolution" if group.kind == "model" else "the token grid"
     first = " at first" if switched else ""
@@ -152,7 +152,7 @@ def _caption(title: str, metric: str, curve: Curve, group: Group, switched: bool
     return caption
 
 
-def _exponent_row(series: Series, scaling: Scaling, group: Group) -> tuple[str, ...]:
+def _exponent_row(series: Series, scaling: Scaling, group: ChartGroup) -> tuple[str, ...]:
     local = scaling.local_exponents
     theory = [theory_of(series.subject, group.records[0].case.part) or "—"] if group.kind == "operator" else []
     if step_name(series.metric) == "peak_memory_bytes" and theory:
@@ -169,7 +169,7 @@ def _exponent_row(series: Series, scaling: Scaling, group: Group) -> tuple[str, 
     )
 
 
-def _exponent_table(id_: str, group: Group, rows: list[tuple[str, ...]]) -> Table:
+def _exponent_table(id_: str, group: ChartGroup, rows: list[tuple[str, ...]]) -> Table:
     caption = (
         f"α with its 95 % interval, per {group.kind}. “Local” is the slope at the small and at the large end; "
         "“with overhead” fits a + c·N^α."
@@ -185,7 +185,7 @@ def _exponent_table(id_: str, group: Group, rows: list[tuple[str, ...]]) -> Tabl
     return Table(f"{id_}-exponents", "Exponents: cost = c·N^α", caption, (group.kind, "cost", *fits), rows)
 
 
-def _crossover_table(id_: str, group: Group, crossings: list[Crossover]) -> Table:
+def _crossover_table(id_: str, group: ChartGroup, crossings: list[Crossover]) -> Table:
     what = "grid on one operator" if group.kind == "operator" else "size on one model"
     like = "" if group.kind == "operator" else " of like cost"
     caption = f"From which {what} beats another{like}, by interpolating between the measured {crossings[0].axis.size}s."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vheatbench.analysis.crossover import Ratio, crossover_sentences, ratio_at
 from vheatbench.analysis.findings import common_sizes, crossings, failure_findings, scaling_of, stopped_by
-from vheatbench.analysis.groups import Group, Pair, pairs_of
+from vheatbench.analysis.groups import ChartGroup, SubjectPair, pairs_of
 from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, significant
 from vheatbench.analysis.outcomes import Outcome
 from vheatbench.analysis.powerlaw import PowerFit
@@ -27,7 +27,7 @@ class Sentence:
 
 
 def story_of(
-    groups: Sequence[tuple[Group, str]], outcomes: Sequence[Outcome], records: str, warnings: str = ""
+    groups: Sequence[tuple[ChartGroup, str]], outcomes: Sequence[Outcome], records: str, warnings: str = ""
 ) -> list[Sentence]:
     """Three or four sentences that the numbers support.
 
@@ -52,20 +52,20 @@ def story_of(
     return [*found, *([Sentence(caveat, warnings)] if caveat else []), Sentence(_health(outcomes), records)]
 
 
-def _pairs(group: Group) -> list[Pair]:
+def _pairs(group: ChartGroup) -> list[SubjectPair]:
     """The pairs of the first subject in question."""
     pairs = baseline_pairs(group) if group.kind == "operator" else pairs_of(group)
     return [pair for pair in pairs if pair.focus == pairs[0].focus][:MOST_BASELINES]
 
 
-def _sides(group: Group, pair: Pair, metric: str) -> tuple[Series, Series] | None:
+def _sides(group: ChartGroup, pair: SubjectPair, metric: str) -> tuple[Series, Series] | None:
     found = {one.subject: one for one in group.series(metric)}
     if pair.focus not in found or pair.baseline not in found:
         return None
     return found[pair.focus], found[pair.baseline]
 
 
-def _largest(group: Group, pair: Pair, metric: str, inverse: bool = False) -> tuple[str, Ratio, str] | None:
+def _largest(group: ChartGroup, pair: SubjectPair, metric: str, inverse: bool = False) -> tuple[str, Ratio, str] | None:
     """The size in words, the ratio at the largest common size, and what its metric is called."""
     sides = _sides(group, pair, metric)
     common = common_sizes(*sides) if sides is not None else []
@@ -75,7 +75,7 @@ def _largest(group: Group, pair: Pair, metric: str, inverse: bool = False) -> tu
     return a.axis.words(common[-1]), ratio_at(a, b, common[-1]), a.info.title
 
 
-def _speed(group: Group, id_: str) -> Sentence | None:
+def _speed(group: ChartGroup, id_: str) -> Sentence | None:
     """How many times as fast, with how much memory."""
     metric = "latency_s" if group.kind == "operator" else "throughput_images_per_s"
     at: dict[str, list[str]] = {}
@@ -99,13 +99,13 @@ def _plainly(ratio: Ratio) -> str:
     return f"{significant(ratio.value)}×{interval}"
 
 
-def _crossovers(group: Group, id_: str) -> Sentence | None:
+def _crossovers(group: ChartGroup, id_: str) -> Sentence | None:
     metric = "latency_s" if group.kind == "operator" else "throughput_images_per_s"
     sentences = crossover_sentences(crossings(group, metric, _pairs(group)))
     return Sentence("; ".join(sentences), f"{id_}-{metric}") if sentences else None
 
 
-def _exponents(group: Group, id_: str) -> Sentence | None:
+def _exponents(group: ChartGroup, id_: str) -> Sentence | None:
     pairs = _pairs(group)
     named = dict.fromkeys(name for pair in pairs for name in (pair.focus, pair.baseline))
     words: list[str] = []

@@ -16,7 +16,7 @@ from vheatbench.store.schema import Record
 from vheatbench.verdict.comparison import Comparison, Failure, concluded, worst_first
 from vheatbench.verdict.derived import SeriesVerdict, series_verdicts
 from vheatbench.verdict.judge import CaseVerdict, judge_case, unusable
-from vheatbench.verdict.paired import Protocol, RoundKey, Rounds, Side, protocol_of, renamed, rounds_of, side_of
+from vheatbench.verdict.paired import CaseRounds, Protocol, RoundKey, Side, protocol_of, renamed, rounds_of, side_of
 from vheatbench.verdict.rule import MIN_ROUNDS, holm
 from vheatbench.verdict.settings import Settings
 
@@ -174,7 +174,7 @@ def _judged(
 ) -> tuple[list[CaseVerdict], list[Failure], list[SeriesVerdict]]:
     verdicts: list[CaseVerdict] = []
     failed: list[Failure] = []
-    fitted: list[Rounds] = []
+    fitted: list[CaseRounds] = []
     capped: str | None = None
     confidence = max(settings.confidence, protocol.confidence or 0.0)
     for one, other in matched.common:
@@ -242,7 +242,7 @@ def _failure(
     return Failure(case, side, bad[0].status, bad[0].reason or "", (len(bad), len(rounds)))
 
 
-def _spoilt(case: Case, rounds: Rounds) -> Failure | None:
+def _spoilt(case: Case, rounds: CaseRounds) -> Failure | None:
     """A side whose timings are no timings."""
     if why := unusable(rounds.head):
         return Failure(case, "head", "unusable", why, (1, len(rounds.head)))

@@ -13,7 +13,7 @@ from vheatbench.metrics import info_of, names
 from vheatbench.stats import median, quantile
 from vheatbench.store.per_image import compared_name, step_name
 from vheatbench.store.schema import Metric, Record
-from vheatbench.verdict.paired import Rounds
+from vheatbench.verdict.paired import CaseRounds
 from vheatbench.verdict.rule import MIN_ROUNDS, Gate, Verdict, gate, gate_unpaired
 from vheatbench.verdict.settings import QUANTILES, Location, Settings
 
@@ -78,7 +78,7 @@ class CaseVerdict:
 
 
 def judge_case(
-    case: Case, base_case: Case, rounds: Rounds, settings: Settings, confidence: float, comparable: bool
+    case: Case, base_case: Case, rounds: CaseRounds, settings: Settings, confidence: float, comparable: bool
 ) -> list[CaseVerdict]:
     """A verdict for every metric that both sides have and the settings want.
 
@@ -119,7 +119,7 @@ def unusable(records: Sequence[Record]) -> str | None:
     return None
 
 
-def _judge(case: Case, name: str, rounds: Rounds, settings: Settings, confidence: float) -> CaseVerdict | None:
+def _judge(case: Case, name: str, rounds: CaseRounds, settings: Settings, confidence: float) -> CaseVerdict | None:
     base, head = _metrics(rounds.base, name), _metrics(rounds.head, name)
     if not base:  # new in the head, or unavailable before: nothing to lose
         return None
@@ -178,7 +178,7 @@ def _exact(case: Case, name: str, base: list[Metric], head: list[Metric]) -> Cas
     )
 
 
-def _largest_batch(case: Case, rounds: Rounds, margin: float) -> CaseVerdict:
+def _largest_batch(case: Case, rounds: CaseRounds, margin: float) -> CaseVerdict:
     """The largest batch that fits, smaller or larger in every round, by the least that the searches allow.
 
     A search ends within an eighth: where 2048 is found, 2304 does not fit, and 2303 might.
@@ -234,7 +234,7 @@ def _by_intervals(case: Case, name: str, base: list[Metric], head: list[Metric])
 
 
 def _gated(
-    case: Case, name: str, rounds: Rounds, example: Metric, settings: Settings, confidence: float
+    case: Case, name: str, rounds: CaseRounds, example: Metric, settings: Settings, confidence: float
 ) -> CaseVerdict:
     higher = example.direction == "higher"
     grain = RSS_GRAIN if example.unit == "bytes" else 0.0
@@ -273,7 +273,7 @@ def _gated(
 
 
 def _gate(
-    rounds: Rounds, name: str, settings: Settings, confidence: float, margin: float, higher: bool, grain: float
+    rounds: CaseRounds, name: str, settings: Settings, confidence: float, margin: float, higher: bool, grain: float
 ) -> Gate:
     def logs(side: Sequence[Record]) -> list[float]:
         values = [round_value(record, name, settings.location, higher) for record in side]
@@ -299,7 +299,7 @@ def _why(found: Gate) -> str:
     return ""
 
 
-def _having(rounds: Rounds, name: str) -> Rounds:
+def _having(rounds: CaseRounds, name: str) -> CaseRounds:
     """The rounds without those in which a metric is missing, pairs with both halves."""
 
     def there(record: Record) -> bool:
@@ -330,5 +330,5 @@ def _metrics(records: Sequence[Record], name: str) -> list[Metric]:
     return [metric for metric in found if metric is not None and metric.value is not None]
 
 
-def _names(rounds: Rounds) -> list[str]:
+def _names(rounds: CaseRounds) -> list[str]:
     return list(dict.fromkeys(name for record in (*rounds.base, *rounds.head) for name in record.metrics))

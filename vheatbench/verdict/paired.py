@@ -49,7 +49,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Rounds:
+class CaseRounds:
     """The rounds of one case that were ``ok``, their records as they are compared (per image where batches differ)."""
 
     base: tuple[Record, ...]
@@ -58,7 +58,7 @@ class Rounds:
     """Whether the i-th of one side belongs to the i-th of the other."""
     capped: str | None
     """Why timings of these rounds can neither fail nor clear anybody, or None."""
-    fresh: Rounds | None = None
+    fresh: CaseRounds | None = None
     """Rounds that were taken to confirm the others."""
 
     def __post_init__(self) -> None:
@@ -111,19 +111,19 @@ def protocol_of(base: Sequence[Run], head: Sequence[Run]) -> Protocol:
     return Protocol(shared, confirm, max(confidences, default=None), cases)
 
 
-def rounds_of(base: Mapping[RoundKey, Record], head: Mapping[RoundKey, Record], protocol: Protocol) -> Rounds:
+def rounds_of(base: Mapping[RoundKey, Record], head: Mapping[RoundKey, Record], protocol: Protocol) -> CaseRounds:
     """The rounds of one case: pairs where there are any, else all of both sides."""
     good_base = {key: record for key, record in base.items() if record.status == "ok"}
     good_head = {key: record for key, record in head.items() if record.status == "ok"}
     keys = sorted(key for key in good_base if key in good_head and key.session in protocol.pairings)
     if not keys:
-        return Rounds(tuple(good_base.values()), tuple(good_head.values()), False, SEPARATE)
+        return CaseRounds(tuple(good_base.values()), tuple(good_head.values()), False, SEPARATE)
     confirming = [key for key in keys if key.number >= protocol.confirm_from.get(key.session, key.number + 1)]
     first = [key for key in keys if key not in confirming]
 
-    def chosen(keys: list[RoundKey], fresh: Rounds | None) -> Rounds:
+    def chosen(keys: list[RoundKey], fresh: CaseRounds | None) -> CaseRounds:
         pairs = [(good_base[key], good_head[key]) for key in keys]
-        return Rounds(tuple(b for b, _ in pairs), tuple(h for _, h in pairs), True, not_in_turns(pairs), fresh)
+        return CaseRounds(tuple(b for b, _ in pairs), tuple(h for _, h in pairs), True, not_in_turns(pairs), fresh)
 
     return chosen(first, chosen(confirming, None) if confirming else None)
 
