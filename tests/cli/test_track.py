@@ -397,7 +397,7 @@ def test_add_and_show(call, tmp_path):
     assert shown.exit_code == 0
     assert "branch main on A processor (2 cores)" in shown.stdout
     assert "120.0 ms" in shown.stdout
-    assert "105 ms" in shown.stdout
+    assert "105.0 ms" in shown.stdout
     assert "+14.3 %" in shown.stdout
     assert call("show", "latest").exit_code == 0  # the history is no run
 
@@ -410,7 +410,7 @@ def test_show_warns_of_a_change_and_exits_0(call, tmp_path):
     assert f"at {20:08x}00 (" in shown.stderr
     faster = call("track", "show", "--results", _history(tmp_path / "faster", slower_after(20, 40, 0.8)))
     assert faster.stderr == ""
-    assert "−2" in faster.stdout
+    assert "−19.9 %" in faster.stdout
 
 
 def _history(folder: Path, entries) -> Path:
