@@ -87,8 +87,8 @@ def heat_loss(monkeypatch: pytest.MonkeyPatch) -> MetricInfo:
     return info
 
 
-def with_heat_loss(one: Record, value: float) -> Record:
-    taken = Metric(value=value, unit="J", direction="lower", how="a calorimeter", deterministic=True)
+def with_heat_loss(one: Record, value: float, exact: bool = True) -> Record:
+    taken = Metric(value=value, unit="J", direction="lower", how="a calorimeter", deterministic=exact)
     return one.model_copy(update={"metrics": {**one.metrics, "heat_loss_j": taken, "other_loss_j": taken}})
 
 
@@ -112,11 +112,16 @@ def test_a_new_metric_is_in_every_table(heat_loss: MetricInfo, capsys: pytest.Ca
     assert "| other_loss_j (J) |" in exported
 
 
-def test_a_new_metric_can_be_compared_and_asked_for(heat_loss: MetricInfo):
+@pytest.mark.parametrize(
+    ("exact", "shown"),
+    [(True, ("0.01 J", "0.02 J", "regressed")), (False, ("10.00 mJ", "20.00 mJ", "inconclusive"))],
+)
+def test_a_new_metric_can_be_compared_and_asked_for(exact: bool, shown: tuple[str, ...], heat_loss: MetricInfo):
     base, head = (
-        run_of([with_heat_loss(record("vheat-t", 224, 0.1), value)], run_id=f"run{value}") for value in (0.01, 0.02)
+        run_of([with_heat_loss(record("vheat-t", 224, 0.1), value, exact)], run_id=f"run{value}")
+        for value in (0.01, 0.02)
     )
     comparison = compare_runs([base], [head], Settings(metrics=(heat_loss.name,)))
     (row,) = rows(comparison)
-    assert (row.metric, row.base, row.head, row.verdict) == ("heat_loss_j", "0.01 J", "0.02 J", "regressed")
+    assert (row.metric, (row.base, row.head, row.verdict)) == ("heat_loss_j", shown)
     assert heat_loss.name in {info.name for info in with_role("timed")}
