@@ -161,7 +161,7 @@ def show_erf(_: Path) -> None:
     from vheatbench.studies.erf.table import COLUMNS as columns
     from vheatbench.studies.erf.table import print_fields
 
-    names = [name for name, *_ in columns] + ["erf_major_px", "erf_minor_px"]
+    names = [column.metric for column in columns]
     cases = [
         Case(subject=name, resolution=224, mode="erf", analysis={"layer": "stages.3", "weights": "random"})
         for name in ("vheat-t-official", "swin-t")

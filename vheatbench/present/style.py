@@ -6,7 +6,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +113,30 @@ def legend_below(figure: Figure, columns: int | None = None) -> None:
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
+def titled_figure(draw: Callable[[Figure], object], height: float, title: str) -> Figure:
+    """A figure at a page's width: what ``draw`` puts on it, the title above, one legend below."""
+    figure = new_figure(TWO_COLUMN, height)
+    draw(figure)
+    figure.suptitle(title, x=0.01, ha="left")
+    legend_below(figure)
+    return figure
+
+
+def size_words(resolution: tuple[int, int]) -> str:
+    """``224 px``, or ``224×320 px`` (height × width)."""
+    height, width = resolution
+    return f"{height} px" if height == width else f"{height}×{width} px"
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten from low to high, at most eight or so; with 2 and 5 times those where there are few."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1, 2, 5) if high / low < 100 else (1,)
+    every = max(1, -(-(last - first) // 8))
+    ticks = [m * 10.0**e for e in range(first, last + 1, every) for m in steps]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
 def set_ticks(axis: Axis, places: Sequence[float] | Locator, labels: Sequence[str] | None = None) -> None:
     """Ticks at these places and nowhere else, named by the labels, or by their numbers where none are given.
 
@@ -126,7 +150,8 @@ def set_ticks(axis: Axis, places: Sequence[float] | Locator, labels: Sequence[st
 def plain_log(axis: Axis) -> None:
     """A logarithmic axis with plain numbers at its ticks: 0.1, 1, 10, with 2 and 5 between them over few decades.
 
-    To be called after drawing; where nothing positive was drawn the axis stays linear.
+    To be called after drawing; where nothing positive was drawn the axis stays linear. Within a decade the locator
+    finds round numbers, which :func:`log_ticks`, for the whole decades of colour bars, does not.
     """
     if not math.isfinite(getattr(axis.axes.dataLim, f"minpos{axis.axis_name}")):  # type: ignore[attr-defined]
         return

@@ -290,8 +290,8 @@ def test_ablation_of_conduction():
     a99 = [record.metrics["erf_a99"].value for record in run.records]
     assert len({record.case_id for record in run.records}) == 4
     assert a99[2] != a99[1]
-    assert "k = 0" in out
-    assert "k = 5" in out
+    assert "random weights, no conduction" in out
+    assert "random weights, constant k = 5" in out
 
 
 def test_weights_random_and_from_files(tmp_path):

@@ -19,17 +19,32 @@ from support.erf_records import gaussian, result, run_with
 from support.records import record as timed_record
 from support.records import run_of
 from vheatbench.errors import UserError
+from vheatbench.metrics import info_of
+from vheatbench.numbers import with_interval
 from vheatbench.present import style
+from vheatbench.present.images import LEVELS, coarse
 from vheatbench.store import Metric
-from vheatbench.studies.erf.colours import ColourScale, colour_scale
-from vheatbench.studies.erf.curves import area_curve, coarse, density, density_of, level_of, radial_profile
-from vheatbench.studies.erf.curves_figure import draw_area_curve, draw_radial_profile
-from vheatbench.studies.erf.figures import figures_of, save_erf_figures
-from vheatbench.studies.erf.images import LEVELS, MAP_BYTES, PAGE_BYTES, map_uri, maps_markup
-from vheatbench.studies.erf.labels import common, deepest, differing, labels, series
-from vheatbench.studies.erf.maps import erf_map, erf_maps, grid_of, layer_maps, with_interval
+from vheatbench.studies.erf.field import ColourScale, area_curve, density, level_of, radial_profile
+from vheatbench.studies.erf.figures import (
+    draw_area_by_depth,
+    draw_area_by_resolution,
+    draw_area_curve,
+    draw_radial_profile,
+    figures_of,
+    save_erf_figures,
+)
+from vheatbench.studies.erf.labels import common, deepest, differing, labels, series, state
+from vheatbench.studies.erf.maps import (
+    MAP_BYTES,
+    PAGE_BYTES,
+    erf_map,
+    erf_maps,
+    grid_of,
+    layer_maps,
+    map_uri,
+    maps_markup,
+)
 from vheatbench.studies.erf.section import erf_sections
-from vheatbench.studies.erf.trends_figure import draw_area_by_depth, draw_area_by_resolution
 
 EVIL = '<script>alert("x")</script>$x_1$ &amp; \u202egnirts\x07'
 
@@ -43,9 +58,9 @@ def svg_text(path):
 
 def test_density_has_mean_one_whatever_the_unit():
     field = gaussian((20, 30), 4)
-    assert density_of(field).mean() == pytest.approx(1)
-    np.testing.assert_allclose(density_of(field * 1e-30), density_of(field), rtol=1e-5)
-    assert not density_of(np.zeros((4, 4))).any()
+    assert density(field).mean() == pytest.approx(1)
+    np.testing.assert_allclose(density(field * 1e-30), density(field), rtol=1e-5)
+    assert not density(np.zeros((4, 4))).any()
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (64, 64), (33, 65), (1, 9)])
@@ -98,6 +113,15 @@ def test_labels_say_what_differs_and_the_title_what_does_not():
     assert "RepLKNet's protocol" in common([result(protocol="replknet")])
 
 
+def test_the_state_is_said_in_one_way():
+    assert state(result(conduction="learned").record) == "random weights"
+    trained = result(weights="best.pth (0123456789ab)", conduction="none", protocol="replknet", dtype="bfloat16")
+    assert state(trained.record) == "best.pth (0123456789ab), RepLKNet's protocol, bfloat16, no conduction"
+    # a record that failed knows what was asked for alone
+    trained.record.conditions.clear()
+    assert state(trained.record) == "0123456789ab, RepLKNet's protocol, bfloat16, no conduction"
+
+
 def test_labels_are_short_and_never_alike():
     long = [result(f"a_model_{'x' * 60}_{i}_{'y' * 60}", weights=f"{'w' * 50}{i}.pth (0123)") for i in range(3)]
     found = labels([*long, result("swin-t")])
@@ -124,9 +148,9 @@ def test_maps_share_one_scale_and_say_how_it_is_coloured(tmp_path):
         (figure,) = erf_maps(results)
         images = [ax.images[0] for ax in figure.axes if ax.images]
         assert len(images) == 2
-        scale = colour_scale(results)
+        scale = ColourScale.of(one.map for one in results)
         assert {(one.norm.vmin, one.norm.vmax) for one in images} == {(scale.low, scale.high)}
-        assert scale.high == pytest.approx(max(density(one).max() for one in results))
+        assert scale.high == pytest.approx(max(density(one.map).max() for one in results))
         assert [ax.get_title("center") for ax in figure.axes[:2]] == ["vheat-t\nstages.3", "swin-t\nstages.3"]
         path, *_ = style.save(figure, tmp_path / "x", ("svg",))
     text = svg_text(path)
@@ -138,21 +162,21 @@ def test_maps_share_one_scale_and_say_how_it_is_coloured(tmp_path):
 
 def test_least_dense_colour_is_below_all_but_one_percent_of_the_mass():
     results = [result(sigma=12), result(sigma=3)]
-    scale = colour_scale(results)
+    scale = ColourScale.of(one.map for one in results)
     for one in results:
-        spread = density(one)
+        spread = density(one.map)
         assert spread[spread < scale.low].sum() <= 0.01 * spread.sum()
-    assert colour_scale(results, "power").low == 0
+    assert ColourScale.of([]).high > ColourScale.of([]).low > 0
 
 
-@pytest.mark.parametrize("kind", ["log", "power"])
-def test_positions_are_those_of_the_norm(kind):
-    scale = colour_scale([result()], kind)
+@pytest.mark.parametrize("field", [gaussian((64, 64), 9), np.ones((64, 64))], ids=["several decades", "even"])
+def test_positions_are_those_of_the_norm(field):
+    scale = ColourScale.of([field])
     field = np.geomspace(scale.high / 1e6, scale.high * 2, 50)
     np.testing.assert_allclose(scale.positions(field), np.asarray(scale.norm(field)), atol=1e-12)
     assert all(scale.low <= tick <= scale.high for tick in scale.ticks)
     assert len(scale.ticks) >= 2
-    assert ("log" in scale.words) == (kind == "log")
+    assert scale.high / scale.low >= 10
 
 
 def test_map_marks_the_true_centre_and_half_of_the_mass():
@@ -315,7 +339,8 @@ def test_names_are_shortened_in_the_middle_and_folded():
     assert max(map(len, folded.split("\n"))) <= 18
     assert folded.replace("\n", "") == "swin_tiny_patch4_window7_224.ms_in22k_ft_in1k"
     assert style.fold("x" * 100, 10).count("\n") == 2
-    assert len({(style.line_of(i).colour, style.line_of(i).dash) for i in range(24)}) == 24
+    assert len({(one.colour, one.dash) for one in style.PRINT_LINES[:24]}) == 24
+    assert len({(one.colour, one.dash, one.marker) for one in style.PRINT_LINES}) == 48
 
 
 def test_figures_need_neither_pyplot_nor_torch():
@@ -372,7 +397,7 @@ def test_findings_name_the_ratio_with_the_most_cautious_interval(tmp_path):
     assert anchor == "r0-maps"
     assert finding.important
     # 20 % of the pixels against 5 %, each to a tenth: 0.9 / 1.1 to 1.1 / 0.9 of 4
-    assert "lies in 20 % (18 to 22) of the image, 4.0× (3.3 to 4.9) swin-t's" in finding.text
+    assert "lies in 20.0 % (18.0 to 22.0) of the image, 4.0× (3.3 to 4.9) swin-t's" in finding.text
     assert finding.text.startswith("With random weights, at 100 px half of vheat-t's")
     equal = [result("vheat-t", (100, 100), field=wide), result("swin-t", (100, 100), field=wide)]
     (section,) = erf_sections(run_with(equal, tmp_path), "r0")
@@ -388,15 +413,15 @@ def test_an_interval_down_to_nothing_bounds_the_ratio_on_one_side(tmp_path):
 
 def test_numbers_have_the_digits_of_their_interval():
     def said(value, low, high):
-        return with_interval(Metric(value=value, low=low, high=high, unit="share", how="x"), 100)
+        return with_interval(Metric(value=value, low=low, high=high, unit="share", how="x"), info_of("erf_a50"))
 
-    assert said(0.04, 0.0376, 0.0424) == "4.0 (3.8 to 4.2)"
-    assert said(0.0086, 0, 0.02716) == "0.9 (0.0 to 2.7)"
-    assert said(0.5, 0.3, 0.7) == "50 (30 to 70)"
+    assert said(0.04, 0.0376, 0.0424) == "4.000 (3.760 to 4.240)"
+    assert said(0.0086, 0, 0.02716) == "0.86 (0.00 to 2.72)"
+    assert said(0.5, 0.3, 0.7) == "50.0 (30.0 to 70.0)"
     assert said(0.5, None, None) == "50.0"
     assert said(0, None, None) == "0"
     metric = Metric(value=38.2, low=37.2, high=39.2, unit="px", how="x")
-    assert with_interval(metric, unit="px") == "38.2 px (37.2 to 39.2)"
+    assert with_interval(metric, info_of("erf_radius_px"), "px") == "38.20 px (37.20 to 39.20)"
 
 
 def test_a_layer_without_a_value_is_a_gap(tmp_path):
@@ -466,19 +491,19 @@ def test_many_maps_share_the_room_that_the_page_has():
     uris = re.findall(r'src="([^"]+)" alt="Map', maps_markup(many))
     assert len(uris) == 20
     assert sum(map(len, uris)) <= PAGE_BYTES
-    assert len(map_uri(many[0], colour_scale(many[:1]))) > PAGE_BYTES / 20
+    assert len(map_uri(many[0], ColourScale.of([many[0].map]))) > PAGE_BYTES / 20
 
 
 def test_picture_shows_density_contour_and_centre():
     one = result(field=gaussian((64, 64), 6, floor=0, seed=1, centre=(20, 40)), centre=(20.5, 40.5))
-    scale = ColourScale("log", 0.1, 100)
+    scale = ColourScale(0.1, 100)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(map_uri(one, scale).split(",")[1]))))
     assert picture[20, 40] == LEVELS + 1
     border = np.argwhere(picture == LEVELS)
     assert np.allclose(border.mean(axis=0), (20, 40), atol=2)
     assert np.hypot(*(border - (20, 40)).T).mean() == pytest.approx(6 * np.sqrt(2 * np.log(2)), rel=0.25)
     plain = picture < LEVELS
-    np.testing.assert_array_equal(picture[plain], np.round(scale.positions(density(one)) * (LEVELS - 1))[plain])
+    np.testing.assert_array_equal(picture[plain], np.round(scale.positions(density(one.map)) * (LEVELS - 1))[plain])
 
 
 def test_names_from_outside_are_text_not_markup(tmp_path):

@@ -1,36 +1,47 @@
-"""What tells receptive fields apart, in words: legends, titles of panels and what all of them share."""
+"""What stands beside a receptive field: its model, layer, size and state in words, and its numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vheatbench.present.style import shorten, shown
+from vheatbench import numbers
+from vheatbench.metrics import info_of
+from vheatbench.present.style import shorten, shown, size_words
+from vheatbench.store.schema import Metric, Record
 from vheatbench.studies.erf.results import ErfResult
 
+STATE = ("weights", "protocol", "dtype", "conduction")
 PARTS = ("subject", "layer", "resolution", "conduction", "weights", "dtype", "protocol")
 """What a field is of."""
 
 RANDOM = "random weights"
 
 LONGEST = 44
-"""Signs of a label that a legend in one column has room for."""
+"""Characters of a label that a legend in one column has room for."""
 
 
-def words(result: ErfResult, part: str, length: int = 36) -> str:
+def words(record: Record, part: str, length: int = 36) -> str:
     """One part in words; empty where there is nothing to say (conduction of a model that has none)."""
-    height, width = result.resolution
+    case, analysis, conditions = record.case, record.case.analysis, record.conditions
     if part == "resolution":
-        return f"{height} px" if height == width else f"{height}×{width} px"
+        return size_words(case.resolution)
     if part == "conduction":
-        k = shown(result.conduction)
+        k = shown(str(conditions.get(part, analysis.get(part, ""))))
         return {"": "", "learned": "learned k", "none": "no conduction"}.get(k, f"constant k = {k}")
     if part == "weights":
-        return RANDOM if result.random else shorten(result.weights, length)
+        # a record that failed knows the file's hash alone
+        known = analysis.get(part, "random")
+        return RANDOM if known == "random" else shorten(str(conditions.get(part, known)), length)
     if part == "protocol":
-        return {"centre": "", "replknet": "RepLKNet's protocol"}.get(result.protocol, shown(result.protocol))
-    if part == "dtype":
-        return result.record.case.dtype
-    return shorten(str(getattr(result, part)), length)
+        protocol = shown(str(analysis.get(part, "centre")))
+        return {"centre": "", "replknet": "RepLKNet's protocol"}.get(protocol, protocol)
+    return shorten(str(analysis.get(part, "") if part == "layer" else getattr(case, part)), length)
+
+
+def state(record: Record, length: int = 999) -> str:
+    """Weights, protocol, precision and conduction in words; what is usual is left out."""
+    known = (words(record, part, length) for part in STATE)
+    return ", ".join(text for text in known if text not in ("", "float32", "learned k"))
 
 
 def differing(results: Sequence[ErfResult]) -> list[str]:
@@ -39,25 +50,10 @@ def differing(results: Sequence[ErfResult]) -> list[str]:
     Learned k is what a model has by itself, so that it does not differ from a model without heat conduction. A layer
     only differs where a subject has several of them: each model has its own names.
     """
-    found = []
-    for part in PARTS:
-        if part == "layer":
-            if any(len(layers) > 1 for layers in _layers(results).values()):
-                found.append(part)
-        elif len({words(result, part, 999) if part != "conduction" else _ablation(result) for result in results}) > 1:
-            found.append(part)
-    return found
-
-
-def _layers(results: Sequence[ErfResult]) -> dict[str, set[str]]:
-    layers: dict[str, set[str]] = {}
-    for result in results:
-        layers.setdefault(result.subject, set()).add(result.layer)
-    return layers
-
-
-def _ablation(result: ErfResult) -> str:
-    return "" if result.conduction == "learned" else result.conduction
+    subjects = {result.subject for result in results}
+    layers = {(result.subject, result.layer) for result in results}
+    texts = {part: {words(one.record, part, 999).replace("learned k", "") for one in results} for part in PARTS}
+    return [part for part in PARTS if (len(layers) > len(subjects) if part == "layer" else len(texts[part]) > 1)]
 
 
 def labels(results: Sequence[ErfResult], without: Sequence[str] = ()) -> list[str]:
@@ -69,37 +65,31 @@ def labels(results: Sequence[ErfResult], without: Sequence[str] = ()) -> list[st
     """
     parts = [part for part in differing(results) if part not in without] or ["subject"]
     for length in (36, 28, 20, 14, 10):
-        found = [", ".join(text for part in parts if (text := words(one, part, length))) for one in results]
+        found = [", ".join(filter(None, (words(one.record, part, length) for part in parts))) for one in results]
         if all(len(label) <= LONGEST for label in found):
             break
-    found = [label or words(result, "subject") for label, result in zip(found, results, strict=True)]
-    seen: dict[str, int] = {}
-    for place, label in enumerate(found):
-        seen[label] = seen.get(label, 0) + 1
-        if seen[label] > 1:
-            # names that differ only where they were cut
-            found[place] = f"{label} ({seen[label]})"
-    return found
+    found = [label or words(one.record, "subject") for label, one in zip(found, results, strict=True)]
+    # names that differ only where they were cut
+    return [
+        label if (before := found[:place].count(label)) == 0 else f"{label} ({before + 1})"
+        for place, label in enumerate(found)
+    ]
 
 
 def common(results: Sequence[ErfResult], without: Sequence[str] = ()) -> str:
     """What all results share, with the number of images and whether the weights are random."""
     if not results:
         return ""
-    apart = differing(results)
-    said = [
-        words(results[0], part)
-        for part in PARTS
-        if part not in apart and part not in without and part not in ("layer", "dtype", "conduction")
-    ]
-    if len({result.subject for result in results}) == 1 and "layer" not in apart and "layer" not in without:
-        said.insert(1, words(results[0], "layer"))
+    apart = {*differing(results), *without}
+    alike = [part for part in PARTS if part not in apart and part not in ("dtype", "conduction")]
+    if len({result.subject for result in results}) > 1 and "layer" in alike:
+        alike.remove("layer")
     counts = sorted({result.n_images for result in results})
     if len(counts) > 1:
-        said.append(f"{counts[0]} to {counts[-1]} images")
+        images = f"{counts[0]} to {counts[-1]} images"
     else:
-        said.append("1 image" if counts[0] == 1 else f"{counts[0]} images")
-    return ", ".join(text for text in said if text)
+        images = "1 image" if counts[0] == 1 else f"{counts[0]} images"
+    return ", ".join(filter(None, [*(words(results[0].record, part) for part in alike), images]))
 
 
 def title_of(results: Sequence[ErfResult], without: Sequence[str] = (), length: int = LONGEST + 4) -> str:
@@ -118,7 +108,7 @@ def deepest(results: Sequence[ErfResult]) -> list[ErfResult]:
     """Of every model, size and state only the deepest layer that was measured."""
     last: dict[tuple[str, ...], ErfResult] = {}
     for result in results:
-        key = tuple(words(result, part, 999) for part in PARTS if part != "layer")
+        key = _parts_but(result, "layer")
         if key not in last or result.depth > last[key].depth:
             last[key] = result
     return list(last.values())
@@ -128,13 +118,24 @@ def series(results: Sequence[ErfResult], along: str) -> list[list[ErfResult]]:
     """Results that differ in ``along`` only, two or more, in its order: ``layer`` by depth, ``resolution`` by area."""
     found: dict[tuple[str, ...], dict[object, ErfResult]] = {}
     for result in results:
-        key = tuple(words(result, part, 999) for part in PARTS if part != along)
-        found.setdefault(key, {}).setdefault(getattr(result, along), result)
-    if along == "layer":
-        ordered = [sorted(group.values(), key=lambda one: one.depth) for group in found.values()]
-    else:
-        ordered = [
-            sorted(group.values(), key=lambda one: (one.resolution[0] * one.resolution[1], one.resolution))
-            for group in found.values()
-        ]
-    return [group for group in ordered if len(group) > 1]
+        found.setdefault(_parts_but(result, along), {}).setdefault(getattr(result, along), result)
+
+    def order(one: ErfResult) -> tuple[int, ...]:
+        return (one.depth,) if along == "layer" else (one.record.case.pixels, *one.resolution)
+
+    return [sorted(group.values(), key=order) for group in found.values() if len(group) > 1]
+
+
+def _parts_but(result: ErfResult, part: str) -> tuple[str, ...]:
+    return tuple(words(result.record, one, 999) for one in PARTS if one != part)
+
+
+def metric_of(record: Record, name: str) -> Metric | None:
+    """A metric that has a value."""
+    found = record.metrics.get(name)
+    return found if found is not None and found.value is not None else None
+
+
+def with_interval(record: Record, name: str, unit: str = "") -> str:
+    """A metric as ``4.0 % (3.8 to 4.3)``; a dash where it has no value."""
+    return numbers.with_interval(metric_of(record, name), info_of(name), unit)

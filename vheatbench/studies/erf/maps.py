@@ -1,23 +1,23 @@
-"""Maps of effective receptive fields side by side, with one colour scale and bar."""
+"""Maps of receptive fields side by side on one colour scale: figures for print, small palette pictures for a page."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib.patheffects
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from numpy.typing import NDArray
 
-from vheatbench.present.style import MAP_COLOURS, TWO_COLUMN, fold, new_figure
-from vheatbench.store.schema import Metric
-from vheatbench.studies.erf.colours import ColourScale, colour_scale, shown_density
-from vheatbench.studies.erf.curves import coarse, density, level_of
-from vheatbench.studies.erf.labels import RANDOM, deepest, differing, series, title_of, words
+from vheatbench import numbers
+from vheatbench.present.images import LEVELS, Field, coarse, colour_bar, evenly, levels_of, palette_uri
+from vheatbench.present.style import MAP_COLOURS, TWO_COLUMN, fold, new_figure, set_ticks
+from vheatbench.studies.erf.field import ColourScale, density, half_mass, shown_density
+from vheatbench.studies.erf.labels import RANDOM, differing, labels, metric_of, series, title_of, with_interval, words
 from vheatbench.studies.erf.results import ErfResult
 
 COLUMNS, ROWS = 5, 5
@@ -25,81 +25,54 @@ COLUMNS, ROWS = 5, 5
 
 CONTOUR, CENTRE = "#7df0ff", "white"
 
-CELLS = 56
-"""Cells of the longer side that the contour is drawn on: single pixels would make it a cloud of specks."""
+COLOUR_WORDS = "mass per pixel (1 = uniform)", "colour logarithmic"
 
-Cell = ErfResult | None
-Grid = list[list[Cell]]
+PICTURE_SIDES = (224, 192, 160, 128, 96, 64, 48)
+"""Longest side of a page's picture in pixels: the first that stays under the limit."""
+
+MAP_BYTES, PAGE_BYTES, LEAST_BYTES = 60_000, 400_000, 8_000
+"""Most of one map's data URI, of all maps of a page, and what a map may take however many there are."""
+
+Grid = list[list[ErfResult | None]]
 
 
 def erf_map(ax: Axes, result: ErfResult, scale: ColourScale | None = None) -> Axes:
     """One map: the density as colour, the A50 contour, a cross at the centre, the numbers below.
 
-    Args:
-        ax: to draw on; its axes are pixels of the input.
-        result: what to draw.
-        scale: of all maps of the figure; the map's own where not given.
-
-    Returns:
-        ``ax``.
+    ``scale`` is that of all maps of the figure, the map's own where not given. The axes are pixels of the input.
     """
-    scale = scale or colour_scale([result])
+    scale = scale or ColourScale.of([result.map])
     height, width = result.resolution
-    field, block = shown_density(result)
+    field, block = shown_density(result.map)
     # cells of a cut off last block are drawn as whole ones, beyond the edge
     extent = (0.0, float(field.shape[1] * block), float(field.shape[0] * block), 0.0)
     ax.imshow(field, cmap=MAP_COLOURS, norm=scale.norm, extent=extent, interpolation="nearest")
-    _contour(ax, result)
+    cells, block, level = half_mass(result.map)
+    if min(cells.shape) > 1 and 0 < level < cells.max():
+        rows, columns = ((np.arange(size) + 0.5) * block for size in cells.shape)
+        ax.contour(columns, rows, cells, levels=[level], colors=CONTOUR, linewidths=0.8)
     y, x = result.centre
-    ax.plot(x, y, marker="+", color=CENTRE, markersize=5, markeredgewidth=0.8, path_effects=_outline(1.8))
-    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    ax.set_xlabel(panel_text(result), fontsize=6.5, linespacing=1.15)
+    outline = matplotlib.patheffects.withStroke(linewidth=1.8, foreground="black")
+    ax.plot(x, y, marker="+", color=CENTRE, markersize=5, markeredgewidth=0.8, path_effects=[outline])
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    _bare(ax)
+    ax.set_xlabel("\n".join(panel_lines(result)), fontsize=6.5, linespacing=1.15)
     return ax
 
 
-def _contour(ax: Axes, result: ErfResult) -> None:
-    """The border of the smallest area that holds half of the mass, on coarse cells."""
-    field, block = coarse(density(result), CELLS)
-    level = level_of(field, 0.5)
-    if level <= 0 or min(field.shape) < 2 or level >= field.max():
-        return
-    y, x = ((np.arange(size) + 0.5) * block for size in field.shape)
-    ax.contour(x, y, field, levels=[level], colors=CONTOUR, linewidths=0.8)
+def _bare(ax: Axes) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
 
 
-def _outline(width: float) -> list[Any]:
-    return [matplotlib.patheffects.withStroke(linewidth=width, foreground="black")]
-
-
-def panel_text(result: ErfResult) -> str:
+def panel_lines(result: ErfResult) -> list[str]:
     """Below a map: A50, A99 and radius with their intervals, and that the weights are random if they are."""
-    lines = []
-    for name, title, factor, unit in (
-        ("erf_a50", "A50", 100.0, "%"),
-        ("erf_a99", "A99", 100.0, "%"),
-        ("erf_radius_px", "radius", 1.0, "px"),
-    ):
-        metric = result.record.metrics.get(name)
-        if metric is not None and metric.value is not None:
-            lines.append(f"{title} {with_interval(metric, factor, unit)}")
-    if not result.map.any():
-        lines.append("no gradient at all")
-    if result.random:
-        lines.append(RANDOM)
-    return "\n".join(lines)
-
-
-def with_interval(metric: Metric, factor: float = 1.0, unit: str = "") -> str:
-    """``4.0 % (3.8 to 4.3)`` in as many digits as the interval allows; three without an interval."""
-    value, unit = (metric.value or 0.0) * factor, f" {unit}" if unit else ""
-    if metric.low is None or metric.high is None or metric.low >= metric.high:
-        decimals = 2 - math.floor(math.log10(abs(value))) if value else 0
-        return f"{value:.{max(0, decimals)}f}{unit}"
-    low, high = metric.low * factor, metric.high * factor
-    decimals = max(0, -math.floor(math.log10((high - low) / 4)))
-    return f"{value:.{decimals}f}{unit} ({low:.{decimals}f} to {high:.{decimals}f})"
+    lines = [
+        f"{title} {with_interval(result.record, name, unit)}"
+        for name, title, unit in (("erf_a50", "A50", "%"), ("erf_a99", "A99", "%"), ("erf_radius_px", "radius", "px"))
+        if metric_of(result.record, name)
+    ]
+    return lines + ["no gradient at all"] * (not result.map.any()) + [RANDOM] * result.random
 
 
 def grid_of(results: Sequence[ErfResult]) -> tuple[Grid, list[str], list[str]]:
@@ -117,39 +90,31 @@ def grid_of(results: Sequence[ErfResult]) -> tuple[Grid, list[str], list[str]]:
     rows = list(dict.fromkeys(_key(result, down) for result in results))
     placed = {(_key(result, down), _key(result, across)): result for result in results}
     grid: Grid = [[placed.get((row, column)) for column in columns] for row in rows]
-    firsts = [next(result for result in results if _key(result, across) == column) for column in columns]
-    return grid, [_column_title(result, results) for result in firsts], ["\n".join(row) for row in rows]
+    apart = differing(results)
+    return grid, [_column_title(column, apart) for column in columns], ["\n".join(row) for row in rows]
 
 
 def _key(result: ErfResult, parts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(words(result, part, 60) for part in parts)
+    return tuple(words(result.record, part, 60) for part in parts)
 
 
-def _column_title(result: ErfResult, results: Sequence[ErfResult]) -> str:
+def _column_title(column: tuple[str, ...], apart: Sequence[str]) -> str:
     """What tells a column from the others; model and layer where nothing does."""
-    apart = differing(results)
+    subject, layer, conduction = column
     named = "subject" in apart or not {"layer", "conduction"} & set(apart)
-    lines = [fold(words(result, "subject", 60), 20)] if named else []
-    if named or "layer" in apart:
-        lines.append(fold(words(result, "layer", 60), 22, 2))
-    if "conduction" in apart and words(result, "conduction"):
-        lines.append(words(result, "conduction"))
-    return "\n".join(lines)
+    lines = [
+        fold(subject, 20) if named else "",
+        fold(layer, 22, 2) if named or "layer" in apart else "",
+        conduction if "conduction" in apart else "",
+    ]
+    return "\n".join(filter(None, lines))
 
 
-def erf_maps(
-    results: Sequence[ErfResult], scale: ColourScale | None = None, kind: Literal["log", "power"] = "log"
-) -> list[Figure]:
-    """Maps side by side, all on one colour scale, on as many figures as they need (none for no results).
-
-    Args:
-        results: maps to show.
-        scale: of these and further maps; the maps' own where not given.
-        kind: of the scale where not given: ``log`` or ``power`` (mass to the power 1/4).
-    """
+def erf_maps(results: Sequence[ErfResult]) -> list[Figure]:
+    """Maps side by side, all on one colour scale, on as many figures as they need (none for no results)."""
     if not results:
         return []
-    scale = scale or colour_scale(results, kind)
+    scale = ColourScale.of(result.map for result in results)
     grid, columns, rows = grid_of(results)
     figures = []
     if len(grid) == 1 and len(columns) > COLUMNS:
@@ -173,7 +138,7 @@ def _page(grid: Grid, titles: list[list[str]], row_titles: list[str], scale: Col
     aspect = max((one.resolution[0] / one.resolution[1] for one in shown), default=1.0)
     bar = 1.0 + (0.3 if any(row_titles) else 0.0)
     panel = min(1.9, (TWO_COLUMN - bar - 0.1 * across) / across)
-    text = max(panel_text(one).count("\n") + 1 for one in shown) * 0.115 + 0.1
+    text = max(len(panel_lines(one)) for one in shown) * 0.115 + 0.1
     head = [max((title.count("\n") + 1 for title in line), default=0) * 0.125 + 0.08 for line in titles]
     figure = new_figure(
         max(min(TWO_COLUMN, across * (panel + 0.1) + bar + 0.2), 2.4),
@@ -187,45 +152,111 @@ def _page(grid: Grid, titles: list[list[str]], row_titles: list[str], scale: Col
                 axes[i][j].set_title(titles[i][j], loc="center", fontsize=7, linespacing=1.15)
         if i < len(row_titles) and row_titles[i]:
             axes[i][0].set_ylabel(fold(row_titles[i], 22), fontsize=7)
-    _bar(figure, axes, scale)
+    _figure_bar(figure, axes, scale)
     figure.suptitle(title_of(shown, length=int(15 * figure.get_figwidth())), x=0.01, ha="left", fontsize=7)
     return figure
 
 
-def _panel(ax: Axes, result: Cell, scale: ColourScale, inside: bool) -> None:
+def _panel(ax: Axes, result: ErfResult | None, scale: ColourScale, inside: bool) -> None:
     if result is not None:
         erf_map(ax, result, scale)
         return
-    ax.set(xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    _bare(ax)
     if inside:
         ax.text(0.5, 0.5, "not measured", ha="center", va="center", fontsize=6.5, transform=ax.transAxes)
 
 
-def _bar(figure: Figure, axes: Any, scale: ColourScale) -> None:
+def _figure_bar(figure: Figure, axes: Any, scale: ColourScale) -> None:
     mappable = ScalarMappable(norm=scale.norm, cmap=MAP_COLOURS)
-    extend = "min" if scale.low > 0 else "neither"
     long = max(0.4, min(1.0, 2.0 / figure.get_size_inches()[1]))
-    bar = figure.colorbar(mappable, ax=axes, extend=extend, shrink=long, aspect=20, fraction=0.05, pad=0.02)
-    bar.set_ticks(scale.ticks)
-    bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{float(f'{value:.2g}'):g}"))
+    bar = figure.colorbar(mappable, ax=axes, extend="min", shrink=long, aspect=20, fraction=0.05, pad=0.02)
+    set_ticks(bar.ax.yaxis, scale.ticks)
     bar.ax.tick_params(labelsize=6.5)
-    amount, colour = scale.words.split(", ")
-    bar.set_label(f"{amount}\n{colour}\n+ centre, line: A50 contour", fontsize=6.5)
+    bar.set_label("\n".join([*COLOUR_WORDS, "+ centre, line: A50 contour"]), fontsize=6.5)
 
 
 def layer_maps(results: Sequence[ErfResult]) -> list[tuple[str, list[ErfResult]]]:
     """Of every subject with several layers the maps to show: at most five layers, first and last among them."""
     found: dict[str, list[ErfResult]] = {}
     for group in series(results, "layer"):
-        last = len(group) - 1
-        picked = sorted({round(place) for place in np.linspace(0, last, min(COLUMNS, last + 1))})
-        found.setdefault(group[0].subject, []).extend(group[place] for place in picked)
+        found.setdefault(group[0].subject, []).extend(group[place] for place in evenly(len(group), COLUMNS))
     return list(found.items())
 
 
-def main_maps(results: Sequence[ErfResult]) -> list[ErfResult]:
-    """The maps that are compared: of every model, size and state the deepest layer."""
-    return deepest(results)
+# the page
+
+
+def maps_markup(results: Sequence[ErfResult]) -> str:
+    """All maps on one colour scale, each an ``<img>`` with its name and numbers, and the scale below."""
+    scale = ColourScale.of(result.map for result in results)
+    limit = max(LEAST_BYTES, min(MAP_BYTES, PAGE_BYTES // max(1, len(results))))
+    panels = Markup("").join(
+        _markup(result, label, scale, limit) for result, label in zip(results, labels(results), strict=True)
+    )
+    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(13rem,100%),1fr));gap:.9rem"
+    bar = colour_bar(f"≤ {numbers.plain(scale.low, 2)}", numbers.plain(scale.high, 2), ", ".join(COLOUR_WORDS))
+    return str(Markup('<div style="{}">{}</div>{}').format(grid, panels, bar))
+
+
+def _markup(result: ErfResult, label: str, scale: ColourScale, limit: int) -> Markup:
+    height, width = result.resolution
+    layer = words(result.record, "layer")
+    below = [layer] * (layer not in label) + panel_lines(result)
+    return Markup(
+        '<div><img src="{}" alt="{}" width="{}" height="{}" '
+        'style="display:block;width:100%;height:auto;image-rendering:pixelated">'
+        '<p style="margin:.3rem 0 0;font-size:.8rem;overflow-wrap:anywhere"><strong>{}</strong><br>{}</p></div>'
+    ).format(map_uri(result, scale, limit), described(result, label), width, height, label, Markup("<br>").join(below))
+
+
+def described(result: ErfResult, label: str) -> str:
+    """A map in words: for those who cannot see it."""
+    y, x = result.centre
+    what = [text for part in ("subject", "layer") if (text := words(result.record, part)) not in label]
+    name, numbers_below = ", ".join([label, *what]), ", ".join(panel_lines(result))
+    return f"Map of {name}, about pixel {x:.0f} across and {y:.0f} down: {numbers_below}"
+
+
+def map_uri(result: ErfResult, scale: ColourScale, limit: int = MAP_BYTES) -> str:
+    """The map as a ``data:image/png`` URI of at most ``limit`` bytes where :data:`PICTURE_SIDES` allow."""
+    uri = ""
+    for side in PICTURE_SIDES:
+        uri = palette_uri(_indices(result, scale, side), CONTOUR, CENTRE)
+        if len(uri) <= limit:
+            break
+    return uri
+
+
+def _indices(result: ErfResult, scale: ColourScale, side: int) -> NDArray[np.uint8]:
+    """Palette indices (H', W'): colours, then the A50 contour, then the centre's cross."""
+    field, block = coarse(density(result.map), side)
+    indices = levels_of(scale.positions(field))
+    indices[_contour(result, field.shape, block)] = LEVELS
+    row, column = (
+        min(max(int(place / block), 0), size - 1) for place, size in zip(result.centre, field.shape, strict=True)
+    )
+    arm = max(2, max(field.shape) // 48)
+    indices[max(0, row - arm) : row + arm + 1, column] = LEVELS + 1
+    indices[row, max(0, column - arm) : column + arm + 1] = LEVELS + 1
+    return indices
+
+
+def _contour(result: ErfResult, shape: tuple[int, ...], block: int) -> NDArray[np.bool_]:
+    """Where the A50 contour is in a picture of this shape, whose pixels have ``block`` of the map's to a side."""
+    cells, side, level = half_mass(result.map)
+    if level <= 0:
+        return np.zeros(shape, dtype=bool)
+    down, across = (
+        _interpolation([(i + 0.5) * block for i in range(size)], [(i + 0.5) * side for i in range(count)])
+        for size, count in zip(shape, cells.shape, strict=True)
+    )
+    inside = down @ cells @ across.T >= level
+    around = np.pad(inside, 1, mode="edge")
+    surrounded = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    border: NDArray[np.bool_] = inside & ~surrounded
+    return border
+
+
+def _interpolation(at: Sequence[float], places: Sequence[float]) -> Field:
+    """(len(at), len(places)) weights of linear interpolation."""
+    return np.stack([np.interp(at, places, row) for row in np.eye(len(places))], axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -13,22 +14,28 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 
 from vheatbench import numbers
+from vheatbench.analysis.findings import Finding
+from vheatbench.analysis.groups import is_focus
 from vheatbench.present.parts import Chart, Section
-from vheatbench.present.style import Look
+from vheatbench.present.style import line_styles
 from vheatbench.present.svg import Target, with_targets
-from vheatbench.present.theme import GRID, add_legend, chart_style, series_id, style_of, svg_of
+from vheatbench.present.theme import GRID, PAPER, SERIES_COLOURS, add_legend, chart_style, series_id, svg_of
 from vheatbench.store.read import Run
-from vheatbench.studies.erf.curves import area_curve, radial_profile
-from vheatbench.studies.erf.curves_figure import draw_area_curve, draw_radial_profile
-from vheatbench.studies.erf.images import described, maps_markup
-from vheatbench.studies.erf.labels import common, deepest, labels, series, words
-from vheatbench.studies.erf.maps import layer_maps
-from vheatbench.studies.erf.numbers import cell_of, erf_findings, erf_records, metric_of, numbers_table
+from vheatbench.store.schema import Record
+from vheatbench.studies.erf.field import area_curve, radial_profile
+from vheatbench.studies.erf.figures import (
+    LINES,
+    METRICS,
+    area,
+    draw_area_by_depth,
+    draw_area_by_resolution,
+    draw_area_curve,
+    draw_radial_profile,
+)
+from vheatbench.studies.erf.labels import common, deepest, labels, metric_of, series, state, with_interval, words
+from vheatbench.studies.erf.maps import described, layer_maps, maps_markup
 from vheatbench.studies.erf.results import ErfResult, results_of
-from vheatbench.studies.erf.trends_figure import area, draw_area_by_depth, draw_area_by_resolution
-
-LINES = 10
-"""Curves of one chart."""
+from vheatbench.studies.erf.table import numbers_table
 
 DISTANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Where the profile is written down, in shares of the shorter side."""
@@ -36,7 +43,12 @@ DISTANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
 """At which shares of the mass the area is written down."""
 
-Draw = Callable[[Axes, Sequence[Look]], Axes]
+PAGE_LINES = line_styles(SERIES_COLOURS, PAPER)
+
+Draw = Callable[..., Axes]
+"""Takes the axes and ``lines``, their styles."""
+Sizes = dict[tuple[int, int], Record]
+"""Of one model in one state: the deepest layer measured at every size."""
 
 
 def erf_sections(run: Run, id_: str) -> list[Section]:
@@ -49,7 +61,7 @@ def erf_sections(run: Run, id_: str) -> list[Section]:
     Returns:
         One section, or none where nothing of this kind was measured.
     """
-    records = erf_records(run)
+    records = [record for record in run.records if record.case.mode == "erf" and record.status == "ok"]
     if not records:
         return []
     results, problems = results_of(run)
@@ -89,138 +101,128 @@ def _notes(results: Sequence[ErfResult], problems: Sequence[str]) -> list[str]:
 
 def _maps(id_: str, title: str, results: Sequence[ErfResult]) -> Chart:
     caption = (
-        f"{common(results)}. Colour: mass of a pixel over that of a uniform spread, logarithmic, one scale for all "
+        f"{common(results)}. Colour: mass of a pixel over that of a uniform field, logarithmic, one scale for all "
         "maps; every number is from the raw mass. Line: smallest area holding half of the mass, on coarse cells. "
         "Cross: where the chosen cells look."
     )
     header = ("map", "layer", "size", "weights", "A50 (%)", "A99 (%)", "RMS radius (px)", "centre x, y (px)")
     rows = [
         (
-            label, result.layer, words(result, "resolution"), words(result, "weights"),
-            cell_of(result.record, "erf_a50", 100), cell_of(result.record, "erf_a99", 100),
-            cell_of(result.record, "erf_radius_px", 1), f"{result.centre[1]:g}, {result.centre[0]:g}",
+            label, one.layer, words(one.record, "resolution"), words(one.record, "weights"),
+            *(with_interval(one.record, name) for name in ("erf_a50", "erf_a99", "erf_radius_px")),
+            f"{one.centre[1]:g}, {one.centre[0]:g}",
         )
-        for result, label in zip(results, labels(results), strict=True)
+        for one, label in zip(results, labels(results), strict=True)
     ]  # fmt: skip
-    text = "; ".join(described(result, label) for result, label in zip(results, labels(results), strict=True))
+    text = "; ".join(described(one, label) for one, label in zip(results, labels(results), strict=True))
     return Chart(id_, title, maps_markup(results), caption, f"{text}.", header, rows)
 
 
 def _radial(id_: str, results: Sequence[ErfResult]) -> Chart:
-    svg = _svg(id_, labels(results), lambda ax, looks: draw_radial_profile(ax, results, looks))
-    rows, said = [], []
+    svg = _svg(id_, labels(results), partial(draw_radial_profile, results=results))
+    rows, ends = [], []
     for result, label in zip(results, labels(results), strict=True):
         radius, profile = radial_profile(result.map, result.centre)
         values = np.interp(DISTANCES, radius / min(result.resolution), profile)
         rows.append((label, *(numbers.plain(float(value), 3) for value in values)))
-        said.append(f"{label} from {rows[-1][1]} near the centre to {rows[-1][-1]} half a side away")
+        ends.append(f"{label} from {rows[-1][1]} near the centre to {rows[-1][-1]} half a side away")
     caption = (
-        f"{common(results)}. Mean mass of the pixels at a distance from the centre, in multiples of a uniform spread."
+        f"{common(results)}. Mean mass of the pixels at a distance from the centre, in multiples of a uniform field's."
     )
     header = ("field", *(f"{100 * share:g} % of the shorter side away" for share in DISTANCES))
-    return Chart(id_, "Mass over distance", svg, caption, f"Density falls: {'; '.join(said)}.", header, rows)
+    return Chart(id_, "Mass over distance", svg, caption, f"Density falls: {'; '.join(ends)}.", header, rows)
 
 
 def _areas(id_: str, results: Sequence[ErfResult]) -> Chart:
-    svg = _svg(id_, labels(results), lambda ax, looks: draw_area_curve(ax, results, looks))
-    rows, said = [], []
+    svg = _svg(id_, labels(results), partial(draw_area_curve, results=results))
+    rows, ends = [], []
     for result, label in zip(results, labels(results), strict=True):
         share, covered = area_curve(result.map)
         if not share.size:
             rows.append((label, *("—" for _ in SHARES)))
-            said.append(f"{label} has no mass")
+            ends.append(f"{label} has no mass")
             continue
         values = dict(zip(SHARES, np.interp(SHARES, share, covered), strict=True))
         rows.append((label, *(numbers.plain(100 * float(value), 3) for value in values.values())))
-        said.append(f"{label} has half in {100 * values[0.5]:.2g} % and 99 % in {100 * values[0.99]:.2g} %")
+        ends.append(f"{label} has half in {100 * values[0.5]:.2g} % and 99 % in {100 * values[0.99]:.2g} %")
     caption = (
         f"{common(results)}. Smallest share of the pixels that holds a share t of the mass of the mean map. The table "
         "of numbers corrects for the finite number of images, the curve does not. Dotted diagonal: a uniform field."
     )
     header = ("field", *(f"% of pixels for {100 * share:g} %" for share in SHARES))
-    text = f"Share of the pixels that holds the mass: {'; '.join(said)}."
+    text = f"Share of the pixels that holds the mass: {'; '.join(ends)}."
     return Chart(id_, "Area against threshold", svg, caption, text, header, rows)
 
 
 def _depth(id_: str, results: Sequence[ErfResult]) -> list[Chart]:
-    lines = series(results, "layer")
-    if not lines:
+    if not series(results, "layer"):
         return []
-    said = common([result for line in lines for result in line], without=("layer",))
-    charts = []
-    for metric, title in (("erf_a50", "A50"), ("erf_a99", "A99")):
-        points, text = _trend(lines, "layer", metric)
-        said_there = _said_at_points(lines, "layer", metric)
-        svg = _svg(f"{id_}-{metric}", _names(lines, "layer"), partial(_draw_depth, results, metric), said_there)
-        caption = f"{said}. {title} of every layer, all from the same images and one forward pass."
-        header = ("field", "layer", f"{title} (%)")
-        charts.append(Chart(f"{id_}-{metric}", f"{title} over depth", svg, caption, text, header, points))
-    return charts
-
-
-def _draw_depth(results: Sequence[ErfResult], metric: str, ax: Axes, looks: Sequence[Look]) -> Axes:
-    return draw_area_by_depth(ax, results, metric, looks)
+    return [
+        _trend(
+            f"{id_}-{metric}",
+            f"{METRICS[metric]} over depth",
+            f"{METRICS[metric]} of every layer, all from the same images and one forward pass.",
+            results,
+            "layer",
+            metric,
+            partial(draw_area_by_depth, results=results, metric=metric),
+        )
+        for metric in ("erf_a50", "erf_a99")
+    ]
 
 
 def _resolution(id_: str, results: Sequence[ErfResult]) -> list[Chart]:
-    lines = series(results, "resolution")
-    if not lines:
+    if not series(results, "resolution"):
         return []
-    said = common([result for line in lines for result in line], without=("resolution",))
-    points, text = _trend(lines, "resolution", "erf_a50")
-    names, header = _names(lines, "resolution"), ("field", "size", "A50 (%)")
-    said_there = _said_at_points(lines, "resolution", "erf_a50")
-    pixels = _svg(f"{id_}-px", names, partial(_draw_resolution, results, "pixels"), said_there)
-    share = _svg(f"{id_}-share", names, partial(_draw_resolution, results, "share"), said_there)
-    in_pixels = f"{said}. A50 in pixels: flat where a larger image shows the layer no more."
-    in_share = f"{said}. A50 as a share of the image: flat where the field grows with the image."
+    units: tuple[tuple[str, Literal["pixels", "share"], str, str], ...] = (
+        ("px", "pixels", "in pixels", "flat where a larger image shows the layer no more"),
+        ("share", "share", "as a share", "flat where the field grows with the image"),
+    )
     return [
-        Chart(f"{id_}-px", "A50 in pixels over resolution", pixels, in_pixels, text, header, points),
-        Chart(f"{id_}-share", "A50 as a share over resolution", share, in_share, text, header, points),
+        _trend(
+            f"{id_}-{short}",
+            f"A50 {how} over resolution",
+            f"A50 {how}{' of the image' if unit == 'share' else ''}: {flat}.",
+            results,
+            "resolution",
+            "erf_a50",
+            partial(draw_area_by_resolution, results=results, metric="erf_a50", unit=unit),
+        )
+        for short, unit, how, flat in units
     ]
 
 
-def _draw_resolution(
-    results: Sequence[ErfResult], unit: Literal["pixels", "share"], ax: Axes, looks: Sequence[Look]
-) -> Axes:
-    return draw_area_by_resolution(ax, results, "erf_a50", unit, looks)
+def _trend(
+    id_: str, title: str, caption: str, results: Sequence[ErfResult], along: str, metric: str, draw: Draw
+) -> Chart:
+    """A chart of a metric over ``layer`` or ``resolution``."""
+    groups = series(results, along)
+    names = labels([group[-1] for group in groups], without=(along,))
+    rows: list[tuple[str, ...]] = []
+    ends, at_points = [], []
+    for group, name in zip(groups, names, strict=True):
+        own = [(name, words(one.record, along), with_interval(one.record, metric)) for one in group]
+        rows += own
+        ends.append(f"{name} from {own[0][2]} at {own[0][1]} to {own[-1][2]} at {own[-1][1]}")
+        # a result without a value has no marker
+        drawn = [one for one in group if (found := metric_of(one.record, metric)) is not None and found.value]
+        at_points.append(
+            [f"{name}, {words(one.record, along)}: {with_interval(one.record, metric, '%')}" for one in drawn]
+        )
+    shared = common([one for group in groups for one in group], without=(along,))
+    text = f"{METRICS[metric]} in % of the image goes: {'; '.join(ends)}."
+    header = ("field", "layer" if along == "layer" else "size", f"{METRICS[metric]} (%)")
+    return Chart(id_, title, _svg(id_, names, draw, at_points), f"{shared}. {caption}", text, header, rows)
 
 
-def _names(lines: Sequence[Sequence[ErfResult]], along: str) -> list[str]:
-    return labels([line[-1] for line in lines], without=(along,))
-
-
-def _trend(lines: Sequence[Sequence[ErfResult]], along: str, metric: str) -> tuple[list[tuple[str, ...]], str]:
-    """Points and words of a chart along depth or resolution."""
-    points: list[tuple[str, ...]] = []
-    said = []
-    for line, label in zip(lines, _names(lines, along), strict=True):
-        own = [(label, words(result, along), cell_of(result.record, metric, 100)) for result in line]
-        points += own
-        said.append(f"{label} from {own[0][2]} at {own[0][1]} to {own[-1][2]} at {own[-1][1]}")
-    return points, f"{metric.removeprefix('erf_').upper()} in % of the image goes: {'; '.join(said)}."
-
-
-def _said_at_points(lines: Sequence[Sequence[ErfResult]], along: str, metric: str) -> list[list[str]]:
-    """What every marker says when it is pointed at; a result without a value has none."""
-    return [
-        [
-            f"{label}, {words(result, along)}: {cell_of(result.record, metric, 100, '%')}"
-            for result in line
-            if (found := metric_of(result.record, metric)) is not None and found.value
-        ]
-        for line, label in zip(lines, _names(lines, along), strict=True)
-    ]
-
-
-def _svg(name: str, names: Sequence[str], draw: Draw, said: Sequence[Sequence[str]] = ()) -> str:
+def _svg(name: str, names: Sequence[str], draw: Draw, at_points: Sequence[Sequence[str]] = ()) -> str:
     """One chart with the page's colours, whose lines the page can hide.
 
     Args:
         name: unique on the page.
         names: of the lines, as the legend has them.
         draw: draws them.
-        said: of every line, what its markers say when they are pointed at.
+        at_points: of every line, what its markers say when they are pointed at.
     """
     rc = {**chart_style(name), "grid.color": GRID, "axes.titlesize": 9, "axes.titlelocation": "left"}
     with matplotlib.rc_context(rc):
@@ -228,7 +230,7 @@ def _svg(name: str, names: Sequence[str], draw: Draw, said: Sequence[Sequence[st
         figure = Figure(figsize=(6.2, 4.1), dpi=72, layout="constrained")
         axes = figure.subplots()
         axes.set_axisbelow(True)
-        draw(axes, [style_of(one, names) for one in names])
+        draw(axes, lines=PAGE_LINES)
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         there = [(place, one, _artists(handles[one])) for place, one in enumerate(names) if one in handles]
         for place, _, artists in there:
@@ -238,10 +240,8 @@ def _svg(name: str, names: Sequence[str], draw: Draw, said: Sequence[Sequence[st
         svg = svg_of(figure, names)
         targets = [
             Target(one, x, figure.get_figheight() * 72 - y, text)
-            for place, one, (line, *_) in there
-            for (x, y), text in zip(
-                axes.transData.transform(line.get_xydata()), said[place] if said else (), strict=bool(said)
-            )
+            for place, one, (line, *_) in (there if at_points else ())
+            for (x, y), text in zip(axes.transData.transform(line.get_xydata()), at_points[place], strict=True)
         ]
     return with_targets(svg, targets)
 
@@ -249,3 +249,89 @@ def _svg(name: str, names: Sequence[str], draw: Draw, said: Sequence[Sequence[st
 def _artists(handle: Any) -> list[Any]:
     """What a legend's entry stands for: a line, or a line with its error bars."""
     return list(handle.get_children()) if isinstance(handle, Container) else [handle]
+
+
+# what the numbers say
+
+
+def erf_findings(records: Sequence[Record]) -> list[Finding]:
+    """vHeat's field against every other model's of like state at the largest common size, what conduction adds, and
+    what grows with the image.
+
+    Without a vHeat, the first model's. Of every model the deepest layer counts.
+    """
+    deepest_at: dict[tuple[str, str], Sizes] = {}
+    for record in sorted(records, key=lambda one: int(one.conditions.get("depth", 0))):
+        deepest_at.setdefault((record.case.subject, state(record)), {})[record.case.resolution] = record
+    subjects = list(dict.fromkeys(record.case.subject for record in records))
+    focus = [subject for subject in subjects if is_focus(subject)] or subjects[:1]
+    found: list[Finding | None] = []
+    for (subject, known), sizes in deepest_at.items():
+        if subject not in focus:
+            continue
+        others = (deepest_at.get((other, known), {}) for other in subjects if other not in focus)
+        found += [_against(_largest_common(sizes, other), known) for other in others]
+        ablated = deepest_at.get((subject, f"{known}, no conduction"), {})
+        found.append(_conduction(_largest_common(sizes, ablated), known))
+    found += [_growth(list(sizes.values()), known) for (_, known), sizes in deepest_at.items() if len(sizes) > 1]
+    return [finding for finding in found if finding is not None]
+
+
+def _largest_common(own: Sizes, other: Sizes) -> tuple[Record, Record] | None:
+    common_sizes = sorted(set(own) & set(other), key=lambda size: (size[0] * size[1], size))
+    return (own[common_sizes[-1]], other[common_sizes[-1]]) if common_sizes else None
+
+
+def _against(pair: tuple[Record, Record] | None, known: str) -> Finding | None:
+    half, whole = (_compared(pair, metric) for metric in ("erf_a50", "erf_a99"))
+    if pair is None or half is None or whole is None:
+        return None
+    own, other = (record.case for record in pair)
+    text = (
+        f"With {known}, at {own.size} px half of {own.subject}'s receptive field (A50) lies in {half} "
+        f"{other.subject}'s, and 99 % of it (A99) in {whole}."
+    )
+    return Finding(text, "erf_maps", important=True)
+
+
+def _conduction(pair: tuple[Record, Record] | None, known: str) -> Finding | None:
+    whole = _compared(pair, "erf_a99")
+    if pair is None or whole is None:
+        return None
+    text = (
+        f"With {known}, at {pair[0].case.size} px 99 % of {pair[0].case.subject}'s receptive field lies in {whole} "
+        "that of the same weights without conduction."
+    )
+    return Finding(text, "erf_maps")
+
+
+def _growth(records: Sequence[Record], known: str) -> Finding | None:
+    """A50 and A99 at the smallest and at the largest size."""
+    first, *_, last = sorted(records, key=lambda record: record.case.pixels)
+    ends = [with_interval(one, name, "%") for name in ("erf_a50", "erf_a99") for one in (first, last)]
+    if "—" in ends:
+        return None
+    text = (
+        f"With {known}, from {first.case.size} to {last.case.size} px {first.case.subject}'s A50 goes from {ends[0]} "
+        f"to {ends[1]} of the image, its A99 from {ends[2]} to {ends[3]}."
+    )
+    return Finding(text, "erf_resolution")
+
+
+def _compared(pair: tuple[Record, Record] | None, name: str) -> str | None:
+    """``4.0 % (3.8 to 4.3) of the image, 2.4× (2.1 to 2.7)``; the ratio with the most cautious interval."""
+    if pair is None:
+        return None
+    own, other = (metric_of(record, name) for record in pair)
+    if own is None or other is None or not own.value or not other.value:
+        return None
+    ratio = own.value / other.value
+    text = f"{with_interval(pair[0], name, '%')} of the image, "
+    if own.low is None or own.high is None or other.low is None or other.high is None:
+        return f"{text}{numbers.plain(ratio, 3)}×"
+    low = own.low / other.high
+    # an interval that reaches down to nothing bounds the ratio on one side only
+    high = own.high / other.low if other.low > 0 else math.inf
+    top = f"to {numbers.plain(high, 2)}" if other.low > 0 else "or more"
+    unclear = ", no clear difference," if low <= 1 <= high else ""
+    return f"{text}{numbers.plain(ratio, 2)}× ({numbers.plain(low, 2)} {top}){unclear}"
