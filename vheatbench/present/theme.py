@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import matplotlib
+from cycler import cycler
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -95,3 +98,30 @@ def svg_of(figure: Figure, names: Sequence[str] = ()) -> str:
 def series_id(place: int) -> str:
     """The gid of what is drawn of a series."""
     return f"{SERIES_GROUP}{place}"
+
+
+def page_svg(name: str, draw: Callable[[Figure], object], height: float = 3.8) -> str:
+    """Inline SVG of what ``draw`` puts on an empty figure in the page's colours, one legend for all axes below.
+
+    Lines have the colours ``C0`` to ``C7``. ``name`` is unique on the page; ``height`` in inches is without the legend.
+    """
+    rc = {
+        **chart_style(name),
+        "axes.prop_cycle": cycler(color=SERIES_COLOURS),
+        "grid.color": GRID,
+        "axes.titlesize": 9,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+    }
+    with matplotlib.rc_context(rc):
+        figure = Figure(figsize=(6.2, height), layout="constrained")
+        draw(figure)
+        entries: dict[str, Artist] = {}
+        for axes in figure.axes:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                entries.setdefault(label, handle)
+        if entries:
+            columns = min(3, len(entries))
+            figure.set_size_inches(6.2, height + 0.2 * -(-len(entries) // columns) + 0.1)
+            figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns, fontsize=9)
+        return svg_of(figure)

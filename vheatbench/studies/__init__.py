@@ -68,7 +68,7 @@ class Study:
 
 STUDIES = (
     Study("erf", "erf", "table:print_fields", "section:erf_sections", "table:TABLES", measured=True),
-    Study("heat", "heat", "table:print_heat", "section:heat_sections", "tables:TABLES", measured=True),
+    Study("heat", "heat", "table:print_heat", "section:heat_sections", "table:TABLES", measured=True),
     Study("dense", "eval", "table:print_scores", suites=("detect-eval", "segment-eval")),
     Study("accuracy", "eval", "table:print_accuracies", "section:accuracy_sections", "table:TABLES", (), True, True),
     Study("profile", "profile", "table:print_profile", measured=True),

@@ -10,13 +10,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vheatbench.files import write_file
-from vheatbench.studies.heat.labels import Clock, called, seen_in, weights_words
+from vheatbench.present.images import block_means, colour_table
+from vheatbench.studies.heat.labels import Clock, k_words, place_words, weights_words
 from vheatbench.studies.heat.results import Diffusion
-from vheatbench.studies.heat.temperature import TemperatureScale, colour_table, field_at
+from vheatbench.studies.heat.temperature import TemperatureScale, field_at
 
 FRAMES = 32
 FRAME_MS, LAST_MS = 120, 1500
@@ -57,7 +57,7 @@ def draw_frames(clock: Clock, moments: Sequence[float], levels: int = 240, block
         canvas = levels + np.round(np.asarray(paper) * ((GREYS - 1) / 255)).astype(np.uint8)
         for one, left in zip(diffusions, lefts, strict=True):
             field = field_at(one.coefficients, one.k, moment / clock.rate(one))
-            place = scale.position(_averaged(field, block))
+            place = scale.position(block_means(field, block))
             panel = np.kron(np.round(place * (levels - 1)).astype(np.uint8), np.ones((zoom * block,) * 2, np.uint8))
             canvas[HEAD : HEAD + height * zoom, left : left + width * zoom] = panel[: height * zoom, : width * zoom]
         frame = Image.fromarray(canvas)
@@ -111,10 +111,10 @@ def _lettering(clock: Clock, moment: float, panel: tuple[int, int], lefts: Seque
     paper = Image.new("L", (whole, HEAD + height + FOOT), 255)
     pen = ImageDraw.Draw(paper)
     averaged = f"; mean of every {block}×{block} cells" if block > 1 else ""
-    for i, line in enumerate([seen_in(diffusions), weights_words(diffusions[0].weights) + averaged]):
+    for i, line in enumerate([place_words(diffusions), weights_words(diffusions[0].weights) + averaged]):
         _write(pen, whole // 2, 5 + 19 * i, line, whole - 2 * MARGIN)
     for one, left in zip(diffusions, lefts, strict=True):
-        _write(pen, left + width // 2, HEAD + height + 4, called(one), width)
+        _write(pen, left + width // 2, HEAD + height + 4, k_words(one), width)
     _write(pen, whole // 2, HEAD + height + 26, clock.words(moment), whole - 2 * MARGIN, 14)
     return paper
 
@@ -132,12 +132,3 @@ def _write(pen: ImageDraw.ImageDraw, middle: int, top: int, text: str, room: int
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # matplotlib brings it along, so that films and figures have the same letters
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
-
-
-def _averaged(field: NDArray[np.float64], block: int) -> NDArray[np.float64]:
-    """Means over squares of cells; those at the far walls may be narrower."""
-    height, width = field.shape
-    padded = np.pad(field, ((0, -height % block), (0, -width % block)), mode="edge")
-    rows, columns = padded.shape[0] // block, padded.shape[1] // block
-    means: NDArray[np.float64] = padded.reshape(rows, block, columns, block).mean(axis=(1, 3))
-    return means

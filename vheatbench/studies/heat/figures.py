@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vheatbench.errors import UserError
-from vheatbench.present.style import MAP_COLOURS, TWO_COLUMN, new_figure, save, style
+from vheatbench.present.images import evenly
+from vheatbench.present.style import MAP_COLOURS, TWO_COLUMN, log_ticks, save, set_ticks, style, titled_figure
 from vheatbench.store.read import Run
 from vheatbench.studies.heat.animation import save_animation
 from vheatbench.studies.heat.diffusivity_figures import diffusivity_figures
@@ -27,16 +28,14 @@ from vheatbench.studies.heat.kernel_figures import kernel_figures
 from vheatbench.studies.heat.labels import (
     Clock,
     block_words,
-    brief,
-    called,
     is_constant,
-    label_log,
+    k_words,
     number,
-    seen_in,
+    place_words,
     weights_words,
 )
 from vheatbench.studies.heat.results import Diffusion, diffusions_of, diffusivities_of, point_responses_of
-from vheatbench.studies.heat.temperature import COLDEST, TemperatureScale, evenly, held_at_source, source_cell
+from vheatbench.studies.heat.temperature import COLDEST, TemperatureScale, held_at_source, source_cell
 
 MOST_TIMES, MOST_ROWS, MOST_OVERLAYS = 9, 8, 4
 """Columns of a filmstrip hold time 0 and the eight times that ``heat diffuse`` takes by default."""
@@ -58,19 +57,19 @@ def save_heat_figures(run: Run, out_dir: Path) -> list[Path]:
         UserError: it cannot be written.
     """
     paths: list[Path] = []
-    for (subject, size, weights, _), group in groups_of(diffusions_of(run)[0]).items():
-        layers = by_layer(group)
+    for (subject, _, weights, _), group in groups_of(diffusions_of(run)[0]).items():
+        layers, size = by_layer(group), group[0].record.case.size
         # a source at another place of the same layer gets a name of its own
-        names = [f"diffuse-{_slug(subject, _size(size), layer, weights)}" for layer in layers]
+        names = [f"diffuse-{_slug(subject, size, layer, weights)}" for layer in layers]
         for name, rows in zip(names, layers.values(), strict=True):
             stem = _free(out_dir / name, paths)
             paths += _saved(partial(filmstrip_figure, rows), stem, "strip")
             if any(one.image is not None for one in rows):
                 paths += _saved(partial(overlay_figure, rows), stem, "overlay")
-            paths += _animated(rows, stem)
+            paths += save_animation(rows, stem.with_name(f"{stem.name}-film"))
         learned = [one for one in group if not is_constant(one)]
         if len(by_layer(learned)) > 1:
-            stem = _free(out_dir / f"diffuse-{_slug(subject, _size(size), 'layers', weights)}", paths)
+            stem = _free(out_dir / f"diffuse-{_slug(subject, size, 'layers', weights)}", paths)
             paths += _saved(partial(filmstrip_figure, learned), stem, "strip")
     drawn = [*diffusivity_figures(diffusivities_of(run)[0]), *kernel_figures(point_responses_of(run)[0])]
     for name, draw in drawn:
@@ -97,68 +96,65 @@ def by_layer(diffusions: Sequence[Diffusion]) -> dict[str, list[Diffusion]]:
 
 
 def filmstrip_figure(diffusions: Sequence[Diffusion]) -> Figure:
-    """A filmstrip at a page's width; of one layer with its constants, or of several layers."""
-    rows = min(len(diffusions), MOST_ROWS)
-    columns = max(min(len(one.times), MOST_TIMES) for one in diffusions)
-    panel = min(1.6, (TWO_COLUMN - 1.2) / columns)
-    figure = new_figure(TWO_COLUMN, 0.6 + (panel + 0.22) * rows)
-    draw_filmstrip(figure, diffusions)
-    return figure
+    """Fields over log-spaced times: a row for each diffusivity of one layer, or for each of several layers.
 
-
-def draw_filmstrip(figure: Figure, diffusions: Sequence[Diffusion]) -> NDArray[Any]:
-    """Fields over log-spaced times: a row for each diffusivity (or layer), one colour scale for all of them.
-
-    Args:
-        figure: empty; its size is kept.
-        diffusions: at most 8 are shown, evenly chosen.
-
-    Returns:
-        The axes, one row per diffusion.
+    At most 8 rows are shown, evenly chosen.
     """
     rows = [diffusions[i] for i in evenly(len(diffusions), MOST_ROWS)]
+    panel = min(1.6, (TWO_COLUMN - 1.2) / _columns(rows, MOST_TIMES))
+    height, title = 0.6 + (panel + 0.22) * len(rows), strip_title(rows) + chosen_times(rows, MOST_TIMES)
+    return titled_figure(partial(_draw_filmstrip, rows=rows), height, title)
+
+
+def _draw_filmstrip(figure: Figure, rows: Sequence[Diffusion]) -> None:
     clock, scale = Clock(rows), TemperatureScale.of(rows)
-    columns = max(min(len(one.times), MOST_TIMES) for one in rows)
-    axes: NDArray[Any] = figure.subplots(len(rows), columns, squeeze=False)
     several = len(by_layer(rows)) > 1
-    for row, (line, one) in enumerate(zip(axes, rows, strict=True)):
-        shown = evenly(len(one.times), MOST_TIMES)
+    axes = _panels(figure, rows, MOST_TIMES, partial(_draw_moment, clock=clock, scale=scale))
+    for line, one in zip(axes, rows, strict=True):
+        row, column = source_cell(one)
+        _ring(line[0], (column, row), max(1.5, max(one.frames[0].shape) / 9), 0.9)
+        k = k_words(one).replace("constant k", "constant\nk")
+        line[0].set_ylabel(block_words(one.layer).replace(", ", "\n") if several else k)
+    for ax, i in zip(axes[0], evenly(len(rows[0].times), MOST_TIMES), strict=False):
+        ax.set_title(clock.moment(rows[0], i)[0], loc="center", pad=2)
+    _colour_bar(figure, axes, scale, "black")
+
+
+def _draw_moment(ax: Axes, one: Diffusion, index: int, clock: Clock, scale: TemperatureScale) -> None:
+    """One temperature field, its cells as squares, its own time below."""
+    ax.imshow(scale.position(one.frames[index]), cmap=MAP_COLOURS, vmin=0, vmax=1, interpolation="nearest")
+    ax.set_xlabel(clock.moment(one, index)[1], labelpad=2, size="small")
+
+
+def _columns(rows: Sequence[Diffusion], most: int) -> int:
+    return max(min(len(one.times), most) for one in rows)
+
+
+def _panels(
+    figure: Figure, rows: Sequence[Diffusion], most: int, draw: Callable[[Axes, Diffusion, int], None]
+) -> NDArray[Any]:
+    """A row of axes without ticks per diffusion, drawn at up to ``most`` of its times."""
+    axes: NDArray[Any] = figure.subplots(len(rows), _columns(rows, most), squeeze=False)
+    for line, one in zip(axes, rows, strict=True):
+        shown = evenly(len(one.times), most)
         for ax, i in zip(line, shown, strict=False):
-            draw_field(ax, one.frames[i], scale)
-            shared, other = f"t {brief(one.times[i])}", f"kt {brief(one.mean_kt[i])}"
-            if not clock.by_time:
-                shared, other = other, shared
-            if row == 0:
-                ax.set_title(shared, loc="center", pad=2)
-            ax.set_xlabel(other, labelpad=2, size="small")
+            draw(ax, one, i)
+            ax.set_xticks([])
+            ax.set_yticks([])
+            ax.spines[:].set_visible(False)
         for ax in line[len(shown) :]:
             ax.set_axis_off()
-        mark_source(line[0], one)
-        line[0].set_ylabel(
-            block_words(one.layer).replace(", ", "\n") if several else called(one).replace("constant k", "constant\nk")
-        )
-    figure.suptitle(strip_title(rows) + chosen_times(rows, MOST_TIMES), x=0.01, ha="left")
-    _colour_bar(figure, axes, scale, "black")
     return axes
 
 
-def draw_field(ax: Axes, field: NDArray[np.floating], scale: TemperatureScale) -> Axes:
-    """One temperature field (H, W), its cells as squares, without ticks."""
-    ax.imshow(scale.position(field), cmap=MAP_COLOURS, vmin=0, vmax=1, interpolation="nearest")
-    return _frame(ax)
-
-
-def mark_source(ax: Axes, diffusion: Diffusion) -> Axes:
+def _ring(ax: Axes, centre: tuple[float, float], radius: float, width: float) -> None:
     """A ring around the source's cell."""
-    row, column = source_cell(diffusion)
-    radius = max(1.5, max(diffusion.frames[0].shape) / 9)
-    ax.add_patch(Circle((column, row), radius, fill=False, edgecolor="white", linewidth=0.9))
-    return ax
+    ax.add_patch(Circle(centre, radius, fill=False, edgecolor="white", linewidth=width))
 
 
 def strip_title(rows: Sequence[Diffusion]) -> str:
     """What is seen, on two lines; says random weights, dead frequencies, and when the heat stays where it was."""
-    lines = [seen_in(rows), weights_words(rows[0].weights)]
+    lines = [place_words(rows), weights_words(rows[0].weights)]
     learned = [one for one in rows if not is_constant(one)]
     if learned:
         held = [held_at_source(one) for one in learned]
@@ -186,43 +182,31 @@ def _percents(shares: Sequence[float]) -> str:
 def overlay_figure(diffusions: Sequence[Diffusion]) -> Figure:
     """Fields over the image at up to four times, a row for each diffusivity of one layer."""
     rows = [one for one in diffusions if one.image is not None][:MOST_ROWS]
-    columns = min(MOST_OVERLAYS, max(len(one.times) for one in rows))
+    columns = _columns(rows, MOST_OVERLAYS)
     height, width = rows[0].resolution
     panel = (TWO_COLUMN - 1.1) / columns * height / width
-    figure = new_figure(TWO_COLUMN, 0.45 + (panel + 0.2) * len(rows))
-    axes: NDArray[Any] = figure.subplots(len(rows), columns, squeeze=False)
+    title = strip_title(rows) + chosen_times(rows, columns)
+    return titled_figure(partial(_draw_overlays, rows=rows), 0.45 + (panel + 0.2) * len(rows), title)
+
+
+def _draw_overlays(figure: Figure, rows: Sequence[Diffusion]) -> None:
     scale = TemperatureScale.of(rows)
+    axes = _panels(figure, rows, MOST_OVERLAYS, partial(_draw_overlay, scale=scale))
     for line, one in zip(axes, rows, strict=True):
-        shown = evenly(len(one.times), columns)
-        for ax, i in zip(line, shown, strict=False):
-            draw_overlay(ax, one, i, scale)
-        for ax in line[len(shown) :]:
-            ax.set_axis_off()
-        line[0].set_ylabel(called(one))
-    figure.suptitle(strip_title(rows) + chosen_times(rows, columns), x=0.01, ha="left")
+        line[0].set_ylabel(k_words(one))
     _colour_bar(figure, axes, scale, "nearly transparent")
-    return figure
 
 
-def draw_overlay(ax: Axes, diffusion: Diffusion, index: int, scale: TemperatureScale) -> Axes:
-    """The field of one time as a translucent map over the image, the source's cell ringed.
-
-    Args:
-        ax: axes to draw on.
-        diffusion: with an image.
-        index: of the time.
-        scale: of colours and opacity; the hotter, the less is seen of the image.
-    """
-    place = scale.position(diffusion.frames[index])
-    picture = image_of(diffusion)
+def _draw_overlay(ax: Axes, one: Diffusion, index: int, scale: TemperatureScale) -> None:
+    """The field of one time over the image, the source's cell ringed; the hotter, the less is seen of the image."""
+    place = scale.position(one.frames[index])
+    picture = image_of(one)
     height, width = picture.shape[:2]
     extent = (0, width, height, 0)
     ax.imshow(picture, extent=extent)
     ax.imshow(place, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=opacity(place), extent=extent, interpolation="nearest")
-    y, x = (share * side for share, side in zip(diffusion.source, (height, width), strict=True))
-    ax.add_patch(Circle((x, y), 0.05 * max(height, width), fill=False, edgecolor="white", linewidth=1))
-    ax.set_title(f"t {brief(diffusion.times[index])}, kt {brief(diffusion.mean_kt[index])}", loc="center", pad=2)
-    return _frame(ax)
+    _ring(ax, (one.source[1] * width, one.source[0] * height), 0.05 * max(height, width), 1)
+    ax.set_title(", ".join(Clock([one]).moment(one, index)), loc="center", pad=2)
 
 
 def opacity(place: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -239,34 +223,18 @@ def image_of(diffusion: Diffusion) -> NDArray[np.uint8]:
         raise UserError(f"{diffusion.record.case.label}: its picture in the run's folder is no image") from None
 
 
-def _frame(ax: Axes) -> Axes:
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_visible(False)
-    return ax
-
-
 def _colour_bar(figure: Figure, axes: NDArray[Any], scale: TemperatureScale, coldest: str) -> None:
     colours = ScalarMappable(LogNorm(COLDEST, scale.hottest), MAP_COLOURS)
     height = figure.get_size_inches()[1]
     tall = min(height, 3.0)
     bar = figure.colorbar(colours, ax=axes, extend="min", pad=0.01, aspect=9 * tall, shrink=tall / height)
     bar.set_label(f"temperature / its mean, log scale\n({coldest}: below {COLDEST:g}, or negative)")
-    label_log(bar.ax.yaxis, COLDEST, scale.hottest)
+    set_ticks(bar.ax.yaxis, log_ticks(COLDEST, scale.hottest))
 
 
 def _saved(draw: Callable[[], Figure], stem: Path, what: str = "") -> list[Path]:
     with style():
         return save(draw(), stem.with_name(f"{stem.name}-{what}") if what else stem)
-
-
-def _animated(diffusions: Sequence[Diffusion], stem: Path) -> list[Path]:
-    return save_animation(diffusions, stem.with_name(f"{stem.name}-film"))
-
-
-def _size(resolution: tuple[int, int]) -> str:
-    height, width = resolution
-    return str(height) if height == width else f"{height}x{width}"
 
 
 def _slug(*names: str) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vheatbench.present.style import COLOURS, TWO_COLUMN, legend_below, new_figure
-from vheatbench.studies.heat.labels import label_log, number
+from vheatbench.present.images import evenly
+from vheatbench.present.style import log_ticks, set_ticks, titled_figure
+from vheatbench.studies.heat.labels import number
 from vheatbench.studies.heat.results import PointResponse
-from vheatbench.studies.heat.temperature import evenly
 
 MOST_PROFILES = 8
 ROUNDING = 1e-16
@@ -23,24 +23,69 @@ ROUNDING = 1e-16
 
 OPERATOR, NEUMANN, DIFFERENCES = "operator (DCT)", "analytic Neumann kernel", "5-point finite differences"
 
+Place = tuple[tuple[int, int], tuple[int, int]]
 
-def draw_profile(ax: Axes, response: PointResponse, colours: Sequence[str] = COLOURS) -> Axes:
-    """Temperature along the source's row, as far as the heat reaches: the operator and the two other answers.
 
-    Args:
-        ax: axes to draw on.
-        response: of one kt.
-        colours: of the lines.
-    """
+def by_source(responses: Sequence[PointResponse]) -> dict[Place, list[PointResponse]]:
+    """Responses on the same grid to the same source, by growing kt."""
+    groups: dict[Place, list[PointResponse]] = {}
+    for one in sorted(responses, key=lambda response: response.kt):
+        groups.setdefault((one.grid, one.source), []).append(one)
+    return groups
+
+
+def source_words(one: PointResponse) -> str:
+    """Which grid and which source."""
+    return f"grid {one.grid[0]}×{one.grid[1]}, source in row {one.source[0]}, column {one.source[1]}"
+
+
+def kernel_figures(responses: Sequence[PointResponse]) -> list[tuple[str, Callable[[], Figure]]]:
+    """Every figure of these responses, by grid and source: a file name and what draws it."""
+    figures: list[tuple[str, Callable[[], Figure]]] = []
+    for (grid, _), group in by_source(responses).items():
+        name, place = f"kernel {grid[0]}x{grid[1]}", source_words(group[0])
+        count = min(len(group), MOST_PROFILES)
+        height, title = 0.3 + 1.75 * -(-count // panel_columns(count)), f"Heat from one cell along its row: {place}"
+        profiles = partial(draw_profiles, responses=group)
+        figures.append((f"{name} profile", partial(titled_figure, profiles, height, title)))
+        if len(group) > 1:
+            deviations, title = (
+                partial(draw_deviations, responses=group),
+                f"The operator against two other answers: {place}",
+            )
+            figures.append((f"{name} error", partial(titled_figure, deviations, 2.4, title)))
+    return figures
+
+
+def panel_columns(count: int) -> int:
+    """Columns that leave few places empty."""
+    return count if count < 5 else 3 if count < 7 else 4
+
+
+def draw_profiles(figure: Figure, responses: Sequence[PointResponse], columns: int = 0) -> NDArray[Any]:
+    """A panel per kt, growing, at most 8, in as many columns as are given or fit; returns the axes."""
+    ordered = sorted(responses, key=lambda one: one.kt)
+    shown = [ordered[i] for i in evenly(len(ordered), MOST_PROFILES)]
+    columns = columns or panel_columns(len(shown))
+    axes: NDArray[Any] = figure.subplots(-(-len(shown) // columns), columns, squeeze=False)
+    for ax, response in zip(axes.flat, shown, strict=False):
+        draw_profile(ax, response)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_axis_off()
+    for line in axes[:, 0]:
+        line.set_ylabel("temperature")
+    return axes
+
+
+def draw_profile(ax: Axes, response: PointResponse) -> Axes:
+    """Temperature along the source's row, as far as the heat reaches: the operator and the two other answers."""
     row, column = response.source
     reach = int(np.ceil(5 * np.sqrt(2 * response.kt))) + 5
     cells = np.arange(max(0, column - reach), min(response.grid[1], column + reach + 1))
-    operator, neumann, differences = colours[:3]
     ax.axhline(0, color=ax.spines["bottom"].get_edgecolor(), linewidth=0.6)
-    ax.plot(cells - column, response.neumann[row, cells], color=neumann, linewidth=2.6, alpha=0.45, label=NEUMANN)
-    ax.plot(cells - column, response.finite_difference[row, cells], "--", color=differences, linewidth=1.2,
-            label=DIFFERENCES)  # fmt: skip
-    ax.plot(cells - column, response.operator[row, cells], "-", color=operator, linewidth=0.9, marker="o",
+    ax.plot(cells - column, response.neumann[row, cells], color="C1", linewidth=2.6, alpha=0.45, label=NEUMANN)
+    ax.plot(cells - column, response.finite_difference[row, cells], "--", color="C2", linewidth=1.2, label=DIFFERENCES)
+    ax.plot(cells - column, response.operator[row, cells], "-", color="C0", linewidth=0.9, marker="o",
             markersize=2.2, label=OPERATOR)  # fmt: skip
     ax.set_title(f"kt = {response.kt:g} cells²", fontsize="medium")
     ax.set_xlabel("cells from the source")
@@ -49,46 +94,31 @@ def draw_profile(ax: Axes, response: PointResponse, colours: Sequence[str] = COL
     return ax
 
 
-def draw_profiles(
-    figure: Figure, responses: Sequence[PointResponse], colours: Sequence[str] = COLOURS, columns: int = 0
-) -> NDArray[Any]:
-    """A panel per kt, growing, at most 8, in as many columns as are given or fit; returns the axes."""
-    ordered = sorted(responses, key=lambda one: one.kt)
-    shown = [ordered[i] for i in evenly(len(ordered), MOST_PROFILES)]
-    columns = columns or panel_columns(len(shown))
-    axes: NDArray[Any] = figure.subplots(-(-len(shown) // columns), columns, squeeze=False)
-    for ax, response in zip(axes.flat, shown, strict=False):
-        draw_profile(ax, response, colours)
-    for ax in axes.flat[len(shown) :]:
-        ax.set_axis_off()
-    for line in axes[:, 0]:
-        line.set_ylabel("temperature")
-    return axes
+def draw_deviations(figure: Figure, responses: Sequence[PointResponse]) -> None:
+    """Errors on the left, undershoot on the right, both against kt."""
+    left, right = figure.subplots(1, 2)
+    draw_errors(left, responses)
+    draw_undershoot(right, responses)
 
 
-def panel_columns(count: int) -> int:
-    """Columns that leave few places empty."""
-    return count if count < 5 else 3 if count < 7 else 4
-
-
-def draw_errors(ax: Axes, responses: Sequence[PointResponse], colours: Sequence[str] = COLOURS) -> Axes:
+def draw_errors(ax: Axes, responses: Sequence[PointResponse]) -> Axes:
     """Largest difference from the two other answers, over their peak, and the error of the total heat, against kt."""
     curves = (
-        (NEUMANN, colours[1], "o-", "neumann_error"),
-        (DIFFERENCES, colours[2], "s--", "finite_difference_error"),
-        ("total heat, from 1", colours[3], "^:", "mass_error"),
+        (NEUMANN, "C1", "o-", "neumann_error"),
+        (DIFFERENCES, "C2", "s--", "finite_difference_error"),
+        ("total heat, from 1", "C3", "^:", "mass_error"),
     )
     _draw_against_kt(ax, responses, curves)
     ax.set_ylabel("error of the operator")
     return ax
 
 
-def draw_undershoot(ax: Axes, responses: Sequence[PointResponse], colours: Sequence[str] = COLOURS) -> Axes:
+def draw_undershoot(ax: Axes, responses: Sequence[PointResponse]) -> Axes:
     """How far the response to heat 1 goes below 0, against kt: where there is no maximum principle."""
     below = [one for one in responses if number(one.record, "undershoot") >= ROUNDING]
     never = [one.kt for one in responses if one not in below]
     if below:
-        _draw_against_kt(ax, below, (("", colours[0], "o-", "undershoot"),))
+        _draw_against_kt(ax, below, (("", "C0", "o-", "undershoot"),))
         _label_kts(ax, [one.kt for one in responses])
     ax.set_ylabel("undershoot (source = 1)")
     if never:
@@ -105,7 +135,7 @@ def _draw_against_kt(ax: Axes, responses: Sequence[PointResponse], curves: Seque
     ax.set_xscale("log")
     ax.set_yscale("log")
     _label_kts(ax, kts)
-    label_log(ax.yaxis, *ax.get_ylim())
+    set_ticks(ax.yaxis, log_ticks(*ax.get_ylim()))
     ax.set_xlabel("kt (cells²)")
     ax.grid(True)
     ax.set_axisbelow(True)
@@ -114,49 +144,4 @@ def _draw_against_kt(ax: Axes, responses: Sequence[PointResponse], curves: Seque
 def _label_kts(ax: Axes, kts: Sequence[float]) -> None:
     ordered = sorted(kts)
     ax.set_xlim(0.7 * ordered[0], 1.4 * ordered[-1])
-    ax.xaxis.set_major_locator(FixedLocator([ordered[i] for i in evenly(len(ordered), 6)]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-
-
-def kernel_figures(responses: Sequence[PointResponse]) -> list[tuple[str, Callable[[], Figure]]]:
-    """Every figure of these responses, by grid and source: a file name and what draws it."""
-    figures: list[tuple[str, Callable[[], Figure]]] = []
-    for (grid, _), group in by_source(responses).items():
-        name = f"kernel {grid[0]}x{grid[1]}"
-        figures.append((f"{name} profile", partial(_profiles_figure, group)))
-        if len(group) > 1:
-            figures.append((f"{name} error", partial(_errors_figure, group)))
-    return figures
-
-
-def by_source(responses: Sequence[PointResponse]) -> dict[tuple[tuple[int, int], tuple[int, int]], list[PointResponse]]:
-    """Responses on the same grid to the same source, by growing kt."""
-    groups: dict[tuple[tuple[int, int], tuple[int, int]], list[PointResponse]] = {}
-    for one in sorted(responses, key=lambda response: response.kt):
-        groups.setdefault((one.grid, one.source), []).append(one)
-    return groups
-
-
-def _profiles_figure(responses: Sequence[PointResponse]) -> Figure:
-    count = min(len(responses), MOST_PROFILES)
-    figure = new_figure(TWO_COLUMN, 0.3 + 1.75 * -(-count // panel_columns(count)))
-    draw_profiles(figure, responses)
-    figure.suptitle(_title(responses, "Heat from one cell along its row"), x=0.01, ha="left")
-    legend_below(figure)
-    return figure
-
-
-def _errors_figure(responses: Sequence[PointResponse]) -> Figure:
-    figure = new_figure(TWO_COLUMN, 2.4)
-    left, right = figure.subplots(1, 2)
-    draw_errors(left, responses)
-    draw_undershoot(right, responses)
-    figure.suptitle(_title(responses, "The operator against two other answers"), x=0.01, ha="left")
-    legend_below(figure)
-    return figure
-
-
-def _title(responses: Sequence[PointResponse], what: str) -> str:
-    grid, source = responses[0].grid, responses[0].source
-    return f"{what}: grid {grid[0]}×{grid[1]}, source in row {source[0]}, column {source[1]}"
+    set_ticks(ax.xaxis, [ordered[i] for i in evenly(len(ordered), 6)])

@@ -167,21 +167,15 @@ def _all(run: Run, kind: str, read: Callable[[Run, Record], Found]) -> tuple[lis
 
 
 def _diffusion(run: Run, record: Record) -> Diffusion:
-    analysis, conditions = record.case.analysis, record.conditions
-    arrays = _arrays(run, record)
+    arrays, conditions = _arrays(run, record), record.conditions
     if not arrays["frames"].shape[1:] == arrays["k"].shape == arrays["coefficients"].shape:
         raise ValueError("frames, k and coefficients are not of one grid")
     picture = record.files.get("image")
     return Diffusion(
-        record=record,
-        subject=record.case.subject,
-        resolution=record.case.resolution,
-        layer=str(analysis["layer"]),
+        **_of_a_block(record),
         channel=str(conditions["channel"]),
         k_kind=str(conditions["k"]),
-        weights=str(conditions["weights"]),
         source=_two_floats(conditions["source"]),
-        cell_px=_two_floats(conditions["cell_px"]),
         k=arrays["k"],
         coefficients=arrays["coefficients"],
         times=arrays["times"],
@@ -191,29 +185,34 @@ def _diffusion(run: Run, record: Record) -> Diffusion:
 
 
 def _diffusivity(run: Run, record: Record) -> Diffusivity:
-    conditions = record.conditions
-    arrays = _arrays(run, record)
+    arrays, conditions = _arrays(run, record), record.conditions
     return Diffusivity(
-        record=record,
-        subject=record.case.subject,
-        resolution=record.case.resolution,
-        layer=str(record.case.analysis["layer"]),
+        **_of_a_block(record),
         depth=int(conditions["depth"]),
         rule=str(conditions["rule"]),
-        weights=str(conditions["weights"]),
-        cell_px=_two_floats(conditions["cell_px"]),
+        histogram=(arrays["edges"], arrays["counts"]),
         mean_map=arrays["mean_map"],
         zero_map=arrays["zero_map"],
         channel_quantiles=arrays["channel_quantiles"],
-        histogram=(arrays["edges"], arrays["counts"]),
         radial_frequency=arrays["radial_frequency"],
         decay_quantiles=arrays["decay_quantiles"],
     )
 
 
+def _of_a_block(record: Record) -> dict[str, Any]:
+    """What a :class:`Diffusion` and a :class:`Diffusivity` both say of their block."""
+    return {
+        "record": record,
+        "subject": record.case.subject,
+        "resolution": record.case.resolution,
+        "layer": str(record.case.analysis["layer"]),
+        "weights": str(record.conditions["weights"]),
+        "cell_px": _two_floats(record.conditions["cell_px"]),
+    }
+
+
 def _point_response(run: Run, record: Record) -> PointResponse:
-    analysis = record.case.analysis
-    arrays = _arrays(run, record)
+    analysis, arrays = record.case.analysis, _arrays(run, record)
     row, column = analysis["source"]
     return PointResponse(
         record=record,

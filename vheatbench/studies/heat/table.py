@@ -1,130 +1,170 @@
-"""The tables of heat runs on the terminal."""
+"""Numbers of heat as tables: on the terminal, on the page, and for Markdown and LaTeX. From records alone."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from vheatbench.store.read import Run
-    from vheatbench.store.schema import Record
+from vheatbench.case import Case
+from vheatbench.metrics import MetricInfo, info_of, with_role
+from vheatbench.present.parts import StudyTable, Table
+from vheatbench.present.terminal import Column, print_table, print_warnings
+from vheatbench.store.read import Run
+from vheatbench.store.schema import Record
+from vheatbench.studies.heat.labels import brief, number
 
-REACH = (
-    ("diffusion_length_cells", "length cells", 1.0),
-    ("diffusion_length_px", "px", 1.0),
-    ("diffusion_length_share", "% of side", 100.0),
+
+class Kind(NamedTuple):
+    """How the records of one analysis are shown in tables."""
+
+    name: Literal["diffuse", "diffusivity", "kernel"]
+    """Also the role of its metrics."""
+    title: str
+    row: str
+    """Which of its names a row is never without."""
+    names: tuple[str, ...]
+    """What a record is called by on the page and in exports."""
+    caption: str
+
+    @property
+    def columns(self) -> list[MetricInfo]:
+        """Its metrics."""
+        return with_role(self.name)
+
+
+KINDS = (
+    Kind(
+        "diffuse",
+        "heat diffusion",
+        "k",
+        ("model", "size", "layer", "k", "channel"),
+        "k of the chosen channel, in cells². Diffusion length: sqrt(2 k) of the mean k, one conduction. Kept: heat "
+        "left in the source's cell. Undershoot: how far below zero the lowest temperature falls, the source's being 1 "
+        "at the start.",
+    ),
+    Kind(
+        "diffusivity",
+        "diffusivity",
+        "layer",
+        ("model", "size", "rule", "layer"),
+        "k in cells² over all channels and frequencies of a block. Diffusion length: sqrt(2 k) of the mean k, the "
+        "standard deviation per axis of a point's heat after one application. Decay: exp(-k w²). Half-decay: the "
+        "lowest |w| of which half is left, a dash where none is.",
+    ),
+    Kind(
+        "kernel",
+        "point response",
+        "kt (cells²)",
+        ("grid", "source", "kt (cells²)"),
+        "Heat 1 in one cell, conducted by the operator with the same k everywhere, in float64; largest differences "
+        "from the other two answers over their peak.",
+    ),
 )
-COLUMNS = {
-    "diffuse": (
-        ("k_mean_cells2", "mean k", 1.0),
-        ("k_zero_share", "k = 0 %", 100.0),
-        *REACH,
-        ("source_kept", "kept at t=1 %", 100.0),
-        ("mass_error", "mass error", 1.0),
-        ("undershoot", "undershoot", 1.0),
-    ),
-    "diffusivity": (
-        ("k_mean_cells2", "mean k", 1.0),
-        ("k_q25_cells2", "q25", 1.0),
-        ("k_median_cells2", "median", 1.0),
-        ("k_q75_cells2", "q75", 1.0),
-        ("k_max_cells2", "max", 1.0),
-        ("k_zero_share", "k = 0 %", 100.0),
-        *REACH,
-        ("decay_mean", "mean decay", 1.0),
-        ("half_decay_frequency_rad_per_cell", "half at rad/cell", 1.0),
-    ),
-    "kernel": (
-        ("peak", "peak", 1.0),
-        ("mass_error", "mass error", 1.0),
-        ("undershoot", "undershoot", 1.0),
-        ("overshoot", "overshoot", 1.0),
-        ("neumann_error", "off the heat kernel %", 100.0),
-        ("finite_difference_error", "off differences %", 100.0),
-    ),
-}
-"""Metric, heading with unit, factor from the metric's unit, by kind of analysis. k is in cells squared."""
-
-ROW = {"diffuse": "k", "diffusivity": "layer", "kernel": "k t"}
-"""What a row is called by."""
-
-CAPTIONS = {
-    "diffuse": "k in cells²; length = sqrt(2 mean k), one conduction; % of the shorter side; "
-    "kept: heat left in the source's cell",
-    "diffusivity": "k in cells² over frequencies and channels; length = sqrt(2 mean k); decay exp(-k w²); "
-    "half: lowest |w| at which its median is 1/2",
-    "kernel": "heat 1 in one cell; largest differences in % of the other's peak; float64",
-}
 
 
-def print_heat(run: Run) -> None:
-    """One line per record on stdout; what is wrong with the file and every warning below it, on stderr."""
-    from vheatbench.present.terminal import print_warnings
-
-    for kind in COLUMNS:
-        records = [record for record in run.records if record.case.analysis.get("kind") == kind]
-        if records:
-            _print_kind(kind, records, f"{run.header.suite}, {run.header.created}")
-    print_warnings(run.problems, ((_label(record), record.warnings) for record in run.records))
+def digits(value: float) -> str:
+    """A number on the page: three significant digits, or a dash where there is none."""
+    return "—" if math.isnan(value) else brief(float(value)).replace("-", "−")
 
 
-def _print_kind(kind: str, records: list[Record], title: str) -> None:
-    from vheatbench.present.terminal import Column, print_table
-
-    rows = [_named(kind, record) for record in records]
-    # what all rows share stands once, above them; the first name stays, so that a row is never without one
-    own = [key for key in rows[0] if key == ROW[kind] or len({row[key] for row in rows}) > 1]
-    shared = [f"{key} {text}" for key, text in rows[0].items() if key not in own and text]
-    cells = [
-        [
-            *(row[key] for key in own),
-            *(_cell(record, metric, factor) for metric, _, factor in COLUMNS[kind]),
-            "" if record.status == "ok" else f"{record.status}: {record.reason}",
-        ]
-        for row, record in zip(rows, records, strict=True)
-    ]
-    columns = [
-        *(Column(key, "name") for key in own),
-        *(Column(heading) for _, heading, _ in COLUMNS[kind]),
-        Column("notes", "notes"),
-    ]
-    print_table(columns, cells, title=", ".join([title, *shared]), caption=CAPTIONS[kind])
+def cells(record: Record, *metrics: str) -> tuple[str, ...]:
+    """Metrics of a record on the page, in the units of their headings; a dash where one is unavailable."""
+    return tuple(digits(number(record, metric) * info_of(metric).factor) for metric in metrics)
 
 
-def _named(kind: str, record: Record) -> dict[str, str]:
-    """What tells the rows apart."""
+def cell(record: Record, metric: str) -> str:
+    """One of :func:`cells`."""
+    return cells(record, metric)[0]
+
+
+def headings(*metrics: str) -> tuple[str, ...]:
+    """Headings of :func:`cells`."""
+    return tuple(info_of(metric).heading for metric in metrics)
+
+
+def names_of(record: Record) -> dict[str, str]:
+    """What tells records apart, each with its heading; empty where there is nothing to say."""
     case, analysis, conditions = record.case, record.case.analysis, record.conditions
-    if kind == "kernel":
-        return {
-            "grid": case.size,
-            "source": ",".join(map(str, analysis["source"])),
-            "k t": f"{analysis['kt_cells2']:g}",
-        }
-    named = {
+    if analysis.get("kind") == "kernel":
+        source = ",".join(map(str, analysis["source"]))
+        return {"grid": case.size, "source": source, "kt (cells²)": f"{analysis['kt_cells2']:g}"}
+    return {
         "model": case.subject,
         "size": case.size,
         "rule": str(analysis.get("rule", "")),
-        "layer": analysis["layer"],
-    }
-    if kind == "diffuse":
-        named |= {"k": str(conditions.get("k", analysis["k"])), "channel": str(conditions.get("channel", ""))}
-    return {
-        **named,
+        "layer": str(analysis["layer"]),
+        "k": str(conditions.get("k", analysis.get("k", ""))),
+        "channel": str(conditions.get("channel", "")),
         "grid": "x".join(map(str, conditions.get("grid", []))),
         "weights": str(conditions.get("weights", "")),
     }
 
 
-def _cell(record: Record, name: str, factor: float) -> str:
-    metric = record.metrics.get(name)
-    if metric is None or metric.value is None:
-        return "—" if record.status != "ok" or metric is not None else ""
-    return f"{metric.value * factor:.3g}"
+def numbers_table(id_: str, kind: str, title: str, records: Sequence[Record]) -> Table:
+    """A row per record of one kind, for the page."""
+    found = next(one for one in KINDS if one.name == kind)
+    metrics = [column.name for column in found.columns]
+    rows = [(*_shown_names(record, found.names), *cells(record, *metrics)) for record in records]
+    return Table(id_, title, found.caption, (*found.names, *headings(*metrics)), rows)
+
+
+def _shown_names(record: Record, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(names_of(record)[name] or "—" for name in names)
+
+
+def print_heat(run: Run) -> None:
+    """One line per record on stdout; what is wrong with the file and every warning below it, on stderr."""
+    for kind in KINDS:
+        records = [record for record in run.records if record.case.analysis.get("kind") == kind.name]
+        if records:
+            _print_kind(kind, records, f"{run.header.suite}, {run.header.created}")
+    print_warnings(run.problems, ((_label(record), record.warnings) for record in run.records))
+
+
+def _print_kind(kind: Kind, records: Sequence[Record], title: str) -> None:
+    rows = [names_of(record) for record in records]
+    # what all rows share stands once, above them; the row's own name stays, so that a row is never without one
+    own = [name for name in rows[0] if name == kind.row or len({row[name] for row in rows}) > 1]
+    shared = [f"{name} {text}" for name, text in rows[0].items() if name not in own and text]
+    table = [
+        [
+            *(row[name] for name in own),
+            *(_plain_cell(record, column) for column in kind.columns),
+            "" if record.status == "ok" else f"{record.status}: {record.reason}",
+        ]
+        for row, record in zip(rows, records, strict=True)
+    ]
+    names = [Column(name, "name") for name in own]
+    columns = [*names, *(Column(column.terminal_heading) for column in kind.columns), Column("notes", "notes")]
+    print_table(columns, table, title=", ".join([title, *shared]), caption=kind.caption)
+
+
+def _plain_cell(record: Record, column: MetricInfo) -> str:
+    value = number(record, column.name) * column.factor
+    return "—" if math.isnan(value) else brief(value)
 
 
 def _label(record: Record) -> str:
     """The record in a few words."""
-    case, analysis = record.case, record.case.analysis
-    if analysis.get("kind") == "kernel":
-        return f"k t {analysis['kt_cells2']:g}"
-    words = [case.subject, case.size, analysis["layer"], analysis.get("rule", ""), record.conditions.get("k", "")]
-    return " ".join(filter(None, words))
+    names = names_of(record)
+    if "kt (cells²)" in names:
+        return f"k t {names['kt (cells²)']}"
+    return " ".join(filter(None, (names[name] for name in ("model", "size", "layer", "rule", "k"))))
+
+
+def _is_of(kind: str, case: Case) -> bool:
+    return case.mode == "heat" and case.analysis.get("kind") == kind
+
+
+TABLES = tuple(
+    StudyTable(
+        kind.title,
+        kind.names,
+        partial(_shown_names, names=kind.names),
+        kind.name,
+        partial(_is_of, kind.name),
+    )
+    for kind in KINDS
+)

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
 
-from vheatbench.present.style import MAP_COLOURS
 from vheatbench.studies.heat.results import Diffusion
 
 COLDEST = 0.1
@@ -76,14 +74,3 @@ class TemperatureScale:
         over_mean = np.maximum(field / field.mean(), COLDEST)
         place: NDArray[np.float64] = np.log(over_mean / COLDEST) / np.log(self.hottest / COLDEST)
         return np.clip(place, 0, 1)
-
-
-def colour_table(levels: int) -> NDArray[np.uint8]:
-    """The colours of a temperature scale, coldest first, as (levels, 3) bytes."""
-    rgb = np.asarray(colormaps[MAP_COLOURS](np.linspace(0, 1, levels)))[:, :3]
-    return np.round(rgb * 255).astype(np.uint8)
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """At most ``most`` of the indices 0 to count - 1, evenly spread, first and last among them."""
-    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
