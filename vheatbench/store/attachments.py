@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vheatbench.errors import StoreError, UserError
 from vheatbench.files import GIB, read_bytes, reason_of, whole_file
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Attachment, Record
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Found = TypeVar("Found")
 
 MOST_BYTES = 2 * GIB
 """Of one attachment."""
@@ -59,6 +68,46 @@ def read_attachment(run: Run, attachment: Attachment) -> bytes:
     if hashlib.sha256(data).hexdigest() != attachment.sha256:
         raise UserError(f"{path}: changed after the run was measured (its SHA-256 is not the record's)")
     return data
+
+
+def npz_of(**arrays: npt.NDArray[Any]) -> bytes:
+    """Arrays by name as the content of an attachment."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def read_npz(data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of :func:`npz_of`; ``name`` is for the message of a UserError."""
+    import numpy as np
+
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{name}: not the arrays of a record ({type(error).__name__})") from None
+
+
+def read_results(
+    run: Run, belongs: Callable[[Record], bool], read: Callable[[Run, Record], Found]
+) -> tuple[list[Found], list[str]]:
+    """What ``read`` makes of the records that belong, and what is wrong with the others, one line each.
+
+    Records with another status than ``ok`` are neither: the run says why they hold nothing.
+    """
+    found, problems = [], []
+    for record in run.records:
+        if record.status != "ok" or not belongs(record):
+            continue
+        try:
+            found.append(read(run, record))
+        except UserError as error:
+            problems.append(f"{record.case.label}: {error}")
+        except (LookupError, TypeError, ValueError) as error:
+            problems.append(f"{record.case.label}: the record lacks what it needs: {type(error).__name__} {error}")
+    return found, problems
 
 
 def check_attachments(run: Run, record: Record) -> None:

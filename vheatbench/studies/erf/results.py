@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vheatbench.errors import UserError
-from vheatbench.store.attachments import read_attachment
+from vheatbench.store.attachments import npz_of, read_attachment, read_npz, read_results
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
 
@@ -50,25 +47,13 @@ class ErfResult:
 
     @property
     def random(self) -> bool:
-        """Whether the model's weights are random: to be said wherever the result is shown."""
+        """Whether the model's weights are random, which every figure and table names."""
         return self.weights == "random"
 
 
 def results_of(run: Run) -> tuple[list[ErfResult], list[str]]:
-    """The effective receptive fields in a run and what is wrong with the others, one line each.
-
-    Records with another status than ``ok`` are neither: the run says why they have no map. Records of other
-    analyses and of measurements are left out without a word.
-    """
-    results, problems = [], []
-    for record in run.records:
-        if record.case.mode != "erf" or record.status != "ok":
-            continue
-        try:
-            results.append(_result(run, record))
-        except UserError as error:
-            problems.append(f"{record.case.label}: {error}")
-    return results, problems
+    """The effective receptive fields in a run, and problems as of :func:`vheatbench.store.attachments.read_results`."""
+    return read_results(run, lambda record: record.case.mode == "erf", _result)
 
 
 def _result(run: Run, record: Record) -> ErfResult:
@@ -78,46 +63,37 @@ def _result(run: Run, record: Record) -> ErfResult:
     field, centre = read_map(read_attachment(run, record.files["map"]), record.files["map"].name)
     if field.shape != record.case.resolution:
         raise UserError(f"{record.files['map'].name}: the map is {field.shape}, the input was {record.case.resolution}")
-    try:
-        return ErfResult(
-            record=record,
-            subject=record.case.subject,
-            resolution=record.case.resolution,
-            layer=str(analysis["layer"]),
-            depth=int(conditions["depth"]),
-            stride=_pair(conditions["stride"]),
-            weights="random" if analysis["weights"] == "random" else str(conditions["weights"]),
-            conduction=str(conditions["conduction"]),
-            protocol=str(analysis["protocol"]),
-            n_images=int(conditions["n_images"]),
-            images=str(conditions["images"]["words"]),
-            centre=centre,
-            map=field,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the record in {run.path} lacks what a map needs: {type(error).__name__} {error}") from None
+    down, across = conditions["stride"]
+    return ErfResult(
+        record=record,
+        subject=record.case.subject,
+        resolution=record.case.resolution,
+        layer=str(analysis["layer"]),
+        depth=int(conditions["depth"]),
+        stride=(int(down), int(across)),
+        weights="random" if analysis["weights"] == "random" else str(conditions["weights"]),
+        conduction=str(conditions["conduction"]),
+        protocol=str(analysis["protocol"]),
+        n_images=int(conditions["n_images"]),
+        images=str(conditions["images"]["words"]),
+        centre=centre,
+        map=field,
+    )
 
 
 def write_map(field: Map, centre: tuple[float, float]) -> bytes:
     """The content of a record's attachment: an npz of ``map`` (H, W) float32 and ``centre`` (y, x) in pixels."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, map=np.asarray(field, np.float32), centre=np.asarray(centre, np.float64))
-    return buffer.getvalue()
+    return npz_of(map=np.asarray(field, np.float32), centre=np.asarray(centre, np.float64))
 
 
 def read_map(data: bytes, name: str) -> tuple[Map, tuple[float, float]]:
     """Map and centre from :func:`write_map`'s bytes; ``name`` is for messages. Raises UserError."""
+    arrays = read_npz(data, name)
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            field = np.asarray(arrays["map"], np.float32)
-            y, x = (float(v) for v in arrays["centre"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        field = np.asarray(arrays["map"], np.float32)
+        y, x = (float(v) for v in arrays["centre"])
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{name}: not a map of a receptive field ({type(error).__name__})") from None
     if field.ndim != 2:
         raise UserError(f"{name}: the map has {field.ndim} dimensions, not 2")
     return field, (y, x)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    first, second = value
-    return int(first), int(second)

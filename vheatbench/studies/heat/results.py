@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vheatbench.errors import UserError
-from vheatbench.store.attachments import read_attachment
+from vheatbench.store.attachments import npz_of, read_attachment, read_npz, read_results
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
 
 Array = npt.NDArray[np.float64]
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Diffusion:
 
     @property
     def random(self) -> bool:
-        """Whether k comes from random weights: to be said wherever the result is shown."""
+        """Whether k comes from random weights, which every figure and table names."""
         return self.weights == "random" and self.k_kind == "learned"
 
 
@@ -103,7 +100,7 @@ class Diffusivity:
 
     @property
     def random(self) -> bool:
-        """Whether k comes from random weights: to be said wherever the result is shown."""
+        """Whether k comes from random weights, which every figure and table names."""
         return self.weights == "random"
 
 
@@ -127,43 +124,27 @@ class PointResponse:
 
 
 def diffusions_of(run: Run) -> tuple[list[Diffusion], list[str]]:
-    """The diffusions in a run and what is wrong with the others, one line each.
-
-    Records with another status than ``ok`` are neither: the run says why they hold nothing. Records of other
-    analyses and of measurements are left out without a word.
-    """
-    return _all(run, "diffuse", _diffusion)
+    """The diffusions in a run, and problems as of :func:`vheatbench.store.attachments.read_results`."""
+    return read_results(run, partial(_is_of, "diffuse"), _diffusion)
 
 
 def diffusivities_of(run: Run) -> tuple[list[Diffusivity], list[str]]:
     """The blocks' diffusivities in a run, and problems as of :func:`diffusions_of`."""
-    return _all(run, "diffusivity", _diffusivity)
+    return read_results(run, partial(_is_of, "diffusivity"), _diffusivity)
 
 
 def point_responses_of(run: Run) -> tuple[list[PointResponse], list[str]]:
     """The point responses in a run, and problems as of :func:`diffusions_of`."""
-    return _all(run, "kernel", _point_response)
+    return read_results(run, partial(_is_of, "kernel"), _point_response)
 
 
 def write_arrays(**arrays: npt.NDArray[Any]) -> bytes:
     """The content of a record's attachment ``arrays``: an npz of these arrays in float64."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.asarray(array, np.float64) for name, array in arrays.items()})  # type: ignore[arg-type]
-    return buffer.getvalue()
+    return npz_of(**{name: np.asarray(array, np.float64) for name, array in arrays.items()})
 
 
-def _all(run: Run, kind: str, read: Callable[[Run, Record], Found]) -> tuple[list[Found], list[str]]:
-    found, problems = [], []
-    for record in run.records:
-        if record.case.mode != "heat" or record.case.analysis.get("kind") != kind or record.status != "ok":
-            continue
-        try:
-            found.append(read(run, record))
-        except UserError as error:
-            problems.append(f"{record.case.label}: {error}")
-        except (LookupError, TypeError, ValueError) as error:
-            problems.append(f"{record.case.label}: the record lacks what it needs: {type(error).__name__} {error}")
-    return found, problems
+def _is_of(kind: str, record: Record) -> bool:
+    return record.case.mode == "heat" and record.case.analysis.get("kind") == kind
 
 
 def _diffusion(run: Run, record: Record) -> Diffusion:
@@ -229,11 +210,8 @@ def _arrays(run: Run, record: Record) -> dict[str, Array]:
     attachment = record.files.get("arrays")
     if attachment is None:
         raise UserError(f"the record in {run.path} names no arrays")
-    try:
-        with np.load(io.BytesIO(read_attachment(run, attachment)), allow_pickle=False) as arrays:
-            return {name: np.asarray(arrays[name], np.float64) for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{attachment.name}: not the arrays of a record ({type(error).__name__})") from None
+    arrays = read_npz(read_attachment(run, attachment), attachment.name)
+    return {name: np.asarray(array, np.float64) for name, array in arrays.items()}
 
 
 def _two_floats(value: Any) -> tuple[float, float]:
