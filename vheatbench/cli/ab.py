@@ -205,12 +205,9 @@ def _suite(name: str, kind: str, overrides: dict[str, Any], burst: float) -> Sui
 
 
 def _begin(request: Request, suite: Suite, kind: str, looks: Looks, seed: int, output: Output) -> None:
-    import secrets
 
     from vheatbench.ab.rounds import Pair
     from vheatbench.ab.session import Session, rounds_for
-    from vheatbench.store.schema import Header
-    from vheatbench.text import utc_now
 
     plan = suite.plan(kind)  # type: ignore[arg-type]
     if request.base_model is not None:
@@ -219,13 +216,13 @@ def _begin(request: Request, suite: Suite, kind: str, looks: Looks, seed: int, o
         pairs = [Pair(case, case.model_copy(update={"subject": request.head_model})) for case in of_base]
     else:
         pairs = [Pair(case, case) for case in plan]
-    header = Header(
-        run_id=secrets.token_hex(4),
-        suite=suite.name,
-        description=" ".join(suite.description.split()),
-        command=command_line(),
-        created=utc_now(),
-        environment={},
+    from vheatbench.run.recording import new_header
+
+    header = new_header(
+        suite.name,
+        suite.description,
+        command_line(),
+        {},
         policy=suite.policy.model_dump(mode="json"),
         reference=suite.reference.model_dump(mode="json") if suite.reference else {},
     )

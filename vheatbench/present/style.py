@@ -70,13 +70,6 @@ def line_styles(colours: Sequence[str], paper: str) -> tuple[LineStyle, ...]:
 
 PRINT_LINES = line_styles(COLOURS, "white")
 
-Look = LineStyle
-
-
-def line_of(place: int) -> LineStyle:
-    """The style of the line at this place in print, from 0."""
-    return PRINT_LINES[place % len(PRINT_LINES)]
-
 
 @contextmanager
 def style() -> Iterator[None]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Any
 
 from vheatbench.case import Case, DeviceType
 from vheatbench.measure.environment import environment
-from vheatbench.store.schema import Header, Metric, Record
+from vheatbench.run.recording import new_header
+from vheatbench.store.schema import Metric, Record
 from vheatbench.store.write import RunWriter
 from vheatbench.studies.dense.detection import DetectionResult
 from vheatbench.studies.dense.files import TrainedFile
 from vheatbench.studies.dense.segmentation import SegmentationResult
 from vheatbench.studies.dense.task import DataFolder, Task
-from vheatbench.text import utc_now
 
 
 def write_evaluation(
@@ -79,15 +78,7 @@ def write_evaluation(
         subject={"name": subject, "weights": weights, "form": "training form", **about},
         started=started,
     )
-    header = Header(
-        run_id=secrets.token_hex(4),
-        suite=f"{task.command}-eval",
-        description=task.measures,
-        command=command,
-        created=utc_now(),
-        environment=environment(),
-        plan=[case],
-    )
+    header = new_header(f"{task.command}-eval", task.measures, command, environment(), plan=[case])
     with RunWriter.create(results, header) as writer:
         writer.append(record)
         return writer.finish()

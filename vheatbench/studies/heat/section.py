@@ -246,8 +246,8 @@ def _profile_rows(one: PointResponse) -> list[tuple[str, ...]]:
 def _described_response(one: PointResponse) -> str:
     neumann, differences, below = cells(one.record, "neumann_error", "finite_difference_error", "undershoot")
     return (
-        f"at kt {digits(one.kt)} the operator is within {neumann} % of the Neumann kernel's peak, within {differences} % "
-        f"of that of finite differences, and {below} below zero"
+        f"at kt {digits(one.kt)} the operator is within {neumann} % of the Neumann kernel's peak, "
+        f"within {differences} % of that of finite differences, and {below} below zero"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from vheatbench.measure.environment import environment
 from vheatbench.measure.host import load_average, threads
 from vheatbench.run.device import classify
 from vheatbench.run.distributed import Group, PeerError
+from vheatbench.run.recording import new_header
 from vheatbench.store.read import PARTIAL, read_run
 from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter
@@ -95,13 +95,11 @@ def finished_run(folder: TrainingFolder) -> Path | None:
 
 
 def _header(recipe: Recipe, models: list[Model], command: str) -> Header:
-    return Header(
-        run_id=secrets.token_hex(4),
-        suite="train",
-        description=recipe.description,
-        command=command,
-        created=utc_now(),
-        environment=environment(),
+    return new_header(
+        "train",
+        recipe.description,
+        command,
+        environment(),
         plan=[model.case for model in models],
         policy={"recipe": recipe.model_dump(mode="json")},
     )
