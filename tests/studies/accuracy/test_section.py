@@ -61,7 +61,9 @@ def test_a_classifiers_accuracies_are_told_drawn_and_listed() -> None:
     )  # fmt: skip
     (section,) = accuracy_sections(run, "e")
     texts = [finding.text for finding, _ in section.findings]
-    assert "vheat-t at 224: top-1 82.00 % (79.50 to 84.26) on 1000 images of val, weights w.pth (0123)." in texts
+    assert (
+        "vheat-t at 224: top-1 accuracy 82.00 % (79.50 to 84.26) on 1000 images of val, weights w.pth (0123)." in texts
+    )
     assert any(text.startswith("vheat-t at 288: ") and "first size: 1.0 points (0.0 to 2.0)" in text for text in texts)
     (chart,) = section.charts
     assert [row[:2] for row in chart.rows] == [("vheat-t", "224"), ("vheat-t", "288"), ("swin-t", "224")]

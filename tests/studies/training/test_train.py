@@ -721,7 +721,7 @@ def test_the_section_of_a_training(trained: Path) -> None:
     (path,) = (trained / "results").iterdir()
     run = read_run(path)
     (section,) = training_sections(run, "r0fit")
-    assert [chart.title for chart in section.charts] == ["Test accuracy", "Training loss"]
+    assert [chart.title for chart in section.charts] == ["Top-1 accuracy", "Training loss"]
     accuracy = section.charts[0]
     value = 100 * run.records[1].samples["top1_accuracy"].values[1]
     assert [row[:2] for row in accuracy.rows] == [("bad", "1"), ("good", "1"), ("good", "2")]
