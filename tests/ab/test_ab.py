@@ -61,6 +61,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(worktree.tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setattr(process, "WORKER", "support.ab_worker")
+    monkeypatch.setattr(process, "_Process", forked.Popen)
     monkeypatch.setenv("STUB", str(tmp_path))
     folder = tmp_path / "project"
     folder.mkdir()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support import forked
 from support.command import Called
 from vheatbench import cli
 from vheatbench.run import process
@@ -17,6 +18,7 @@ from vheatbench.run import process
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Called]:
     """``vheatbench ARGUMENTS`` in this process, in a folder of its own, with stub workers."""
     monkeypatch.setattr(process, "WORKER", "support.stub_worker")
+    monkeypatch.setattr(process, "_Process", forked.Popen)
     monkeypatch.setenv("STUB", str(tmp_path))
     for name in ("CUDA_VISIBLE_DEVICES", "STUB_GPUS", "STUB_TORCH", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)

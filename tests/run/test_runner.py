@@ -31,6 +31,7 @@ from vheatbench.suites import SuitePolicy
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stub workers in this process's runner; the folder where they leave traces."""
     monkeypatch.setattr(process, "WORKER", "support.stub_worker")
+    monkeypatch.setattr(process, "_Process", forked.Popen)
     monkeypatch.setenv("STUB", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return tmp_path
@@ -315,6 +316,7 @@ def command(tmp_path: Path) -> Command:
 
 
 def test_a_killed_runner_leaves_no_worker_and_a_run_that_resumes(command: Command) -> None:
+    command.environment["SPAWN"] = "so that the kernel ends the worker, not what forks in tests"
     run, worker = command.until_held()
     run.kill()
     assert command.end(run)[0] == -signal.SIGKILL

@@ -18,11 +18,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-HERE = Path(os.environ.get("STUB", "."))
+HERE = Path()
+"""The folder ``STUB``."""
 
 
 def main() -> None:
     """Like ``vheatbench.run.worker.main``."""
+    global HERE
+    HERE = Path(os.environ.get("STUB", "."))
     sys.path.insert(0, os.getcwd())
     task = json.loads(sys.stdin.buffer.read())
     answer = measured(task) if "case" in task else inspected(task)
@@ -77,8 +80,10 @@ def task_id(case: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    from support import forked
     from vheatbench import __main__ as command_line
     from vheatbench.run import process
 
     process.WORKER = "support.ab_worker"
+    process._Process = forked.Popen  # type: ignore[misc, assignment]
     command_line.main()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
+import fcntl
 import io
 import json
 import os
@@ -27,8 +29,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vheatbench.run.worker import PR_SET_PDEATHSIG
+
 _server: socket.socket | None = None
 _LARGEST = 2**20
+inside = False
+"""Whether this process is a fork."""
 
 
 def prepare() -> None:
@@ -37,24 +43,26 @@ def prepare() -> None:
     if _server is not None:
         return
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGEST)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads of pytest-xdist, which hold no lock of ours
         pid = os.fork()
     if not pid:
         try:
-            _serve(theirs)
+            _serve(theirs, ours)
         finally:
             os._exit(1)
     theirs.close()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGEST)
     _server = ours
 
 
 class Popen(subprocess.Popen):
     """``subprocess.Popen`` of a command that begins with ``sys.executable`` and goes on with ``-m``, ``-c`` or a file.
 
-    ``preexec_fn`` is a function of a module.
+    ``preexec_fn`` is a function of a module. The process ends when the one that has started it does.
     """
+
+    peak_rss_bytes: int | None = None
 
     def _execute_child(  # type: ignore[override]
         self, args: Any, executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any, cwd: Any, env: Any,
@@ -65,19 +73,19 @@ class Popen(subprocess.Popen):
         assert _server is not None, "forked.prepare was not called"
         python, *words = map(os.fsdecode, args)
         assert python == sys.executable, args
-        assert not pass_fds
         request = {
             "words": words,
             "folder": os.fsdecode(cwd or os.getcwd()),
             "environment": dict(os.environ if env is None else env),
             "session": bool(others[4]),
+            "fds": [0, 1, 2, *pass_fds],
             "first": pickle.dumps(preexec_fn).hex(),
         }
         self._status, theirs = os.pipe()
         streams = [0 if p2cread == -1 else p2cread, 1 if c2pwrite == -1 else c2pwrite]
         streams.append(2 if errwrite == -1 else errwrite)
         try:
-            socket.send_fds(_server, [json.dumps(request).encode()], [*streams, theirs])
+            socket.send_fds(_server, [json.dumps(request).encode()], [*streams, *pass_fds, theirs])
         finally:
             os.close(theirs)
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
@@ -103,7 +111,8 @@ class Popen(subprocess.Popen):
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
         if wait_flags & os.WNOHANG and not select.select([self._status], [], [], 0)[0]:
             return 0, 0
-        status = int(self._read())
+        status, peak = map(int, self._read().split())
+        self.peak_rss_bytes = peak * 1024
         os.close(self._status)
         return self.pid, status
 
@@ -137,10 +146,13 @@ def run(
 # In the process that forks
 
 
-def _serve(requests: socket.socket) -> NoReturn:
-    """Fork one process for every request, until there is nobody to ask."""
+def _serve(requests: socket.socket, asks: socket.socket) -> NoReturn:
+    """Fork one process for every request, until the tests end; the forks may ``ask`` too."""
+    global _server, inside
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
-    _close_but({0, 1, 2, requests.fileno()})
+    _server, inside = asks, True
+    _close_but({0, 1, 2, requests.fileno(), asks.fileno()})
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
@@ -149,9 +161,7 @@ def _serve(requests: socket.socket) -> NoReturn:
         atexit.register(sys.modules["multiprocessing.util"]._exit_function)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
     while True:
-        message, fds, _, _ = socket.recv_fds(requests, _LARGEST, 4)
-        if not message:
-            os._exit(0)
+        message, fds, _, _ = socket.recv_fds(requests, _LARGEST, 16)
         request = json.loads(message)
         if not os.fork():
             requests.close()
@@ -164,30 +174,39 @@ def _wait_for_one(request: Mapping[str, Any], fds: list[int]) -> NoReturn:
     """Fork the process, tell its number, wait for it and tell how it ended."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        *streams, told = fds
+        *given, told = fds
         pid = os.fork()
         if not pid:
-            os.close(told)
-            _be(request, streams)
-        for fd in streams:
+            _be(request, given, told)
+        for fd in given:
             os.close(fd)
-        os.write(told, f"{pid}\n".encode())
-        _, status = os.waitpid(pid, 0)
+        ends = select.poll()
+        ends.register(os.pidfd_open(pid), select.POLLIN)
+        ends.register(told, 0)  # only whether nobody reads it any more
+        if any(fd == told for fd, _ in ends.poll()):
+            os.kill(pid, signal.SIGKILL)
+        _, status, usage = os.wait4(pid, 0)
         with contextlib.suppress(BrokenPipeError):
-            os.write(told, f"{status}\n".encode())
+            os.write(told, f"{status} {usage.ru_maxrss}\n".encode())
     finally:
         os._exit(0)
 
 
-def _be(request: Mapping[str, Any], streams: list[int]) -> NoReturn:
+def _be(request: Mapping[str, Any], given: list[int], told: int) -> NoReturn:
     """Be the process that was asked for, and end as it ends."""
+    global _server
     code = 1
     try:
         if request["session"]:
             os.setsid()
-        for target, fd in enumerate(streams):
+        os.write(told, f"{os.getpid()}\n".encode())
+        # out of the way first: what one is to be called another may be called still
+        assert _server is not None
+        _server = socket.socket(fileno=fcntl.fcntl(_server.detach(), fcntl.F_DUPFD_CLOEXEC, 900))
+        above = [fcntl.fcntl(fd, fcntl.F_DUPFD, 900) for fd in given]
+        for target, fd in zip(request["fds"], above, strict=True):
             os.dup2(fd, target)
-        _close_but({0, 1, 2})
+        _close_but({*request["fds"], _server.fileno()})
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -199,7 +218,9 @@ def _be(request: Mapping[str, Any], streams: list[int]) -> NoReturn:
         if first := pickle.loads(bytes.fromhex(request["first"])):
             first()
         if request["words"][:2] == ["-m", "torch.distributed.run"]:
-            _fork_for_torchrun()
+            from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+            subprocess_handler.Popen = Popen  # the processes that it starts are forks too
         code = _code_of(request["words"])
     finally:
         os._exit(code)
@@ -241,16 +262,6 @@ def _code_of(words: list[str]) -> int:
     except OSError:
         code = 120
     return int(code or 0) & 255
-
-
-def _fork_for_torchrun() -> None:
-    """The processes that it starts are forks too."""
-    global _server
-    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
-
-    _server = None
-    prepare()
-    subprocess_handler.Popen = Popen
 
 
 def _close_but(kept: set[int]) -> None:

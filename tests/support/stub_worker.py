@@ -2,7 +2,8 @@
 
 ``python -m support.stub_worker ARGUMENTS`` is the command line with such workers. The folder ``STUB`` in the
 environment holds what is known of them: ``log`` with a line for every start and end, pid files; while the
-file ``hold`` is in it, the subject ``held`` does not end.
+file ``hold`` is in it, the subject ``held`` does not end. Forked, it forks its workers, unless ``SPAWN`` is in the
+environment.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from support import forked
 from vheatbench.case import Case
 from vheatbench.run.task import Forecast, Inspection, InspectTask, Interim, MeasureTask
 from vheatbench.run.worker import _write, die_with_parent
@@ -24,13 +26,17 @@ from vheatbench.store.schema import Metric, Record, Samples
 
 PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
 """For processes that shall find this module, and the vheatbench beside it."""
-HERE = Path(os.environ.get("STUB", "."))
+HERE = Path()
+"""The folder ``STUB``."""
 
 
 def main() -> None:
     """Like ``vheatbench.run.worker.main``."""
+    global HERE
+    HERE = Path(os.environ.get("STUB", "."))
     answer_fd, parent = int(sys.argv[1]), int(sys.argv[2])
-    die_with_parent(parent)
+    if not forked.inside:
+        die_with_parent(parent)
     task = TypeAdapter(MeasureTask | InspectTask).validate_json(sys.stdin.buffer.read())
     if isinstance(task, InspectTask):
         while (HERE / "hold-inspection").exists():
@@ -173,4 +179,6 @@ if __name__ == "__main__":
     from vheatbench.run import process
 
     process.WORKER = "support.stub_worker"
+    if forked.inside and "SPAWN" not in os.environ:
+        process._Process = forked.Popen  # type: ignore[misc, assignment]
     command_line.main()
