@@ -29,14 +29,16 @@ measure:  ## measure again, whether or not anything changed
 	@rm -f $(VENV)/.measured
 	@$(MAKE) --no-print-directory report
 
+# Two processes that each begin with one half: what a file prepares for its tests is prepared once.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
 test: $(VENV)/.installed  ## run the tests
-	@$(BIN)/python -m pytest -q -n 2
+	@$(PYTEST)
 
 # What oneDNN and torch compute by, and in which types, hangs on the processor's instructions.
 AVX2_TESTS := $(addprefix tests/,subjects/heat/test_backends.py studies/erf/test_gradient.py \
   $(addprefix subjects/test_,$(addsuffix .py,catalog lean_autograd official operators paths)))
 test-avx2: $(VENV)/.installed  ## run the tests that hang on the processor as on one without AVX-512
-	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -q -n 2 $(AVX2_TESTS)
+	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) $(AVX2_TESTS)
 
 BENCH ?= benchmarks
 bench: $(VENV)/.installed  ## run the tests in benchmarks/ (BENCH="FILE -k NAME" for some) and add them to the history

@@ -15,11 +15,15 @@ os.environ.setdefault("VHEATBENCH_FORK_ALL", "1")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from support import forked  # noqa: E402
 from support.in_process import in_process  # noqa: E402, F401  a fixture for all
 
 DATA = Path(__file__).parent / "data"
+# No deadline: tests share busy machines.
+settings.register_profile("tests", max_examples=50, deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture
