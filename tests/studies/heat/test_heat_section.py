@@ -183,7 +183,7 @@ def test_kernel_shows_profiles_errors_and_what_they_say(tmp_path):
     profile, errors = section.charts
     assert "operator (DCT)" in profile.svg
     assert "kt = 0.1 cells²" in profile.svg
-    assert errors.rows[0] == ("0.1", "0.2", "0.1", "3e−16", "0.015")
+    assert errors.rows[0] == ("0.1", "20", "10", "3e−16", "0.015")
     said = " ".join(finding.text for finding, _ in section.findings)
     assert "From kt = 1 cells² on the operator is the heat equation's own kernel to 1e−5" in said
     assert "at 0.1 cells² the response goes to −0.015" in said
