@@ -530,7 +530,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_goes_away_early(tmp_path: Path) -> None:
-    finished(tmp_path / "results", *(f"subject-{i}" for i in range(2000)))
+    finished(tmp_path / "results", *(f"subject-{i}" for i in range(1000)))  # more than a pipe holds
     base = f"PYTHONUNBUFFERED= PYTHONPATH='{PYTHONPATH}' {sys.executable} -m support.stub_worker"
     for arguments in ("show", "show --json", "suites"):
         command = f"set -o pipefail; {base} {arguments} 2>errors | head -n 1"
