@@ -164,8 +164,8 @@ def test_least_dense_colour_is_below_all_but_one_percent_of_the_mass():
     results = [result(sigma=12), result(sigma=3)]
     scale = ColourScale.of(one.map for one in results)
     for one in results:
-        spread = density(one.map)
-        assert spread[spread < scale.low].sum() <= 0.01 * spread.sum()
+        mass = density(one.map)
+        assert mass[mass < scale.low].sum() <= 0.01 * mass.sum()
     assert ColourScale.of([]).high > ColourScale.of([]).low > 0
 
 

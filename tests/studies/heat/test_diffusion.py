@@ -15,7 +15,14 @@ from vheatbench.run.recording import new_header
 from vheatbench.store.attachments import folder_of
 from vheatbench.store.read import read_run
 from vheatbench.store.write import RunWriter
-from vheatbench.studies.heat.diffusion import Times, diffusion, parse_source, parse_times, source_cell, spread
+from vheatbench.studies.heat.diffusion import (
+    Times,
+    diffusion,
+    parse_source,
+    parse_times,
+    source_cell,
+    temperature_fields,
+)
 from vheatbench.studies.heat.diffusivity import EDGES, decay_spectrum, diffusivity, half_decay_frequency, histogram
 from vheatbench.studies.heat.model import choose_channel, choose_layers, heat_layers, load_heat_model, own_size
 from vheatbench.studies.heat.response import point_response
@@ -189,7 +196,7 @@ def test_weights_of_a_file_come_with_its_name_and_are_resized_from_its_grid(tmp_
 def test_frames_are_the_exact_solution_and_follow_from_their_coefficients():
     k = k_of(9, 6)[:, :, 0]
     times = np.array([0.0, 0.3, 4.0, 1e6])
-    coefficients, frames = spread(k, (8, 2), times)
+    coefficients, frames = temperature_fields(k, (8, 2), times)
     start = np.zeros((9, 6))
     start[8, 2] = 1
     assert np.abs(frames[0] - start).max() < 1e-14
@@ -219,7 +226,7 @@ def test_a_constant_k_reaches_the_mean_and_what_does_not_conduct_stays():
     assert values["diffusion_length_cells"] == pytest.approx(math.sqrt(10))
     assert values["diffusion_length_px"] == pytest.approx(4 * math.sqrt(10))
     assert values["diffusion_length_share"] == pytest.approx(math.sqrt(10) / 8)
-    assert values["source_kept"] == pytest.approx(spread(k, (4, 4), np.array([1.0]))[1][0, 4, 4])
+    assert values["source_kept"] == pytest.approx(temperature_fields(k, (4, 4), np.array([1.0]))[1][0, 4, 4])
     assert values["mass_error"] < 1e-13
     assert found.warnings == []
 

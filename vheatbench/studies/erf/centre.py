@@ -112,7 +112,7 @@ class Geometry:
         finer = [s for s in known if _larger(s, size) and _merged(s, size) is not None]
         source = min(finer, key=lambda s: s[0] * s[1], default=None)
         if source is None:
-            pair = (_spread(self.image[0], size[0]), _spread(self.image[1], size[1]))
+            pair = (_evenly_spaced(self.image[0], size[0]), _evenly_spaced(self.image[1], size[1]))
             return pair, "assumed: cells spread evenly over the image, for no module explains their number"
         ratios = _merged(source, size)
         assert ratios is not None
@@ -160,7 +160,7 @@ def _merged(finer: Size, size: Size) -> tuple[int, int] | None:
     return ratios if fits else None
 
 
-def _spread(pixels: int, cells: int) -> Axis:
+def _evenly_spaced(pixels: int, cells: int) -> Axis:
     return Axis(pixels / cells, pixels / cells / 2)
 
 

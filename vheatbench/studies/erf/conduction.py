@@ -40,7 +40,9 @@ def constant_k(conduction: str) -> float | None:
     except ValueError:
         k = math.nan
     if not (math.isfinite(k) and k >= 0):
-        raise UserError(f"--conduction {conduction!r}: learned, none (k = 0) or a constant k >= 0 in cells squared")
+        raise UserError(
+            f"--conduction {conduction!r} is neither learned nor none (k = 0) nor a constant k >= 0 in cells squared"
+        )
     return k
 
 

@@ -21,8 +21,8 @@ NOT_CORRECTED = {"erf_orientation_deg", "erf_major_px", "erf_minor_px", *(f"erf_
 """An angle has no bias of order 1/n to remove, the larger axis must stay the larger one, and what moves in steps would
 leave them."""
 LARGEST_BIAS = 0.15
-"""Of the value: more than that is no bias of few images but a number that jumps (A50 of a model half of whose mass is
-in the centre's own patch), and a correction would make it worse."""
+"""Largest correction by the jackknife, relative to the value: beyond it the number jumps between images (A50 of a model
+half of whose mass is in the centre's own patch), and correcting makes it worse."""
 
 _HOW = {
     "erf_a50": ("share", "smallest share of the pixels that holds 50 % of the mass"),
@@ -56,7 +56,7 @@ class GroupedMean:
         if self._sums is None:
             self._sums = np.zeros((MOST_GROUPS, *self.shape), np.float32)
         for one in maps:
-            group = self._group(self.n)
+            group = self.n % self.sources % MOST_GROUPS
             self._sums[group] += one
             self.sizes[group] += 1
             self.n += 1
@@ -83,9 +83,6 @@ class GroupedMean:
             )
             for name, value in plain.items()
         }
-
-    def _group(self, index: int) -> int:
-        return index % self.sources % MOST_GROUPS
 
     def _total(self) -> npt.NDArray[np.float64]:
         assert self._sums is not None, "no image yet"
@@ -135,11 +132,8 @@ def metrics_of(estimates: dict[str, Estimate], shape: tuple[int, int], n: int, r
 
     Under RepLKNet's protocol values are those of the mean map, else with the bias of few images removed.
     """
-    found = {}
-    for name, estimate in estimates.items():
-        found[name] = _metric(name, estimate, shape, replknet)
-    found["erf_images"] = Metric(value=n, unit="images", how="images averaged, counted")
-    return found
+    found = {name: _metric(name, estimate, shape, replknet) for name, estimate in estimates.items()}
+    return found | {"erf_images": Metric(value=n, unit="images", how="images averaged, counted")}
 
 
 def _metric(name: str, estimate: Estimate, shape: tuple[int, int], replknet: bool) -> Metric:

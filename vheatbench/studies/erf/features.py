@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vheatbench.errors import UserError
 from vheatbench.measure.outputs import tensors_of
 from vheatbench.studies.erf.centre import Axis, Geometry, Size
-from vheatbench.text import one_line
+from vheatbench.text import one_line, some
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def read_features(
     """Maps (B, C, H, W) of the layers, each given as (name, index), from one forward pass over ``images``.
 
     What the model's list gives are the outputs of its stages or blocks without the model's final norm.
-    ``computed`` is told the names in the order in which the model computes them.
+    ``computed`` is called with the names in the order in which the model computes them.
 
     Raises:
         UserError: a module's output has no rows and columns, or it was not called.
@@ -200,7 +200,7 @@ def _choose(name: str, model: nn.Module, listed: list[str], wanted: Sequence[str
             chosen.append(listed[-1])
         elif word.lstrip("-").isdecimal():
             if not -len(listed) <= int(word) < len(listed):
-                raise UserError(f"model {name!r} has no layer {word}: 0 to {len(listed) - 1} are {_some(listed)}")
+                raise UserError(f"model {name!r} has no layer {word}: 0 to {len(listed) - 1} are {some(listed, 6)}")
             chosen.append(listed[int(word)])
         elif word in listed or word in modules:
             chosen.append(word)
@@ -209,13 +209,9 @@ def _choose(name: str, model: nn.Module, listed: list[str], wanted: Sequence[str
             hint = f" (did you mean {', '.join(near)}?)" if near else ""
             raise UserError(
                 f"model {name!r} has no layer {word!r}{hint}: last, all, 0 to {len(listed) - 1} "
-                f"({_some(listed)}), or the name of a module"
+                f"({some(listed, 6)}), or the name of a module"
             )
     return list(dict.fromkeys(chosen))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:2])}, ..., {names[-1]}"
 
 
 def _token_grid(model: nn.Module, tokens: int, image: Size) -> Size | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vheatbench.errors import UserError
-from vheatbench.studies.heat.numbers import Numbers, diffusion_length, metric
+from vheatbench.studies.heat.numbers import Numbers, conservation, diffusion_length, metric
 from vheatbench.studies.heat.response import NEGLIGIBLE, point_source
 from vheatbench.subjects.heat.conduct import conduct_heat
 from vheatbench.subjects.heat.cosines import cosines_for, dct2, heat_decay
@@ -23,7 +23,7 @@ STILL = 1e-12
 """Mean k in cells squared below which no multiple of it is worth showing."""
 
 HARDLY = 0.9
-"""Share of the heat left in its cell after one conduction above which that is said."""
+"""Share of the heat left in its cell after one conduction above which there is a warning."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def source_cell(source: tuple[float, float], grid: tuple[int, int]) -> tuple[int
     return row, column
 
 
-def spread(k: Tensor, cell: tuple[int, int], times: Array) -> tuple[Array, Array]:
+def temperature_fields(k: Tensor, cell: tuple[int, int], times: Array) -> tuple[Array, Array]:
     """Coefficients of heat 1 in a cell, and the field at every time.
 
     Args:
@@ -120,22 +120,14 @@ def diffusion(
     cell = source_cell(source, grid)
     mean_k, zeros = float(k.mean()), float((k == 0).double().mean())
     at = times.of(mean_k)
-    coefficients, frames = spread(k, cell, at)
-    _, (once,) = spread(k, cell, np.array([1.0]))
-    undershoot = max(0.0, -float(frames.min()))
-    how = "heat 1 in the source's cell, over all times, float64"
+    coefficients, frames = temperature_fields(k, cell, at)
+    _, (once,) = temperature_fields(k, cell, np.array([1.0]))
     metrics = {
         "k_mean_cells2": metric(mean_k, "cells^2", "mean over all frequencies of the channel"),
         "k_zero_share": metric(zeros, "share", "frequencies of the channel whose k is exactly 0"),
         **diffusion_length(mean_k, cell_px, resolution, "the mean k of the channel"),
         "source_kept": metric(once[cell], "share", "heat left in the source's cell after one conduction, t = 1"),
-        "mass_error": metric(np.abs(frames.sum((1, 2)) - 1).max(), "share", f"largest |sum - 1|, {how}"),
-        "undershoot": metric(undershoot, "share", f"how far below zero the lowest temperature is, {how}"),
-        "overshoot": metric(
-            max(0.0, float(frames.max()) - 1),
-            "share",
-            f"how far above the source's 1 the highest temperature is, {how}",
-        ),
+        **conservation(frames, "heat 1 in the source's cell, over all times, float64"),
     }
     conditions = {
         "source_cell": list(cell),
@@ -146,10 +138,10 @@ def diffusion(
         "precision": "k in float32 as the model computes it, everything else in float64",
     }
     arrays = {"k": k.numpy(), "coefficients": coefficients, "times": at, "frames": frames}
-    return Numbers(metrics, arrays, conditions, _warnings(mean_k, zeros, float(once[cell]), at, undershoot))
+    return Numbers(metrics, arrays, conditions, _warnings(mean_k, zeros, float(once[cell]), at, float(frames.min())))
 
 
-def _warnings(mean_k: float, zeros: float, kept: float, times: Array, undershoot: float) -> list[str]:
+def _warnings(mean_k: float, zeros: float, kept: float, times: Array, lowest: float) -> list[str]:
     warnings = []
     if mean_k < STILL:
         warnings.append("k is 0 at every frequency: nothing spreads, at any time")
@@ -160,7 +152,7 @@ def _warnings(mean_k: float, zeros: float, kept: float, times: Array, undershoot
         )
     if zeros > 0 and mean_k >= STILL:
         warnings.append(f"k is exactly 0 at {zeros:.0%} of the frequencies: what these carry never fades")
-    if undershoot > NEGLIGIBLE:
+    if lowest < -NEGLIGIBLE:
         warnings.append(
             "temperatures fall below 0 (see undershoot): a k that differs between frequencies, or k t below about 1, "
             "obeys no maximum principle"

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from vheatbench.store.schema import Metric
@@ -13,7 +14,7 @@ from vheatbench.store.schema import Metric
 
 @dataclass
 class Numbers:
-    """Metrics and arrays of one record, and what must be said beside them."""
+    """Metrics and arrays of one record, with their conditions and warnings."""
 
     metrics: dict[str, Metric]
     arrays: dict[str, npt.NDArray[Any]]
@@ -46,4 +47,15 @@ def diffusion_length(
         "diffusion_length_cells": metric(cells, "cells", how),
         "diffusion_length_px": metric(px, "px", how),
         "diffusion_length_share": metric(px / min(resolution), "share of the shorter side", how),
+    }
+
+
+def conservation(fields: npt.NDArray[np.float64], how: str) -> dict[str, Metric]:
+    """How far fields (n, H, W) of heat 1 in one cell leave what real heat keeps: their total, and the range 0 to 1."""
+    return {
+        "mass_error": metric(np.abs(fields.sum((1, 2)) - 1).max(), "share", f"largest |sum - 1|, {how}"),
+        "undershoot": metric(max(0.0, -fields.min()), "share", f"how far below zero the lowest value is, {how}"),
+        "overshoot": metric(
+            max(0.0, fields.max() - 1), "share", f"how far above the source's 1 the highest value is, {how}"
+        ),
     }

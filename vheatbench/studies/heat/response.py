@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vheatbench.errors import UserError
-from vheatbench.studies.heat.numbers import Numbers, metric
+from vheatbench.studies.heat.numbers import Numbers, conservation, metric
 from vheatbench.subjects.heat.conduct import conduct_heat
 from vheatbench.subjects.heat.cosines import heat_decay
 
@@ -88,14 +88,9 @@ def point_response(grid: tuple[int, int], cell: tuple[int, int], kt: float) -> N
     def deviation(other: Array) -> float:
         return float(np.abs(operator - other).max() / other.max())
 
-    undershoot = max(0.0, -float(operator.min()))
     where = "of the response to heat 1 in one cell, float64"
     metrics = {
-        "mass_error": metric(abs(operator.sum() - 1), "share", f"|sum - 1| {where}"),
-        "undershoot": metric(undershoot, "share", f"how far below zero the lowest value is, {where}"),
-        "overshoot": metric(
-            max(0.0, float(operator.max()) - 1), "share", f"how far above the source's 1 the highest value is, {where}"
-        ),
+        **conservation(operator[None], where),
         "peak": metric(operator.max(), "share", f"highest value {where}"),
         "neumann_error": metric(
             deviation(neumann), "share of the peak", "largest difference from the rectangle's heat kernel"
@@ -107,7 +102,7 @@ def point_response(grid: tuple[int, int], cell: tuple[int, int], kt: float) -> N
         ),
     }
     warnings = []
-    if undershoot > NEGLIGIBLE:
+    if operator.min() < -NEGLIGIBLE:
         warnings.append(
             "the response falls below 0 (see undershoot): the grid cuts the spectrum off, and below k t of about 1 "
             "the operator obeys no maximum principle"
