@@ -60,7 +60,9 @@ def step_time(record: Record) -> str:
 def _speed(case: Case, values: dict[str, float]) -> str:
     """Images of a model, FLOPs of an operator, bytes or FLOPs of a ceiling, per second."""
     if case.kind == "model":
-        images = values["throughput_images_per_s"]
+        images = values.get("throughput_images_per_s")
+        if images is None:  # of a worker of another version
+            return ""
         return f"{images:.0f} images/s" if images >= 1000 else f"{images:.3g} images/s"
     if "bandwidth_bytes_per_s" in values:
         return f"{values['bandwidth_bytes_per_s'] / 1e9:.3g} GB/s"

@@ -926,11 +926,11 @@ def test_models_of_packaged_images_are_of_like_size(name: str) -> None:
 @pytest.mark.slow
 def test_vheat_learns_the_digits(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    recipe = load_recipe("digits", ["epochs=2", "warmup_epochs=0.5"])
+    recipe = load_recipe("digits", ["epochs=3", "warmup_epochs=0.5"])
     parts = packaged("digits")
     model = plan_models(recipe, parts, CPU)[0].factory()
     progress = Trainer(model, parts.train, parts.test, recipe, Group(CPU), tmp_path).fit()
-    assert progress.history["top1_accuracy"][-1] > 0.75
+    assert progress.history["top1_accuracy"][-1] > 0.9
 
 
 # Peak memory
