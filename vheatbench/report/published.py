@@ -98,7 +98,8 @@ def _counts(table: PaperTable, id_: str, accuracies: bool = False) -> Table:
         cells = [row.subject, *([row.variant or MISSING] if several else []), *_check(row.params, PARAMS)]
         cells += [value_of(Value(row.macs_torch), MACS), *_check(row.macs, MACS)]
         state = row.status.partition(":")[0]
-        cells.append(with_spread(row.throughput, THROUGHPUT) if state == "ok" else state)
+        # on the page the table of accuracies says what became of a row
+        cells.append(state if accuracies and state != "ok" else with_spread(row.throughput, THROUGHPUT))
         cells += [as_printed(row.published_throughput, THROUGHPUT)] if published else []
         cells.append(with_spread(row.memory, info_of("peak_memory_bytes")))
         cells += [MISSING if one.published is None else f"{one.published:g}" for one in row.accuracies if printed]
