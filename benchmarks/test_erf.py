@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from vheatbench.studies.erf.progress import Silent
 
 from benchmarks.interleaved import run_interleaved
 from vheatbench.studies.erf.centre import central_cells
@@ -67,7 +66,7 @@ def by_itself(
     """What ``vheatbench erf`` does after building the model: the numbers, and the images it took."""
     ours = job.preprocessing
     gradients = GradientBatches(model, job.layers, torch.device("cpu"), ours.mean, ours.std, dtype=settings.dtype)
-    fields = measure_fields(gradients, job, settings, images, Silent())
+    fields = measure_fields(gradients, job, settings, images, lambda words, share: None)
     metrics = metrics_of(fields.estimates[0], job.base.resolution, fields.means[0].n, replknet=False)
     values = {name: metric.value for name, metric in metrics.items() if metric.value is not None}
     return values, fields.means[0].n
