@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from vheatbench.numbers import Estimate
 from vheatbench.present.svg import Target, with_targets
@@ -93,5 +93,6 @@ def plain_numbers(axis: Axis) -> None:
 
 
 def multiples(low: float, high: float, steps: Sequence[int]) -> list[float]:
-    """These multiples of powers of ten between two ends."""
-    return [m * 10.0**e for e in range(-9, 13) for m in steps if low <= m * 10.0**e <= high]
+    """These multiples of powers of ten between two ends; other round numbers where fewer than two of them are there."""
+    found = [m * 10.0**e for e in range(-9, 13) for m in steps if low <= m * 10.0**e <= high]
+    return found if len(found) > 1 else [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
