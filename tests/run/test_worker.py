@@ -17,7 +17,7 @@ import pytest
 from support import forked
 from support.runner import PATIENCE_S, gone, run_all, wait_for
 from vheatbench.case import Case
-from vheatbench.run.process import Worker
+from vheatbench.run.process import FORK_ALL, Worker
 from vheatbench.run.task import Inspection, InspectTask, MeasureTask
 from vheatbench.store import Record, Run
 from vheatbench.suites import SuitePolicy
@@ -253,7 +253,11 @@ def test_noise_on_stdout_and_no_stderr_do_no_harm(run: Run) -> None:
     assert find(run, "Noisy").status == "ok", find(run, "Noisy").reason
 
 
-def test_a_real_worker_dies_with_a_killed_runner(folder: Path) -> None:
+@pytest.mark.parametrize("forks", [False, True])
+def test_a_real_worker_dies_with_a_killed_runner(folder: Path, forks: bool) -> None:
+    for left in folder.glob("pid-*"):
+        left.unlink()
+    environment = {name: value for name, value in os.environ.items() if name != FORK_ALL}
     code = (
         "import sys\n"
         "sys.path.remove('')\n"  # the working directory, where a random.py lies
@@ -262,7 +266,12 @@ def test_a_real_worker_dies_with_a_killed_runner(folder: Path) -> None:
         "Worker().run(MeasureTask.model_validate_json(sys.argv[1]))\n"
     )
     task = MeasureTask(case=own("Sleeps")).model_dump_json()
-    runner = forked.Popen([sys.executable, "-c", code, task], cwd=folder, stdout=subprocess.DEVNULL)
+    runner = forked.Popen(
+        [sys.executable, "-c", code, task],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        env=environment | ({FORK_ALL: "1"} if forks else {}),
+    )
     wait_for(lambda: list(folder.glob("pid-*")) or runner.poll() is not None)
     (path,) = folder.glob("pid-*")
     runner.kill()
