@@ -14,6 +14,11 @@ import yaml
 
 from support import forked
 from vheatbench.cli import app
+from vheatbench.studies import settings_of
+from vheatbench.studies.accuracy.plan import EvalSettings
+from vheatbench.studies.erf.plan import ErfSettings
+from vheatbench.studies.heat.run import HeatSettings
+from vheatbench.studies.profile.run import ProfileSettings
 from vheatbench.suite_file import load_suite
 
 ROOT = Path(__file__).parent.parent
@@ -96,12 +101,18 @@ def test_commands_and_options_exist(command):
     assert set(used) <= options
 
 
+SETTINGS = {"erf": ErfSettings, "heat": HeatSettings, "accuracy": EvalSettings, "profile": ProfileSettings}
+
+
 @pytest.mark.parametrize("text", blocks("yaml"), ids=lambda text: text.splitlines()[0])
 def test_suites_in_the_docs_are_valid(text, tmp_path):
     path = tmp_path / "example.yaml"
     path.write_text(text, encoding="utf-8")
     for device in ("cpu", "cuda"):
-        assert load_suite(str(path), device).size > 0
+        suite = load_suite(str(path), device)
+        assert suite.size + len(suite.studies) > 0
+        for entry in suite.studies:
+            assert settings_of(SETTINGS[entry.study], entry.settings)
 
 
 @pytest.mark.parametrize("text", blocks("yml"), ids=lambda text: text.splitlines()[0])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import gzip
+import json
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,9 +67,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "results", [record("vheat-t", 224, 0.1), record("vit-s", 224, 0.2)])
     add_to_history("results", [entry(n, 0.1) for n in range(3)])
-    found = type("Profile", (), {"trace": {"traceEvents": ["x" * 500]}})
-    monkeypatch.setattr(profile, "_profile", lambda *_: found)
-    monkeypatch.setattr(profile, "_print", lambda _: None)
+    steps = record("vheat-t", 224, 0.1)
+    case = steps.case.model_copy(update={"mode": "profile", "analysis": {"step": "infer", "depth": 2, "steps": 1}})
+    steps = steps.model_copy(update={"case": case, "case_id": case.id})
+    path = write_run(tmp_path / "profiled", [steps])
+    data = gzip.compress(json.dumps({"traceEvents": [secrets.token_hex(250)]}).encode())
+    steps.files["trace"] = attach(path, "trace.json.gz", data)
+    path.unlink()
+    write_run(tmp_path / "profiled", [steps])
+    monkeypatch.setattr(profile, "measure_study", lambda *_: path)
+    monkeypatch.setattr("vheatbench.studies.profile.table.print_profile", lambda run: None)
     return tmp_path
 
 

@@ -277,7 +277,7 @@ def test_no_room_for_temporary_files_ends_the_run_with_a_hint(
     real, count = tempfile.TemporaryFile, iter(range(99))
 
     def rare(*arguments: Any, **options: Any) -> Any:
-        if next(count) >= 4:  # an inspection and a case take two each
+        if next(count) >= 6:  # an inspection and a case take three each
             raise OSError(28, "No space left on device", "/tmp/x")
         return real(*arguments, **options)
 

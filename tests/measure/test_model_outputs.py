@@ -185,7 +185,7 @@ def test_layers_that_give_several_tensors_are_maps(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["tuple_", "dict_", "hugging"])
-def test_an_evaluation_takes_the_same_logits(folder: Path, model: str) -> None:
+def test_an_evaluation_takes_the_same_logits(folder: Path, model: str, in_process: None) -> None:
     from PIL import Image
 
     draw = np.random.default_rng(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import json
 import os
 import pty
 import re
@@ -161,7 +162,7 @@ def show_erf(_: Path) -> None:
     from vheatbench.studies.erf.table import COLUMNS as columns
     from vheatbench.studies.erf.table import print_fields
 
-    names = [column.metric for column in columns]
+    names = [column.name for column in columns]
     cases = [
         Case(subject=name, resolution=224, mode="erf", analysis={"layer": "stages.3", "weights": "random"})
         for name in ("vheat-t-official", "swin-t")
@@ -262,15 +263,17 @@ def show_plan(_: Path) -> None:
 
 
 def show_profile(_: Path) -> None:
-    from vheatbench.cli.profile import _print
     from vheatbench.measure.trace import Operator
-    from vheatbench.studies.profile.run import Profile, Row
+    from vheatbench.studies.profile.results import Profile, Row
+    from vheatbench.studies.profile.table import print_profile
 
     rows = [Row(f"stages.{i}.blocks", i, 0.123 * i, 123_000_000 * i, 2**22 * i, 45_600 * i) for i in range(1, 5)]
     kernel = "void at::native::vectorized_elementwise_kernel<4, at::native::SiLU, std::array<char*, 2ul>>(int)"
     operators = [(kernel, Operator(0.05, 12.0)), ("aten::mkldnn_convolution", Operator(0.02, 7.0))]
-    case = Case(subject="vheat-t", resolution=224)
-    _print(Profile(case, "A processor", "deploy form", "float32", 5, 0.1, 0.2, rows, rows[:2], operators, {}))
+    case = Case(subject="vheat-t", resolution=224, mode="profile", analysis={"step": "infer", "depth": 2, "steps": 5})
+    found = Profile(case, "A processor", "deploy form", "float32", 5, 0.1, 0.2, rows, rows[:2], operators)
+    values = {"step_s": metric(0.1, 0.01), "profiled_step_s": metric(0.2, 0.01)}
+    print_profile(run_of([made(case, metrics=values, conditions=json.loads(json.dumps(found.conditions())))]))
 
 
 def show_suites(_: Path) -> None:

@@ -647,8 +647,7 @@ def test_a_stopped_training_names_what_goes_on(images: Path, tmp_path: Path, mon
 
     def stopped(path: Path, state: dict[str, Any]) -> None:
         write_checkpoint(path, state)
-        os.kill(os.getpid(), signal.SIGHUP)
-        time.sleep(0.01)
+        signal.raise_signal(signal.SIGHUP)
 
     with monkeypatch.context() as patched:
         patched.setattr("vheatbench.studies.training.trainer.write_checkpoint", stopped)
