@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from records import record, run_of
 
+from support.records import record, run_of
 from vheatbench import metrics
 from vheatbench.analysis.history import entries_of
 from vheatbench.analysis.outcomes import outcomes_of
