@@ -39,7 +39,12 @@ class Study:
     resumable: bool = False
     """Whether a group that was cut off goes on where it was."""
     measured: bool = False
-    """Whether its module ``run`` has ``plan`` and ``measure``, by which the runner carries it out."""
+    """Whether its module ``run`` has what the runner carries it out by.
+
+    ``plan(settings)`` takes JSON, ``device`` (``auto``, ``cpu`` or ``cuda``) always among it, and returns groups of cases
+    and notes for the user. ``measure(task, tell)`` yields a record of every case of a group: what a model does wrong is a
+    record; UserError (wrong input) and StoreError (the disk) end the run.
+    """
 
     @property
     def module(self) -> str:
