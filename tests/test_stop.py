@@ -188,7 +188,7 @@ def stopped_while_importing(module: str, number: int, folder: Path, *arguments: 
     ("module", "number", "arguments"),
     [
         ("typer", signal.SIGINT, ["show"]),  # nothing of the command line is there yet
-        ("torch", signal.SIGTERM, ["erf"]),  # a library that takes seconds to be imported
+        ("torch", signal.SIGTERM, ["train", "--config", "digits"]),  # a library that takes seconds to be imported
         ("torch", signal.SIGHUP, ["train", "--config", "digits"]),
     ],
 )

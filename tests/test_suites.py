@@ -152,7 +152,10 @@ def test_the_same_value_twice_is_one_case(write: Write) -> None:
         ("subjects: [a]\naxes: {compile: [maybe]}", "compile.0: 'maybe' is not allowed; allowed: true, false, freez"),
         ("subjects: [a]\naxes:\n  batch: []", "mine.yaml:3: axes.batch: is empty: give at least one value"),
         ("subjects: []", "mine.yaml:1: subjects: is empty"),
-        ("description: x\naxes: {}\ndevices:\n  cpu: {}", "mine.yaml:1: subjects: is missing"),
+        (
+            "description: x\naxes: {}\ndevices:\n  cpu: {}",
+            "mine.yaml:1: the suite: a suite needs subjects, studies, or both",
+        ),
         ("subjects:\n- options: {}", "mine.yaml:2: subjects.0.model: is missing"),
         ("subjects: a", "mine.yaml:1: subjects: must be a list, not 'a'"),
         ("subjects: [a, 3]", "mine.yaml:1: subjects.1: must be a mapping, not 3"),

@@ -200,8 +200,8 @@ class Suite(_Part):
 
     name: str
     description: str = ""
-    subjects: list[SubjectEntry] = Field(default_factory=list)
-    """At least one, where there are no studies."""
+    subjects: list[SubjectEntry] = Field(default_factory=list, min_length=1)
+    """At least one; none where there are studies."""
     studies: list[StudyEntry] = Field(default_factory=list)
     axes: Axes = Axes()
     policy: SuitePolicy = SuitePolicy()

@@ -41,9 +41,9 @@ class Study:
     measured: bool = False
     """Whether its module ``run`` has what the runner carries it out by.
 
-    ``plan(settings)`` takes JSON, ``device`` (``auto``, ``cpu`` or ``cuda``) always among it, and returns groups of cases
-    and notes for the user. ``measure(task, tell)`` yields a record of every case of a group: what a model does wrong is a
-    record; UserError (wrong input) and StoreError (the disk) end the run.
+    ``plan(settings)`` takes JSON, ``device`` (``auto``, ``cpu`` or ``cuda``) always among it, and returns groups of
+    cases and notes for the user. ``measure(task, tell)`` yields a record of every case of a group: what a model does
+    wrong is a record; UserError (wrong input) and StoreError (the disk) end the run.
     """
 
     @property

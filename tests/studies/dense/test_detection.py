@@ -706,7 +706,7 @@ def test_the_commands_train_resume_and_evaluate(root: Path, tmp_path: Path) -> N
     shown = command("show", path)
     assert shown.exit_code == 0, shown.exception
     assert shown.stdout.startswith("maskrcnn:test_vheat, test_vheat.safetensors (sha256 ")
-    assert "box_map " in shown.stdout
+    assert "box mAP" in shown.stdout
 
 
 @pytest.mark.parametrize(
