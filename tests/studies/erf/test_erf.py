@@ -71,7 +71,7 @@ def test_records_hold_numbers_conditions_and_maps(in_a_folder):
     assert run.complete
     assert not run.problems
     assert run.header.suite == "erf"
-    assert run.header.policy["max_images"] == 4
+    assert run.header.studies[0].settings["max_images"] == 4
     assert [record.case.analysis["layer"] for record in run.records] == [f"stages.{i}" for i in range(4)]
     assert len({record.case_id for record in run.records}) == 4
     for depth, record in enumerate(run.records):
