@@ -202,7 +202,7 @@ def test_a_suite_of_studies_is_one_run(suite: Path) -> None:
     run = read_run(path)
     assert [record.case.size for record in run.records] == ["6", "8", "8"]
     assert [entry.study for entry in run.header.studies] == ["heat", "heat"]
-    assert "heat 1 in one cell" in vheatbench("show", str(path)).stdout
+    assert "Heat 1 in one cell" in vheatbench("show", str(path)).stdout
 
 
 def test_a_suite_of_studies_is_cut_into_shards_and_merged(suite: Path) -> None:
