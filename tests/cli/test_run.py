@@ -182,7 +182,7 @@ except SystemExit as ended:
         (["--rounds", "0"], "--rounds: "),
         (["--timeout", "0"], "--timeout"),
         (["--timeout", "nan"], "--timeout"),
-        (["--timeout", "inf", "--device", "cpu"], "cannot be kept: "),
+        (["--timeout", "inf", "--device", "cpu"], "--timeout: "),
         (["--memory-limit", "-1"], "--memory-limit"),
         (["--threads", "0"], "--threads: "),
         (["--out", "file/below", "--device", "cpu"], "cannot write a run to file/below/"),

@@ -20,9 +20,9 @@ from vheatbench.run.fork import fork_server
 from vheatbench.run.process import Worker, calm_threads
 from vheatbench.run.progress import Item, LiveProgress, PlainProgress, Silent
 from vheatbench.run.recording import new_header
-from vheatbench.run.runner import Runner, items_of, plan_study
+from vheatbench.run.runner import Runner, inspect_machine, items_of, plan_study
 from vheatbench.run.task import Event, StudyTask
-from vheatbench.store import Run, RunWriter, read_run
+from vheatbench.store import Record, Run, RunWriter, read_run
 from vheatbench.store.read import begun_runs, list_runs
 from vheatbench.studies.heat.results import point_responses_of
 from vheatbench.suites import SuitePolicy
@@ -79,7 +79,7 @@ def test_every_record_of_a_group_is_kept_and_what_is_there_is_not_measured_again
 def test_a_worker_that_ends_loses_only_what_it_had_not_finished(
     tmp_path: Path, name: str, status: str, reason: str, policy: dict[str, Any]
 ) -> None:
-    plan_study("support.stub_study", {"names": []})  # the process that forks has loaded what it needs
+    plan_study("support.stub_study", {"names": ["a"]})  # the process that forks has loaded what it needs
     run, ends = carried_out(tmp_path, name, "well", **policy)
     assert [record.status for record in run.records] == ["ok", status, "ok", "ok"]
     assert reason in (run.records[1].reason or "")
@@ -88,6 +88,24 @@ def test_a_worker_that_ends_loses_only_what_it_had_not_finished(
         child = int((tmp_path / "child").read_text())
         wait_for(lambda: gone(child))
         assert gone(child)
+
+
+def test_a_disk_that_is_full_ends_the_run_and_stops_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    append = RunWriter.append
+
+    def full(self: RunWriter, record: Record) -> None:
+        if self.count == 1:
+            raise StoreError("no room for the record")
+        append(self, record)
+
+    monkeypatch.setattr(RunWriter, "append", full)
+    with pytest.raises(StoreError, match="no room for the record"):
+        carried_out(tmp_path, "well", "fine")
+    (path,) = begun_runs(tmp_path)
+    assert len(read_run(path).records) == 1
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "error"), [("wrong", UserError), ("full", StoreError)])
@@ -99,7 +117,7 @@ def test_what_is_wrong_for_all_of_the_run_ends_it(tmp_path: Path, name: str, err
 
 
 def test_a_worker_that_is_stopped_is_gone_at_once(tmp_path: Path) -> None:
-    plan_study("support.stub_study", {"names": []})  # the process that forks has loaded what it needs
+    plan_study("support.stub_study", {"names": ["a"]})  # the process that forks has loaded what it needs
     worker, events = Worker(), []
     timer = threading.Thread(target=lambda: (wait_for(lambda: (tmp_path / "child").exists()), worker.stop()))
     timer.start()
@@ -129,6 +147,8 @@ def test_plans_say_what_is_wrong() -> None:
     assert planned.environment["packages"]["torch"]
     with pytest.raises(UserError, match="no such thing"):
         plan_study("support.stub_study", {"names": ["refused"]})
+    with pytest.raises(UserError, match="nothing to measure"):
+        plan_study("support.stub_study", {"names": []})
     with pytest.raises(WorkerError, match="is broken"):
         plan_study("support.stub_study", {"names": ["broken"]})
     with pytest.raises(WorkerError, match="ValueError: of the model's own"):
@@ -219,13 +239,42 @@ def test_a_suite_of_studies_is_cut_into_shards_and_merged(suite: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("heat kernel --timeout inf", "--timeout: give a finite number"),
+        ("heat kernel --memory-limit nan", "--memory-limit: give a finite number"),
+        ("run --suite heats.yaml --timeout inf", "--timeout"),
+        ("heat kernel --shard 2/2", "--shard 2/2: there are only 1 parts"),
+        ("heat kernel --resume latest", "there is no unfinished run of 'heat-kernel'"),
+        ("erf --resume heats", "a run of 'heats', not of 'erf'"),
+        ("profile --resume heats", "a run of 'heats', not of 'profile'"),
+        ("run --resume heats", "there is no study 'heats of old'"),
+    ],
+)
+def test_wrong_input_is_one_line(suite: Path, words: str, message: str) -> None:
+    entry = {"study": "heats of old", "settings": {}}
+    plan = stub_study.cases("well")
+    environment = inspect_machine([]).environment
+    with RunWriter.create("results", new_header("heats", "", "c", environment, plan=plan, studies=[entry])) as writer:
+        path = writer.path
+    done = vheatbench(*words.replace("--resume heats", f"--resume {path}").split())
+    assert isinstance(done.exception, UserError), done.output
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("studies: [erv: {models: [a]}]", "studies.0.erv: there is no such study"),
-        ("studies: [heat: {kind: kernel, grit: 8}]", "grit is no setting: did you mean grid?"),
+        ("studies: [erv: {models: [a]}]", "studies.0.erv: there is no study 'erv'"),
+        ("studies: [heat: {kind: kernel, grit: 8}]", "grit is no setting: did you mean 'grid'?"),
         ("studies: [heat: {kind: kernels}]", "kind: Input should be 'diffuse', 'diffusivity' or 'kernel'"),
         ("studies: [heat: {kind: kernel, kt: [-1]}]", "numbers from 0 to 1e+09"),
         ("studies: [erf: {models: []}]", "models: Tuple should have at least 1 item"),
+        ("studies: [erf: {models: [test_vheat], resolutions: []}]", "resolutions: Tuple should have at least 1 item"),
+        ("studies: [heat: {kind: kernel, kt: []}]", "kt: Tuple should have at least 1 item"),
+        ("studies: [heat: {kind: diffusivity, model: test_vheat, rules: []}]", "rules: Tuple should have at least 1"),
+        ("studies: [heat: {kind: diffuse, model: test_vheat, k: []}]", "k: Tuple should have at least 1 item"),
         ("studies: [erf: {models: [vheat-x]}]", "unknown model"),
         ("description: nothing", "subjects, studies, or both"),
     ],

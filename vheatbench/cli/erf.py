@@ -24,7 +24,8 @@ from vheatbench.cli.execute import (
 )
 from vheatbench.cli.execute import resume as go_on
 from vheatbench.cli.folders import REPORTS, check_writable
-from vheatbench.cli.parse import comma_list, device_kind
+from vheatbench.cli.output import print_records
+from vheatbench.cli.parse import check_choice, comma_list, device_kind, resolutions_of
 from vheatbench.errors import StoreError, UserError
 from vheatbench.stop import stoppable
 
@@ -70,7 +71,7 @@ def erf(
     if resume is not None:
         refuse_beside_resume(context)
         check_writable(figures, "--out")
-        path = go_on(resume, results, device, devices, quiet, trust_pickle=trust_pickle)
+        path = go_on(resume, results, device, devices, quiet, "erf", trust_pickle=trust_pickle)
     else:
         settings = _settings(
             models=list(dict.fromkeys([model, *(comma_list(compare) or [])])),
@@ -104,10 +105,7 @@ def _show(path: Path, out: Path | None, json_: bool) -> None:
     with stoppable(lambda: f"the run is finished: {path}"):
         figures, full = _figures(run, out)
         if json_:
-            from vheatbench.cli.output import print_json
-
-            records = [record.model_dump(mode="json") for record in run.records]
-            print_json({"path": str(path), "figures": [str(figure) for figure in figures], "records": records})
+            print_records(run, figures=[str(figure) for figure in figures])
         else:
             from vheatbench.studies.erf.table import print_fields
 
@@ -132,23 +130,17 @@ def _settings(
     trust_pickle: bool,
 ) -> dict[str, Any]:
     from vheatbench.case import DType, kind_of
-    from vheatbench.suites import parse_resolution
 
-    for option, value, allowed in (("dtype", dtype, get_args(DType)), ("protocol", protocol, ("centre", "replknet"))):
-        if value not in allowed:
-            raise UserError(f"--{option} {value!r} is not allowed; allowed: {', '.join(allowed)}")
+    check_choice("--dtype", dtype, get_args(DType))
+    check_choice("--protocol", protocol, ("centre", "replknet"))
     for name in models:
         if kind_of(name) != "model":
             raise UserError(f"{name!r} is no model: 'vheatbench models' lists those that there are")
-    try:
-        sizes = list(dict.fromkeys(parse_resolution(text) for text in comma_list(resolution) or []))
-    except ValueError as error:
-        raise UserError(f"--resolution: {error}") from None
     if device_kind(device)[1] is not None:
         raise UserError(f"--device {device}: choose a GPU by --devices or CUDA_VISIBLE_DEVICES")
     return {
         "models": models,
-        "resolutions": sizes,
+        "resolutions": resolutions_of(resolution),
         "layers": layers,
         "weights": weights,
         "trust_pickle": trust_pickle,

@@ -19,11 +19,12 @@ from vheatbench.cli.execute import (
     measure_study,
     refuse_beside_resume,
     say_skipped,
+    unfinished,
 )
 from vheatbench.cli.execute import resume as go_on
-from vheatbench.cli.output import command_line
-from vheatbench.cli.parse import check_choice, comma_list, device_kind
-from vheatbench.cli.processes import by_torchrun, device_of, user_errors_on_rank0, working
+from vheatbench.cli.output import command_line, print_records
+from vheatbench.cli.parse import check_choice, device_kind, resolutions_of
+from vheatbench.cli.processes import by_torchrun, user_errors_on_rank0, working
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 
@@ -89,7 +90,7 @@ def evaluate(
         if by_torchrun():
             finished = _by_torchrun({}, now, resume, device, results, quiet)
         else:
-            finished = go_on(str(_unfinished(resume, results)), results, device, devices, quiet, **now)
+            finished = go_on(resume, results, device, devices, quiet, "eval", **now)
     else:
         settings = _settings(
             model=model,
@@ -122,7 +123,6 @@ def evaluate(
 
 def _settings(*, data: Path | None, weights: Path | None, resolution: str | None, **others: Any) -> dict[str, Any]:
     from vheatbench.case import DType
-    from vheatbench.suites import parse_resolution
 
     if data is None:
         raise UserError("--data is missing: give a folder of class folders with images, such as imagenet/val")
@@ -131,36 +131,12 @@ def _settings(*, data: Path | None, weights: Path | None, resolution: str | None
     check_choice("--rule", others["rule"], ("bicubic", "zeropad"))
     if device_kind(others.pop("device"))[1] is not None:
         raise UserError("--device: choose GPUs by --devices or CUDA_VISIBLE_DEVICES")
-    try:
-        sizes = list(dict.fromkeys(parse_resolution(text) for text in comma_list(resolution) or []))
-    except ValueError as error:
-        raise UserError(f"--resolution: {error}") from None
     return {
         "data": str(data),
         "weights": None if weights is None else str(weights),
-        "resolutions": sizes,
+        "resolutions": resolutions_of(resolution),
         **others,
     }
-
-
-def _unfinished(name: str, results: Path) -> Path:
-    from vheatbench.store.read import PARTIAL, begun_runs, find_run, read_run, suite_of
-
-    if name == "latest":
-        unfinished = (path for path in begun_runs(results) if path.suffix == PARTIAL)
-        path = next((path for path in unfinished if suite_of(path) == "eval"), None)
-        if path is None:
-            raise UserError(f"--resume latest: there is no unfinished evaluation in {results}")
-    else:
-        path = find_run(name, results)
-    header = read_run(path).header
-    if header.suite != "eval":
-        raise UserError(f"{path}: a run of {header.suite!r}, not of 'eval'")
-    if path.suffix != PARTIAL:
-        raise UserError(f"{path}: is finished already; 'vheatbench show {header.run_id}' shows it")
-    if len(header.studies) != 1:
-        raise UserError(f"{path}: was begun by another version of vheatbench: begin a new one")
-    return path
 
 
 def _by_torchrun(
@@ -173,22 +149,18 @@ def _by_torchrun(
         changes: of settings, of one that is resumed.
         resume: its name.
     """
-    from vheatbench.store.read import read_run
-
     with user_errors_on_rank0():
-        kind, path = device_of(device), None
-        if resume is not None:
-            path = _unfinished(resume, results)
-            asked = {**read_run(path).header.studies[0].settings, **changes}
-            if device_kind(device)[0] not in ("auto", asked["device"]):
-                raise UserError(f"{path} was begun on {asked['device']}: leave --device out")
-            kind = asked["device"]
-        from vheatbench.studies import settings_of
-        from vheatbench.studies.accuracy.plan import EvalSettings
+        from vheatbench.store.read import read_run
+        from vheatbench.studies.accuracy.run import settings_from
 
-        settings = settings_of(EvalSettings, {**asked, "device": kind})
-        if settings.dtype == "tf32" and settings.device == "cpu":
-            raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
+        path = None
+        if resume is not None:
+            path = unfinished(resume, results, "eval")
+            begun = read_run(path).header.studies[0].settings
+            if device_kind(device)[0] not in ("auto", begun["device"]):
+                raise UserError(f"{path} was begun on {begun['device']}: leave --device out")
+            asked, device = {**begun, **changes}, begun["device"]
+        settings = settings_from({**asked, "device": device})
     with working(settings.device) as group:
         finished = _in_group(settings, path, results, group, quiet)
         return finished if group.is_main else None
@@ -233,9 +205,7 @@ def _print(path: Path, json_: bool, worst: int) -> None:
 
     run = read_run(path)
     if json_:
-        from vheatbench.cli.output import print_json
-
-        print_json({"path": str(path), "records": [record.model_dump(mode="json") for record in run.records]})
+        print_records(run)
     else:
         from vheatbench.studies.accuracy.table import print_accuracies
 

@@ -54,7 +54,7 @@ class How:
             policy = SuitePolicy(timeout_s=self.timeout, memory_limit_gib=self.memory_limit)
         except ValidationError as error:
             option = "--timeout" if error.errors()[0]["loc"] == ("timeout_s",) else "--memory-limit"
-            raise UserError(f"{option}: give a number greater than 0") from None
+            raise UserError(f"{option}: give a finite number greater than 0") from None
         return policy.model_dump(mode="json")
 
 
@@ -118,11 +118,11 @@ def measure_study(
     from vheatbench.store.write import RunWriter
 
     check_devices(how.device, how.devices)
+    part, policy = shard(how.shard), how.policy()
     with stoppable(lambda: "nothing was measured yet"):
         kind = "cuda" if how.devices is not None else device_kind(how.device)[0]
         planned, settings = plan_of(study, {**settings, "device": kind})
         served = served_devices(settings["device"], how.device, how.devices, planned.cuda_devices)
-        part = shard(how.shard)
         groups = planned.groups if part is None else planned.groups[part[0] - 1 :: part[1]]
         if part is not None and not groups:
             raise UserError(f"--shard {part[0]}/{part[1]}: there are only {len(planned.groups)} parts")
@@ -135,7 +135,7 @@ def measure_study(
             planned.environment,
             plan=[case for group in groups for case in group.cases],
             studies=[{"study": study, "settings": settings}],
-            policy=how.policy(),
+            policy=policy,
             shard=how.shard,
         )
         writer = RunWriter.create(how.results, header)
@@ -148,6 +148,8 @@ def plan_of(study: str, settings: dict[str, Any]) -> tuple[Planned, dict[str, An
     from vheatbench.run.runner import plan_study
     from vheatbench.studies import MEASURED
 
+    if study not in MEASURED:
+        raise UserError(f"there is no study {study!r}; there are {', '.join(MEASURED)}")
     planned = plan_study(MEASURED[study].module, settings)
     return planned, {**settings, "device": planned.groups[0].cases[0].device}
 
@@ -171,7 +173,34 @@ def tasks_of(name: str, planned: Planned, settings: dict[str, Any], path: Path) 
     ]
 
 
-def resume(name: str, results: Path, device: str, devices: str | None, quiet: bool, **changes: Any) -> Path:
+def unfinished(name: str, results: Path, suite: str) -> Path:
+    """The unfinished run of a study's command that ``name`` means; ``latest`` is the newest of its suite.
+
+    Raises:
+        UserError: there is none, or it is a run of something else, finished, or of another version.
+    """
+    from vheatbench.store.read import PARTIAL, begun_runs, find_run, read_run, suite_of
+
+    if name == "latest":
+        partial = (path for path in begun_runs(results) if path.suffix == PARTIAL)
+        path = next((path for path in partial if suite_of(path) == suite), None)
+        if path is None:
+            raise UserError(f"--resume latest: there is no unfinished run of {suite!r} in {results}")
+    else:
+        path = find_run(name, results)
+    header = read_run(path).header
+    if header.suite != suite:
+        raise UserError(f"{path}: a run of {header.suite!r}, not of {suite!r}")
+    if path.suffix != PARTIAL:
+        raise UserError(f"{path}: is finished already; 'vheatbench show {header.run_id}' shows it")
+    if len(header.studies) != 1:
+        raise UserError(f"{path}: was begun by another version of vheatbench: begin a new one")
+    return path
+
+
+def resume(
+    name: str, results: Path, device: str, devices: str | None, quiet: bool, suite: str | None = None, **changes: Any
+) -> Path:
     """Go on with an unfinished run, and return the finished file.
 
     Args:
@@ -179,6 +208,7 @@ def resume(name: str, results: Path, device: str, devices: str | None, quiet: bo
         results: where runs are.
         device, devices: as on the command line.
         quiet: no progress.
+        suite: that it must be of; None for any.
         changes: settings of the studies that change no number. ``trust_pickle`` is False if it is not given: what a
             file was allowed when the run was begun is not what it is allowed now.
 
@@ -191,7 +221,8 @@ def resume(name: str, results: Path, device: str, devices: str | None, quiet: bo
     from vheatbench.store.write import RunWriter
 
     check_devices(device, devices)
-    with RunWriter.resume(find_run(name, results)) as writer:
+    path = find_run(name, results) if suite is None else unfinished(name, results, suite)
+    with RunWriter.resume(path) as writer:
         header = writer.header
         if header.pairing:
             raise UserError(

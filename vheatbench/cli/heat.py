@@ -23,13 +23,12 @@ from vheatbench.cli.execute import (
 )
 from vheatbench.cli.execute import resume as go_on
 from vheatbench.cli.folders import REPORTS, check_writable
-from vheatbench.cli.parse import comma_list
+from vheatbench.cli.output import print_records
+from vheatbench.cli.parse import check_choice, comma_list, resolution_of, resolutions_of
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from vheatbench.store.read import Run
 
 app = typer.Typer(
@@ -85,7 +84,7 @@ def diffuse(
     quiet: bool = QUIET,
 ) -> None:
     """The exact temperature field of heat that starts in one cell, by the model's own k and by a constant one."""
-    _check_rules([rule])
+    check_choice("--rule", rule, RULES)
     settings = {
         "model": model,
         "layers": layer,
@@ -94,7 +93,7 @@ def diffuse(
         "source": source,
         "times": times,
         "image": None if image is None else str(image),
-        "resolutions": [] if resolution is None else [_resolution(resolution)],
+        "resolutions": [] if resolution is None else [resolution_of(resolution)],
         "rules": [rule],
         "weights": None if weights is None else str(weights),
         "trust_pickle": trust_pickle,
@@ -122,10 +121,11 @@ def diffusivity(
 ) -> None:
     """k of every block: its distribution over channels and frequencies, its reach, how fast frequencies fade."""
     rules = comma_list(rule) or []
-    _check_rules(rules)
+    for name in rules:
+        check_choice("--rule", name, RULES)
     settings = {
         "model": model,
-        "resolutions": [_resolution(word) for word in comma_list(resolution) or []],
+        "resolutions": resolutions_of(resolution),
         "rules": rules,
         "weights": None if weights is None else str(weights),
         "trust_pickle": trust_pickle,
@@ -151,7 +151,7 @@ def kernel(
 ) -> None:
     """The operator's response to heat in one cell, beside the exact heat kernel and finite differences."""
     settings = {
-        "grid": _resolution(grid, "--grid"),
+        "grid": resolution_of(grid, "--grid"),
         "kt": [_number(word, "--kt") for word in comma_list(kt) or []],
         "source": source,
     }
@@ -172,21 +172,6 @@ def _number(word: str, option: str, other: str = "") -> float:
     if not 0 <= value <= LARGEST:  # also of what is no number
         raise UserError(f"{option} {word!r}: give {other}numbers from 0 to {LARGEST:g}, in cells squared")
     return value
-
-
-def _resolution(text: str, option: str = "--resolution") -> tuple[int, int]:
-    from vheatbench.suites import parse_resolution
-
-    try:
-        return parse_resolution(text)
-    except ValueError as error:
-        raise UserError(f"{option}: {error}") from None
-
-
-def _check_rules(rules: Sequence[str]) -> None:
-    for name in rules:
-        if name not in RULES:
-            raise UserError(f"--rule {name!r} is none of {', '.join(RULES)}")
 
 
 DESCRIPTIONS = {
@@ -217,7 +202,7 @@ def _carry_out(
         refuse_beside_resume(context)
         check()
         trust = bool(settings.get("trust_pickle"))
-        path = go_on(resume, how.results, "auto", None, how.quiet, trust_pickle=trust)
+        path = go_on(resume, how.results, "auto", None, how.quiet, suite, trust_pickle=trust)
     else:
         path = measure_study("heat", {"kind": kind, **settings}, suite, DESCRIPTIONS[kind], how, check)
     run = read_run(path)
@@ -230,7 +215,6 @@ def _carry_out(
 
 
 def _show(run: Run, folder: Path, json_: bool) -> None:
-    from vheatbench.cli.output import print_json
     from vheatbench.studies.heat.figures import save_heat_figures
     from vheatbench.studies.heat.table import print_heat
 
@@ -240,5 +224,4 @@ def _show(run: Run, folder: Path, json_: bool) -> None:
     figures = save_heat_figures(run, folder)
     print(f"figures are in {folder} ({len(figures)} files)", file=sys.stderr)
     if json_:
-        records = [record.model_dump(mode="json") for record in run.records]
-        print_json({"path": str(run.path), "records": records, "figures": [str(path) for path in figures]})
+        print_records(run, figures=[str(path) for path in figures])

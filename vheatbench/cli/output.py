@@ -8,7 +8,10 @@ import json
 import os
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vheatbench.store.read import Run
 
 SIGNS = {"±": "+-", "×": "x", "−": "-", "—": "-", "…": "...", "\u202f": " ", "●": "*", "→": "->"}
 
@@ -20,6 +23,11 @@ def print_json(data: Any) -> None:
             return
         sys.stdout.write(part)
     sys.stdout.write("\n")
+
+
+def print_records(run: Run, **more: Any) -> None:
+    """A run's path and records as JSON on stdout, and what else there is to say of it."""
+    print_json({"path": str(run.path), "records": [record.model_dump(mode="json") for record in run.records], **more})
 
 
 def command_line() -> str:

@@ -66,6 +66,21 @@ def device_kind(text: str) -> tuple[str, int | None]:
     return match[1], int(match[2]) if match[2] else None
 
 
+def resolution_of(text: str, option: str = "--resolution") -> tuple[int, int]:
+    """``224`` or ``480x640`` to height and width. Raises UserError."""
+    from vheatbench.suites import parse_resolution
+
+    try:
+        return parse_resolution(text)
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from None
+
+
+def resolutions_of(text: str | None) -> list[tuple[int, int]]:
+    """Several by commas, each once; none for None. Raises UserError."""
+    return list(dict.fromkeys(resolution_of(word) for word in comma_list(text) or []))
+
+
 def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise UserError where a word is none of the allowed ones."""
     if value not in allowed:

@@ -12,7 +12,7 @@ import typer
 from vheatbench.cli import exits
 from vheatbench.cli.execute import DEVICES, MEMORY_LIMIT, RESUME, TIMEOUT, How, measure_study, refuse_beside_resume
 from vheatbench.cli.execute import resume as go_on
-from vheatbench.cli.parse import device_kind
+from vheatbench.cli.parse import check_choice, device_kind, resolution_of
 from vheatbench.errors import UserError
 from vheatbench.files import check_target, reason_of, write_file
 from vheatbench.stop import stoppable
@@ -49,11 +49,11 @@ def profile(
 
     if resume is not None:
         refuse_beside_resume(context)
-        path = go_on(resume, results, device, devices, quiet)
+        path = go_on(resume, results, device, devices, quiet, "profile")
     else:
         settings = {
             "model": model,
-            "resolution": _resolution(resolution),
+            "resolution": resolution_of(resolution),
             "batch": batch,
             "dtype": dtype,
             "mode": mode,
@@ -96,21 +96,11 @@ def _show(run: Run, out: Path | None, json_: bool) -> None:
     print(f"{run.path}\n{trace}\nopen it in https://ui.perfetto.dev or chrome://tracing", file=sys.stderr)
 
 
-def _resolution(text: str) -> tuple[int, int]:
-    from vheatbench.suites import parse_resolution
-
-    try:
-        return parse_resolution(text)
-    except ValueError as error:
-        raise UserError(f"--resolution: {error}") from None
-
-
 def _check(dtype: str, mode: str, device: str) -> None:
     from vheatbench.case import DType, TimedMode
 
-    for option, value, allowed in (("dtype", dtype, get_args(DType)), ("mode", mode, get_args(TimedMode))):
-        if value not in allowed:
-            raise UserError(f"--{option} {value!r} is not allowed; allowed: {', '.join(allowed)}")
+    check_choice("--dtype", dtype, get_args(DType))
+    check_choice("--mode", mode, get_args(TimedMode))
     if device_kind(device)[1] is not None:
         raise UserError(f"--device {device}: choose a GPU by --devices or CUDA_VISIBLE_DEVICES")
 

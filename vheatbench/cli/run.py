@@ -21,7 +21,7 @@ from vheatbench.cli.execute import (
     tasks_of,
 )
 from vheatbench.cli.execute import resume as go_on
-from vheatbench.cli.output import command_line
+from vheatbench.cli.output import command_line, print_records
 from vheatbench.cli.parse import booleans, comma_list, device_kind, numbers_or_words, shard
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
@@ -171,13 +171,9 @@ def _plan(
 
 def _studies(suite: Suite, kind: str) -> list[tuple[str, Planned, dict[str, Any]]]:
     """The studies of a suite as they were planned."""
-    from vheatbench.studies import MEASURED
-
     found = []
     for i, entry in enumerate(suite.studies):
         where = f"suite {suite.name!r}, studies.{i}.{entry.study}"
-        if entry.study not in MEASURED:
-            raise UserError(f"{where}: there is no such study; a suite may hold {', '.join(MEASURED)}")
         try:
             planned, settings = plan_of(entry.study, {"device": kind, **entry.settings})
         except UserError as error:
@@ -224,9 +220,7 @@ def _finish(path: Path, json_: bool) -> None:
     run = read_run(path)
     with stoppable(lambda: f"the run is finished: {path}"):
         if json_:
-            from vheatbench.cli.output import print_json
-
-            print_json({"path": str(path), "records": [record.model_dump(mode="json") for record in run.records]})
+            print_records(run)
         else:
             print_parts(run)
     print(f"{path}\nreport: vheatbench report {shlex.quote(str(path))}", file=sys.stderr)

@@ -16,7 +16,7 @@ StoppedBy = Literal["precision", "plateau", "ceiling"]
 class Policy(BaseModel):
     """How long to measure one case. The order of the three rules is nvbench's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     min_samples: int = Field(default=10, ge=1)
     """Samples every case gets, unless one takes longer than ``slow_s``."""

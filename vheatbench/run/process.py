@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from vheatbench.run.fork import Forked, fork_server
 from vheatbench.run.task import Event, PlanTask, StudyTask
@@ -216,12 +216,18 @@ class Worker:
 def _listening(on_event: Callable[[Event], None]) -> Iterator[int]:
     """A pipe whose lines are handed on as events; when the block is left, all of them have been."""
     ours, theirs = os.pipe()
+    errors: list[Exception] = []
 
     def listen() -> None:
+        # an error closes the pipe, which ends the worker when it has the next thing to say
         with os.fdopen(ours, "rb") as lines:
-            for line in lines:
-                if line.endswith(b"\n"):  # else its writer was killed in the middle of it
-                    on_event(Event.model_validate_json(line))
+            try:
+                for line in lines:
+                    # what is no event was cut off with its writer, or holds a value that cannot be stored
+                    with contextlib.suppress(ValidationError):
+                        on_event(Event.model_validate_json(line))
+            except Exception as error:  # handed to the thread that waits
+                errors.append(error)
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
@@ -230,6 +236,8 @@ def _listening(on_event: Callable[[Event], None]) -> Iterator[int]:
     finally:
         os.close(theirs)
         listener.join(timeout=5)  # a process that left the worker's session may hold the other end
+    if errors:
+        raise errors[0]
 
 
 def _last_words(tail: str) -> str:

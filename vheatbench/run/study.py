@@ -28,6 +28,8 @@ def plan(task: PlanTask) -> Planned:
         return Planned(problem=str(error), wrong_input=False)
     except Exception as error:  # whatever a model raises
         return Planned(problem=classify(error)[1], wrong_input=False)
+    if not groups:
+        return Planned(problem="there is nothing to measure")
     devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return Planned(groups=groups, notes=notes, environment=environment(), cuda_devices=devices)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vheatbench.errors import UserError
+from vheatbench.text import did_you_mean
 
 if TYPE_CHECKING:
     from vheatbench.analysis.outcomes import Outcome
@@ -75,7 +76,15 @@ STUDIES = (
     Study("erf", "erf", "table:print_fields", "section:erf_sections", "table:TABLES", measured=True),
     Study("heat", "heat", "table:print_heat", "section:heat_sections", "table:TABLES", measured=True),
     Study("dense", "eval", "table:print_scores", suites=("detect-eval", "segment-eval")),
-    Study("accuracy", "eval", "table:print_accuracies", "section:accuracy_sections", "table:TABLES", (), True, True),
+    Study(
+        "accuracy",
+        "eval",
+        "table:print_accuracies",
+        "section:accuracy_sections",
+        "table:TABLES",
+        resumable=True,
+        measured=True,
+    ),
     Study("profile", "profile", "table:print_profile", measured=True),
     Study("training", "fit", "table:print_training", "section:training_sections", "table:TABLES"),
 )
@@ -98,22 +107,21 @@ def settings_of(kind: type[T], asked: Mapping[str, Any]) -> T:
     Raises:
         UserError: a name that is no setting, one that is missing, or a value that is not allowed.
     """
-    import difflib
-
     from pydantic import TypeAdapter, ValidationError
 
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for name in asked:
         if name not in names:
-            near = difflib.get_close_matches(str(name), names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-            raise UserError(f"{name} is no setting: {hint}")
+            raise UserError(
+                f"{name} is no setting: {did_you_mean(str(name), names) or 'there are ' + ', '.join(names)}"
+            )
     try:
         return TypeAdapter(kind).validate_python(dict(asked))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}: {what}" if where else what) from None
 
 
 def parts_of(run: Run) -> list[tuple[Study | None, Run]]:

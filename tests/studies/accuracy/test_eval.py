@@ -307,7 +307,7 @@ def test_what_changed_since_is_not_mixed(call, levels, tmp_path):
     empty.unlink()
     (finished,) = list_runs("results")
     assert "finished already" in str(call("--resume", finished).exception)
-    assert "no unfinished evaluation" in str(call("--resume", "latest").exception)
+    assert "no unfinished run of 'eval'" in str(call("--resume", "latest").exception)
 
 
 def test_broken_images_are_named_and_left_out_only_when_asked(call, levels):

@@ -89,8 +89,12 @@ class Ready:
     preprocessing: dict[str, Any]
 
 
-def make_plan(settings: EvalSettings) -> Plan:
+def make_plan(settings: EvalSettings, load: bool = True) -> Plan:
     """Look at data, weights and model, at every size.
+
+    Args:
+        settings: for a device that is there.
+        load: see that the weights fit; not where they are loaded next.
 
     Raises:
         UserError: no such model, data or weights; a size that the model cannot take; classes that do not match.
@@ -115,7 +119,8 @@ def make_plan(settings: EvalSettings) -> Plan:
     asked = asdict(settings)
     analysis |= {key: asked[key] for key, value in usual.items() if asked[key] != value}
     cases = tuple(_case(settings, probe.resolution, analysis) for probe in probes)
-    prepare(cases[0], settings)  # weights that do not fit are to be found now
+    if load:
+        prepare(cases[0], settings)  # weights that do not fit are to be found now
     return Plan(settings, limited, classes, cases, weights.words)
 
 

@@ -33,7 +33,7 @@ def plan(asked: dict[str, Any]) -> tuple[list[Group], list[str]]:
     Raises:
         UserError: see :func:`vheatbench.studies.accuracy.plan.make_plan`.
     """
-    cases = make_plan(_settings(asked)).cases
+    cases = make_plan(settings_from(asked)).cases
     return [Group(label=f"{case.subject} {case.size}", cases=[case]) for case in cases], []
 
 
@@ -45,7 +45,7 @@ def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
         StoreError: the answers cannot be written.
     """
     (case,) = task.cases
-    planned = make_plan(replace(_settings(task.settings), device=case.device))
+    planned = make_plan(replace(settings_from(task.settings), device=case.device), load=False)
     if case.id not in [known.id for known in planned.cases]:
         raise UserError(f"{task.label}: its images or weights are others than when the run was begun: begin a new run")
     processes = Processes(torch.device("cuda:0" if case.device == "cuda" else "cpu"))
@@ -77,6 +77,7 @@ class _Telling:
         """The runner says it."""
 
 
-def _settings(asked: dict[str, Any]) -> EvalSettings:
+def settings_from(asked: dict[str, Any]) -> EvalSettings:
+    """Settings as JSON, with a device that is there. Raises UserError."""
     settings = settings_of(EvalSettings, asked)
     return replace(settings, device=device_for(settings.device, settings.dtype))

@@ -28,12 +28,12 @@ class ErfSettings:
 
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     """The first one's preprocessing decides how photographs are cut, for all."""
-    resolutions: tuple[Resolution, ...] = ((224, 224),)
-    layers: tuple[str, ...] = ("last",)
+    resolutions: Annotated[tuple[Resolution, ...], Field(min_length=1)] = ((224, 224),)
+    layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("last",)
     weights: tuple[str, ...] = ()
     """``random``, for every model; ``FILE``, for the first; ``MODEL=FILE``. None: random."""
     trust_pickle: bool = False
-    conduction: tuple[str, ...] = ("learned",)
+    conduction: Annotated[tuple[str, ...], Field(min_length=1)] = ("learned",)
     """``learned``, ``none`` or a constant k; for models with heat operators."""
     images: str | None = None
     protocol: Protocol = "centre"

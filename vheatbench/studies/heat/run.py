@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
+from pydantic import Field
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError, WorkerError
@@ -178,19 +179,19 @@ class HeatSettings:
     model: str = "vheat-t"
     resolutions: tuple[Resolution, ...] = ()
     """None: the model's own."""
-    rules: tuple[FrequencyResize, ...] = ("bicubic",)
+    rules: Annotated[tuple[FrequencyResize, ...], Field(min_length=1)] = ("bicubic",)
     """How frequency embeddings are resized where they must be."""
     weights: str | None = None
     trust_pickle: bool = False
     layers: str = "stages.0.blocks.0"
     channel: str = "median"
-    k: tuple[str, ...] = ("learned", "5")
+    k: Annotated[tuple[str, ...], Field(min_length=1)] = ("learned", "5")
     source: str = "0.5,0.5"
     times: str = "0.3:200:8"
     image: str | None = None
     """To lay a field over; None: a photograph of a cat."""
     grid: Resolution = (56, 56)
-    kt: tuple[float, ...] = (0.1, 0.5, 1.0, 5.0)
+    kt: Annotated[tuple[float, ...], Field(min_length=1)] = (0.1, 0.5, 1.0, 5.0)
     device: str = "cpu"
     """Whatever is given, all of it is computed on the CPU."""
 
@@ -270,17 +271,13 @@ def _pieces(settings: HeatSettings, only: Case | None = None) -> Iterator[tuple[
         for rule in settings.rules:
             image = png_of(picture, size) if settings.kind == "diffuse" else b""
             model = _load(settings, size, rule)
-            label = f"{settings.model} {model.resolution[0]}x{model.resolution[1]}" + f" {model.rule}" * bool(
-                model.rule
-            )
             if settings.kind == "diffusivity":
-                yield label, diffusivity_pieces(model)
+                pieces = diffusivity_pieces(model)
             else:
                 ks = [word if word == "learned" else f"{float(word):g}" for word in settings.k]
-                yield (
-                    label,
-                    diffusion_pieces(model, settings.layers, settings.channel, ks, source, times, image, picture.name),
-                )
+                layers, channel = settings.layers, settings.channel
+                pieces = diffusion_pieces(model, layers, channel, ks, source, times, image, picture.name)
+            yield " ".join(filter(None, (settings.model, pieces[0].case.size, model.rule))), pieces
 
 
 def _load(settings: HeatSettings, size: tuple[int, int], rule: FrequencyResize) -> HeatModel:
