@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from support.records import record
+from vheatbench.analysis.signed_rank import hodges_lehmann
 from vheatbench.store import Samples
 from vheatbench.verdict.regroup import floor_of, log_ratios, regrouped
-from vheatbench.verdict.rule import hodges_lehmann
 
 
 def test_a_comparison_takes_each_round_once_and_may_change_the_names_of_its_sides() -> None:

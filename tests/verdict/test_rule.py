@@ -11,18 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from vheatbench.analysis.signed_rank import hodges_lehmann, signed_rank_counts, signed_rank_interval
 from vheatbench.errors import UserError
 from vheatbench.verdict.rule import (
     MIN_ROUNDS,
     Looks,
     _rank_sum_counts,
-    _signed_rank_counts,
     decide,
     gate,
     gate_unpaired,
-    hodges_lehmann,
     holm,
-    signed_rank_interval,
 )
 
 SEEDS = 1000
@@ -186,7 +184,7 @@ def test_the_signed_rank_distribution_is_that_of_all_signs(n):
     counts = np.zeros(n * (n + 1) // 2 + 1, dtype=int)
     for signs in itertools.product((0, 1), repeat=n):
         counts[sum(rank for rank, sign in enumerate(signs, 1) if sign)] += 1
-    assert _signed_rank_counts(n) == tuple(counts)
+    assert signed_rank_counts(n) == tuple(counts)
 
 
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (2, 3), (4, 4), (5, 3), (0, 3)])

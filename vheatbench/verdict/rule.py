@@ -15,11 +15,17 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vheatbench.analysis.signed_rank import (
+    Floats,
+    hodges_lehmann,
+    order_interval,
+    signed_rank_counts,
+    signed_rank_interval,
+    walsh_averages,
+)
 from vheatbench.errors import UserError
 
-Floats = NDArray[np.float64]
 Verdict = Literal["improved", "same", "suspect", "regressed", "inconclusive", "incomparable"]
 
 MIN_ROUNDS = 8
@@ -94,33 +100,11 @@ def gate_unpaired(
     _check(margin, confidence)
     shifts = np.sort((y[:, None] - x[None, :]).ravel())
     estimate = float(np.median(shifts)) if len(shifts) else 0.0
-    low, high = _order_interval(shifts, _rank_sum_counts(len(x), len(y)), confidence)
+    low, high = order_interval(shifts, _rank_sum_counts(len(x), len(y)), confidence)
     counts = _rank_sum_counts(len(x), len(y))
     beyond = int((shifts > math.log1p(margin) + ROUNDING).sum())
     p = float(sum(counts[beyond:]) / sum(counts))
     return _gate(estimate, low, high, min(len(x), len(y)), margin, confidence, p, capped)
-
-
-def hodges_lehmann(d: Sequence[float] | Floats) -> float:
-    """Median of the Walsh averages, the means of all pairs of values, each value paired with itself too.
-
-    Raises ValueError for no values.
-    """
-    averages = _walsh(np.asarray(d, dtype=float))
-    if not len(averages):
-        raise ValueError("Hodges-Lehmann estimate of no values")
-    return float(np.median(averages))
-
-
-def signed_rank_interval(d: Sequence[float] | Floats, confidence: float = 0.99) -> tuple[float, float]:
-    """The narrowest exact interval of the centre of a symmetric distribution that covers ``confidence``.
-
-    From the k-th smallest to the k-th largest Walsh average, by the distribution of the signed-rank statistic over
-    all 2^n signs. Infinite where n values cannot reach ``confidence``: at 0.99, fewer than 8. Ties make it wider
-    than need be, never narrower.
-    """
-    values = np.asarray(d, dtype=float)
-    return _order_interval(_walsh(values), _signed_rank_counts(len(values)), confidence)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -174,48 +158,11 @@ def _check(margin: float, confidence: float) -> None:
         raise ValueError(f"a confidence must lie between 0 and 1, not {confidence}")
 
 
-def _walsh(values: Floats) -> Floats:
-    """Means of all pairs i <= j, sorted."""
-    i, j = np.triu_indices(len(values))
-    averages: Floats = np.sort((values[i] + values[j]) / 2)
-    return averages
-
-
-def _order_interval(ordered: Floats, counts: tuple[int, ...], confidence: float) -> tuple[float, float]:
-    """From the k-th smallest to the k-th largest of ``ordered``, with the largest k that covers ``confidence``.
-
-    ``counts`` tells how often, of all equally likely arrangements, each number of values lies above the centre.
-    """
-    total = sum(counts)
-    tail, k = 0, 0
-    for count in counts:
-        tail += count
-        # in whole numbers: 1 - 0.99 is not quite 0.01, and 2^n has no end
-        if 2 * tail * 10**12 > round((1 - confidence) * 1e12) * total:
-            break
-        k += 1
-    if k == 0 or not len(ordered):
-        return -math.inf, math.inf
-    return float(ordered[k - 1]), float(ordered[len(ordered) - k])
-
-
 def _tail_of_sums(d: Floats) -> float:
     """P(signed-rank statistic >= the one of ``d``) if ``d`` is symmetric about 0; ties and zeros count against it."""
-    above = int((_walsh(d) > ROUNDING).sum())
-    counts = _signed_rank_counts(len(d))
+    above = int((walsh_averages(d) > ROUNDING).sum())
+    counts = signed_rank_counts(len(d))
     return sum(counts[above:]) / sum(counts)
-
-
-@lru_cache(maxsize=64)
-def _signed_rank_counts(n: int) -> tuple[int, ...]:
-    """How many of the 2^n sets of signs give each sum of positive ranks, from 0 to n (n + 1) / 2."""
-    counts = [1]
-    for rank in range(1, n + 1):
-        longer = counts + [0] * rank
-        for total, count in enumerate(counts):
-            longer[total + rank] += count
-        counts = longer
-    return tuple(counts)
 
 
 @lru_cache(maxsize=64)
