@@ -21,6 +21,7 @@ from vheatbench.run.process import Worker, calm_threads
 from vheatbench.run.progress import Item, LiveProgress, PlainProgress, Silent
 from vheatbench.run.recording import new_header
 from vheatbench.run.runner import Runner, inspect_machine, items_of, plan_study
+from vheatbench.run.schedule import Schedule
 from vheatbench.run.task import Event, StudyTask
 from vheatbench.store import Record, Run, RunWriter, read_run
 from vheatbench.store.read import begun_runs, list_runs
@@ -52,7 +53,7 @@ def carried_out(folder: Path, *names: str, done: int = 0, **policy: Any) -> tupl
         before = [record for task in tasks for record in stub_study.measure(task, lambda *_: None)] if done else []
         for record in before[:done]:
             writer.append(record)
-        Runner(writer, SuitePolicy(**policy), ["cpu"], Ends()).run([], tasks)
+        Runner(writer, SuitePolicy(**policy), ["cpu"], Ends()).run(Schedule([], 1, tasks, writer.done))
         return read_run(writer.finish()), ends
 
 
@@ -93,10 +94,11 @@ def test_a_worker_that_ends_loses_only_what_it_had_not_finished(
 def test_a_disk_that_is_full_ends_the_run_and_stops_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    append = RunWriter.append
+    append, refused = RunWriter.append, []
 
     def full(self: RunWriter, record: Record) -> None:
-        if self.count == 1:
+        if self.count == 1 and not refused:  # there is room again afterwards, which must not hide it
+            refused.append(record)
             raise StoreError("no room for the record")
         append(self, record)
 
@@ -175,7 +177,7 @@ def test_the_process_that_forks_is_started_again_when_it_has_died(tmp_path: Path
 def test_progress_counts_groups_and_shows_how_far_they_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     tasks = [task_of(name, tmp_path) for name in ("one", "two")]
     done = {(case.id, 0) for case in tasks[0].cases}
-    items, keys = items_of([], tasks, done)
+    items, keys = items_of(Schedule([], 1, tasks, done), done)
     assert [item.label for item in items] == ["one", "two"]
     assert keys == {items[0].key}
     plain = PlainProgress(items, keys)
