@@ -1,156 +1,169 @@
 """How often the gate cries wolf on this machine, and what it catches: ``python benchmarks/false_alarms.py``.
 
-A burst is a fresh process that times the heat operator: once as it is, once computing 10 % more (11 calls for 10),
-once 20 % more. A round is four bursts in random order: two of the operator as it is, one of each slower one. Rounds are
-kept in a pool, and comparisons are drawn from it: as many consecutive rounds as a comparison has, from a random start,
-base and head in ABBA order. Comparisons thus share bursts, which hundreds of independent ones would take days for;
-their rates are as good as the pool is long.
+What is compared computes the heat operator as it is, once more as it is, and 5, 10 and 20 % more often. A round is one
+fresh process of each, which take turns, and then one burst of each in random order, one after the other: today's and
+yesterday's way of measuring, in the same minutes. ``--neighbour`` starts another program beside it that keeps one core
+busy for some seconds out of ten. ``--forked`` forks the processes of turns instead of starting them anew.
+
+Rounds are kept in a pool, and comparisons are drawn from it: any rounds in any order, those of identical code with
+either side as base. Comparisons thus share rounds, which hundreds of independent ones would take days for; their rates
+are as good as the pool is long.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from math import log
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vheatbench.analysis.paired_ratio import round_log_ratio
+from vheatbench.analysis.signed_rank import signed_rank_interval
+from vheatbench.case import Case
+from vheatbench.run.executor import Executor, Seat
 from vheatbench.stats import median, quantile
+from vheatbench.store.schema import Record
+from vheatbench.suites import SuitePolicy
 from vheatbench.verdict.rule import Verdict, gate
 from vheatbench.verdict.settings import QUANTILES, Location
 
-CALLS = {"same": 10, "again": 10, "+10 %": 11, "+20 %": 12}
-"""Calls of the operator per sample, by what a burst is for."""
+HEADS = {"again": "identical", "more_5": "5 % more", "more_10": "10 % more", "more_20": "20 % more"}
+"""What is compared with ``as_it_is``."""
+SUBJECTS = ("as_it_is", *HEADS)
 VERDICTS: tuple[Verdict, ...] = ("regressed", "suspect", "same", "inconclusive", "improved")
-RULES: tuple[tuple[int, Location], ...] = ((10, "p25"), (10, "min"), (20, "p25"), (20, "min"), (30, "p25"), (30, "min"))
-Round = dict[str, list[float]]
-"""Samples in seconds of each burst of a round, in the order they were taken."""
+RULES = ((10, 0.05), (10, 0.02), (20, 0.05), (20, 0.02))
+"""Rounds and margin of the comparisons."""
+LOCATION: Location = "p25"
+"""What stands for a burst."""
+Round = dict[str, Any]
+"""Log ratios to ``as_it_is`` by way of measuring and head, and the seconds that each way took."""
 
 
 def main() -> None:
     """Measure the rounds that the pool lacks, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=60, help="rounds of four bursts in the pool")
-    parser.add_argument("--samples", type=int, default=200, help="samples of a burst")
-    parser.add_argument("--grid", type=int, default=28, help="side of the operator's token grid")
+    parser.add_argument("--rounds", type=int, default=40, help="rounds in the pool")
+    parser.add_argument("--seconds", type=float, default=1.5, help="seconds of sampling of each process")
     parser.add_argument("--comparisons", type=int, default=300, help="comparisons of each kind")
-    parser.add_argument("--pool", type=Path, default=Path("false-alarms.json"), help="bursts measured so far")
+    parser.add_argument("--neighbour", action="store_true", help="keep one core busy for seconds now and then")
+    parser.add_argument("--forked", action="store_true", help="fork the processes instead of starting them")
+    parser.add_argument("--no-bursts", action="store_true", help="turns only")
+    parser.add_argument("--pool", type=Path, default=Path("false-alarms.json"), help="rounds measured so far")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
-    parser.add_argument("--burst", type=int, help=argparse.SUPPRESS)
     wanted = parser.parse_args()
-    if wanted.burst is not None:
-        print(json.dumps(burst(wanted.burst, wanted.samples, wanted.grid)))
-        return
-    pool = fill(wanted.pool, wanted.rounds, wanted.samples, wanted.grid)
+    pool: list[Round] = json.loads(wanted.pool.read_text()) if wanted.pool.exists() else []
+    with neighbour() if wanted.neighbour else contextlib.nullcontext():
+        while len(pool) < wanted.rounds:
+            pool.append(a_round(len(pool), wanted.seconds, wanted.forked, not wanted.no_bursts))
+            unfinished = wanted.pool.with_suffix(".unfinished")
+            unfinished.write_text(json.dumps(pool))
+            unfinished.replace(wanted.pool)
+            print(f"round {len(pool)} of {wanted.rounds}", file=sys.stderr)
     text = table(pool, wanted.comparisons)
     print(text)
     if wanted.out is not None:
         wanted.out.write_text(text + "\n")
 
 
-def burst(calls: int, samples: int, grid: int) -> list[float]:
-    """Seconds of each sample in this process, after three more that warm it up."""
-    import torch
-
-    from vheatbench.case import Case
-    from vheatbench.subjects.catalog import build
-
-    case = Case(subject="op/heat", resolution=grid, part="layer", mode="infer")
-    operator = build(case).model.eval()
-    x = torch.randn(1, grid, grid, case.channels or 96)
-    taken = []
-    with torch.inference_mode():
-        for _ in range(samples + 3):
-            started = time.perf_counter()
-            for _ in range(calls):
-                operator(x)
-            taken.append(time.perf_counter() - started)
-    return taken[3:]
-
-
-def fill(path: Path, rounds: int, samples: int, grid: int) -> list[Round]:
-    """The pool in ``path``, measured up to ``rounds``; every round is kept as soon as it is there."""
-    pool: list[Round] = json.loads(path.read_text()) if path.exists() else []
-    while len(pool) < rounds:
-        names = list(CALLS)
-        random.Random(len(pool)).shuffle(names)
-        pool.append({name: _fresh(CALLS[name], samples, grid) for name in names})
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(pool))
-        unfinished.replace(path)
-        print(f"round {len(pool)} of {rounds}", file=sys.stderr)
-    return pool
-
-
-def _fresh(calls: int, samples: int, grid: int) -> list[float]:
-    command = [sys.executable, __file__, "--burst", str(calls), "--samples", str(samples), "--grid", str(grid)]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    found: list[float] = json.loads(done.stdout)
+def a_round(number: int, seconds: float, forked: bool, bursts: bool) -> Round:
+    """One fresh process of each subject in turns, then a burst of each."""
+    policy = SuitePolicy(
+        ceiling_s=seconds, warmup_ceiling_s=0.5, min_samples=8, relative_precision=1e-6, max_samples=10**6
+    )
+    names = random.Random(number).sample(SUBJECTS, len(SUBJECTS))
+    seats = [Seat(Case(subject=f"benchmarks.slower:{name}", resolution=32), number, count=False) for name in names]
+    found: Round = {}
+    for way, turns in (("turns", True), ("bursts", False)) if bursts else (("turns", True),):
+        begun = time.monotonic()
+        records = Executor(policy, "cpu", fresh=not forked, turns=turns).measure_group(seats, str(number))
+        taken = dict(zip(names, records, strict=True))
+        ratios = {head: log_ratio(taken["as_it_is"], taken[head], turns) for head in HEADS}
+        found[way] = {**ratios, "seconds": time.monotonic() - begun}
     return found
 
 
-def comparison(pool: Sequence[Round], head: str, rounds: int, location: Location, seed: int) -> list[float]:
-    """Log ratios of consecutive rounds from a random start; ``again`` as head compares identical code.
-
-    Of two rounds, one has the earlier of the two identical bursts as base and the other the later (ABBA or BAAB).
-    """
-    chance = random.Random(seed)
-    start = chance.randrange(len(pool) - rounds + 1)
-    found = []
-    turned = False
-    for i, entry in enumerate(pool[start : start + rounds]):
-        turned = not turned if i % 2 else chance.random() < 0.5
-        twins = [name for name in entry if name in ("same", "again")]
-        base, other = reversed(twins) if turned else twins
-        values = (entry[base], entry[other if head == "again" else head])
-        before, after = (quantile(samples, QUANTILES[location]) for samples in values)
-        found.append(log(after / before))
-    return found
+def log_ratio(base: Record, head: Record, turns: bool) -> float:
+    """Of one round, as the gate takes it. Raises RuntimeError where a side could not be measured."""
+    if base.status != "ok" or head.status != "ok":
+        raise RuntimeError(next(record.reason for record in (base, head) if record.status != "ok"))
+    if turns:
+        ratio = round_log_ratio(base, head)
+        assert ratio is not None
+        return ratio
+    before, after = (quantile(record.samples["latency_s"].values, QUANTILES[LOCATION]) for record in (base, head))
+    return math.log(after / before)
 
 
-def blocks(pool: Sequence[Round], rounds: int, location: Location, seed: int) -> list[float]:
-    """The same of identical code with all of the base first: what is never allowed to fail anybody."""
-    start = random.Random(seed).randrange(len(pool) - 2 * rounds + 1)
-    values = [quantile(entry["same"], QUANTILES[location]) for entry in pool[start : start + 2 * rounds]]
-    return [log(after / before) for before, after in zip(values[:rounds], values[rounds:], strict=True)]
+@contextlib.contextmanager
+def neighbour() -> Iterator[None]:
+    """Another program that keeps one core busy for 1 to 4 s, and rests for 2 to 8 s, until the block is left."""
+    code = (
+        "import random, time\n"
+        "while True:\n"
+        "    end = time.monotonic() + random.uniform(1, 4)\n"
+        "    while time.monotonic() < end: pass\n"
+        "    time.sleep(random.uniform(2, 8))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def drawn(pool: Sequence[Round], way: str, head: str, rounds: int, seed: int) -> list[float]:
+    """The log ratios of one comparison; identical code changes its names at random."""
+    chance = random.Random(f"{way} {head} {rounds} {seed}")
+    ratios = [entry[way][head] for entry in chance.sample(list(pool), rounds)]
+    return [ratio * chance.choice((-1, 1)) for ratio in ratios] if head == "again" else ratios
 
 
 def table(pool: Sequence[Round], comparisons: int) -> str:
-    """Shares of verdicts by rule and by what was compared, as markdown."""
+    """Noise of a round, then shares of verdicts by way, rounds, margin and head, as markdown."""
+    ways = [way for way in ("turns", "bursts") if way in pool[0]]
     lines = [
-        f"{len(pool)} rounds of 4 bursts, {comparisons} comparisons of each kind drawn from them (they share bursts); "
-        "margin 5 %, 99 % intervals.",
+        f"{len(pool)} rounds, {comparisons} comparisons of each kind drawn from them; 99 % intervals.",
         "",
-        f"| rounds | location | order | head | noise | {' | '.join(VERDICTS)} |",
-        "|" + "---|" * (5 + len(VERDICTS)),
+        "| way | seconds of a round | noise of its ratio | half-width of 10 rounds | of equal time |",
+        "|---|---|---|---|---|",
     ]
-    for rounds, location in RULES:
-        if rounds > len(pool):
-            continue
-        for head in ("again", "+10 %", "+20 %"):
-            drawn = [comparison(pool, head, rounds, location, seed) for seed in range(comparisons)]
-            named = "identical" if head == "again" else f"computes {head.strip('+')} more"
-            lines.append(_row(rounds, location, "ABBA", named, drawn))
-        if 2 * rounds <= len(pool):
-            drawn = [blocks(pool, rounds, location, seed) for seed in range(comparisons)]
-            lines.append(_row(rounds, location, "blocks (refused)", "identical", drawn))
+    quickest = min(median([entry[way]["seconds"] for entry in pool]) for way in ways)
+    for way in ways:
+        seconds = median([entry[way]["seconds"] for entry in pool])
+        ratios = [entry[way]["again"] for entry in pool]
+        noise = (quantile(ratios, 0.75) - quantile(ratios, 0.25)) / 1.349
+        widths = [half_width(drawn(pool, way, "again", 10, seed)) for seed in range(comparisons)]
+        alike = median(widths) * math.sqrt(seconds / quickest)
+        lines.append(f"| {way} | {seconds:.1f} | {noise:.1%} | ±{median(widths):.1%} | ±{alike:.1%} |")
+    lines += ["", f"| way | rounds | margin | head | {' | '.join(VERDICTS)} |", "|" + "---|" * (4 + len(VERDICTS))]
+    for way in ways:
+        for rounds, margin in RULES:
+            if rounds > len(pool):
+                continue
+            for head, named in HEADS.items():
+                verdicts: Counter[str] = Counter(
+                    gate(drawn(pool, way, head, rounds, seed), margin).verdict for seed in range(comparisons)
+                )
+                shares = " | ".join(f"{100 * verdicts[verdict] / comparisons:.3g} %" for verdict in VERDICTS)
+                lines.append(f"| {way} | {rounds} | {margin:.0%} | {named} | {shares} |")
     return "\n".join(lines)
 
 
-def _row(rounds: int, location: str, order: str, head: str, drawn: Sequence[Sequence[float]]) -> str:
-    verdicts: Counter[Any] = Counter(gate(ratios).verdict for ratios in drawn)
-    # half the middle half of the log ratios about their centre, as a standard deviation would be of normal ones
-    noise = median([quantile(r, 0.75) - quantile(r, 0.25) for r in drawn]) / 1.349
-    shares = [f"{100 * verdicts[verdict] / len(drawn):.3g} %" for verdict in VERDICTS]
-    return f"| {rounds} | {location} | {order} | {head} | {100 * noise:.2g} % | {' | '.join(shares)} |"
+def half_width(ratios: Sequence[float]) -> float:
+    """Half the 95 % interval of the ratio."""
+    low, high = signed_rank_interval(ratios, 0.95)
+    return (high - low) / 2
 
 
 if __name__ == "__main__":

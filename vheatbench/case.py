@@ -124,6 +124,15 @@ class Case(BaseModel):
         return " ".join(parts)
 
     @property
+    def point(self) -> tuple[object, ...]:
+        """The values of all axes: cases that have them in common are compared, and measured together.
+
+        Options belong to the subject. A ceiling shares its point with nothing.
+        """
+        content = self.model_dump(exclude={"subject", "options", "analysis"})
+        return (self.subject if self.kind == "ceiling" else self.kind, *content.values())
+
+    @property
     def kind(self) -> Kind:
         """What the subject is; it decides what ``resolution`` means."""
         return kind_of(self.subject)

@@ -13,7 +13,7 @@ from vheatbench.errors import UserError
 from vheatbench.suites import Axes, Suite, SuitePolicy
 from vheatbench.yaml_file import Place, YamlFile, explain, find_yaml, read_yaml, yaml_files
 
-OPTIONS = {"subjects": "model", "timeout_s": "timeout", "memory_limit_gib": "memory-limit"}
+OPTIONS = {"subjects": "model", "timeout_s": "timeout", "memory_limit_gib": "memory-limit", "budget_s": "budget"}
 """Command line options that are not called as the field they override."""
 
 

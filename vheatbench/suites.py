@@ -115,6 +115,11 @@ class SuitePolicy(Policy):
 
     rounds: int = Field(default=1, ge=1, le=100)
     """Repetitions of every case, each in a fresh process, interleaved."""
+    budget_s: float | None = Field(default=None, gt=0)
+    """Seconds that the run may take: every case in ``rounds`` rounds, then more rounds where the ratios are known
+    worst."""
+    turns: bool = True
+    """Whether the cases of a group sample in turns, a tenth of a second each, in processes that live side by side."""
     order: Literal["interleaved", "listed"] = "interleaved"
     seed: int = 0
     timeout_s: float = Field(default=600, gt=0)
@@ -126,6 +131,10 @@ class SuitePolicy(Policy):
     """Also count with fvcore and record the difference."""
     max_batch: int = Field(default=4096, ge=1)
     """Where the search for the largest batch ends."""
+
+
+SCHEDULING = frozenset({"turns", "budget_s"})
+"""Fields of a policy that its workers take no notice of."""
 
 
 class ReferenceRow(_Part):
@@ -286,13 +295,18 @@ class Suite(_Part):
         if self.policy.order == "listed":
             return cases
         generator = random.Random(self.policy.seed)
-        groups: dict[tuple[Any, ...], list[Case]] = {}
-        for case in cases:
-            # not Case.variant, which holds the options too: they belong to the subject
-            groups.setdefault(tuple(getattr(case, axis) for axis in self.axes.values()), []).append(case)
-        for group in groups.values():
+        groups = groups_of(cases)
+        for group in groups:
             generator.shuffle(group)
-        return [case for group in groups.values() for case in group]
+        return [case for group in groups for case in group]
+
+
+def groups_of(cases: Sequence[Case]) -> list[list[Case]]:
+    """Cases by their point of the axes, in the order of their first: what is compared, and measured together."""
+    groups: dict[tuple[object, ...], list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.point, []).append(case)
+    return list(groups.values())
 
 
 def ceiling_cases(device: DeviceType, dtype: DType) -> list[Case]:
@@ -308,11 +322,6 @@ def ceiling_cases(device: DeviceType, dtype: DType) -> list[Case]:
         Case(subject="ceiling/copy", resolution=(height, width), dtype=dtype, device=device),
         Case(subject="ceiling/matmul", resolution=(side, side), dtype=dtype, device=device),
     ]
-
-
-def schedule(plan: Sequence[Case], rounds: int) -> list[tuple[Case, int]]:
-    """Every case with its round; odd rounds run backwards (ABBA), so that a steady drift cancels."""
-    return [(case, round_) for round_ in range(rounds) for case in (reversed(plan) if round_ % 2 else plan)]
 
 
 def parse_resolution(value: Any) -> Size:

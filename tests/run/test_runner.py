@@ -20,8 +20,9 @@ from support.runner import PATIENCE_S, a_case, gone, run_all, wait_for
 from support.stub_worker import PYTHONPATH, a_suite, measured
 from vheatbench.errors import StoreError, WorkerError
 from vheatbench.run import process
+from vheatbench.run.executor import worker_environment
 from vheatbench.run.process import Worker
-from vheatbench.run.runner import inspect_machine, worker_environment
+from vheatbench.run.runner import inspect_machine
 from vheatbench.run.task import MeasureTask
 from vheatbench.store import Record, Run, RunWriter, read_run
 from vheatbench.suites import SuitePolicy

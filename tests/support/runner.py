@@ -9,10 +9,11 @@ from pathlib import Path
 import psutil
 
 from vheatbench.case import Case
-from vheatbench.run.progress import make_progress
+from vheatbench.run.progress import Silent
 from vheatbench.run.runner import Runner
+from vheatbench.run.schedule import Schedule
 from vheatbench.store import Header, Run, RunWriter, read_run
-from vheatbench.suites import SuitePolicy, schedule
+from vheatbench.suites import SuitePolicy, groups_of
 
 PATIENCE_S = 60
 
@@ -52,10 +53,11 @@ def a_run(folder: Path, plan: list[Case], rounds: int = 1) -> RunWriter:
 
 
 def run_all(folder: Path, plan: list[Case], devices: list[str], rounds: int = 1, **policy: object) -> Run:
-    timetable = schedule(plan, rounds)
+    wanted = SuitePolicy(**{"turns": False, **policy})  # type: ignore[arg-type]
+    schedule = Schedule(groups_of(plan) if wanted.turns else [[case] for case in plan], rounds)
     with a_run(folder, plan, rounds) as writer:
-        runner = Runner(writer, SuitePolicy(**policy), devices, make_progress(timetable, set(), quiet=True))  # type: ignore[arg-type]
-        records = runner.run(timetable)
+        runner = Runner(writer, wanted, devices, Silent())
+        records = runner.run(schedule)
         path = writer.finish()
     run = read_run(path)
     assert {(r.case_id, r.round) for r in records} == run.done

@@ -20,8 +20,8 @@ from pydantic import TypeAdapter
 
 from support import forked
 from vheatbench.case import Case
-from vheatbench.run.task import Forecast, Inspection, InspectTask, Interim, MeasureTask
-from vheatbench.run.worker import _write, die_with_parent
+from vheatbench.run.task import Event, Forecast, Inspection, InspectTask, Interim, MeasureTask
+from vheatbench.run.worker import _Runner, _write, die_with_parent
 from vheatbench.store.schema import Metric, Record, Samples
 
 PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
@@ -47,6 +47,10 @@ def main() -> None:
     case = task.case
     log("start", case, task.round)
     print("rubbish on stdout", flush=True)
+    if task.others:
+        _write(answer_fd, in_turns(task))
+        log("end", case, task.round)
+        return
     answer = deed(case, answer_record(case, task.round), task.policy.max_batch)
     log("end", case, task.round)
     _write(answer_fd, answer)
@@ -83,6 +87,40 @@ def answer_record(case: Case, round_: int) -> Record:
         warnings=["noisy: the median is known to ±12% only"],
         started="2026-01-01T00:00:00+00:00",
     )
+
+
+def in_turns(task: MeasureTask) -> str:
+    """Take turns with others, each of which gives three samples; the subject says what goes wrong."""
+    runner = _Runner(int(sys.argv[1]), int(sys.argv[3]))
+    kind, record = task.case.subject, answer_record(task.case, task.round)
+    runner.turn(Event())
+    if kind == "crowds":
+        record.status, record.reason = "oom", "out of memory: as asked"
+        return record.model_dump_json()
+    if kind == "exits":
+        os._exit(3)
+    seconds = {"slow": 0.2, "twice": 0.004}.get(kind, 0.002)
+    told = runner.turn(Event(samples=[seconds], needs_bytes=2**60 if kind == "hungry" else 0))
+    samples = Samples(unit="s", values=[])
+    while told.seconds is not None:
+        log("turn", task.case, task.round)
+        if kind == "dies" and len(samples.turns) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "hangs" and len(samples.turns) == 2:
+            time.sleep(600)
+        if kind == "slow":
+            time.sleep(seconds)
+        while kind == "held" and (HERE / "hold").exists():
+            (HERE / f"pid-{os.getpid()}").touch()
+            time.sleep(0.01)
+        new = [seconds] * (1 if kind == "slow" else 3)
+        samples.values += new
+        samples.turns.append(len(new))
+        told = runner.turn(Event(samples=new))
+    samples.stopped_by = told.stopped_by
+    record.samples["latency_s"] = samples
+    record.spent_s = {"samples": 0.5, "wait": 1.0}
+    return record.model_dump_json()
 
 
 def largest(kind: str, record: Record, limit: int) -> str:
@@ -170,7 +208,8 @@ def measured(folder: Path) -> list[list[str]]:
 def a_suite(folder: Path, *subjects: str, **policy: object) -> str:
     """A suite file in ``folder``; its path."""
     path = folder / "stub.yaml"
-    path.write_text(json.dumps({"subjects": list(subjects), "axes": {"resolution": [32, 64]}, "policy": policy}))
+    axes = {"resolution": [32, 64]}
+    path.write_text(json.dumps({"subjects": list(subjects), "axes": axes, "policy": {"turns": False, **policy}}))
     return str(path)
 
 

@@ -25,8 +25,8 @@ from vheatbench.case import Case
 from vheatbench.errors import UserError, WorkerError
 from vheatbench.run.process import Launch
 from vheatbench.run.runner import inspect_machine
-from vheatbench.run.task import Inspection
-from vheatbench.suites import SuitePolicy
+from vheatbench.run.task import Inspection, MeasureTask
+from vheatbench.suites import SCHEDULING, SuitePolicy
 
 Side = Literal["base", "head"]
 SIDES: tuple[Side, Side] = ("base", "head")
@@ -49,6 +49,11 @@ class Arm:
     """The same for the header of its run: ref, commit, uncommitted changes, interpreter."""
     launch: Launch = field(default_factory=Launch)
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether its workers can live beside the other side's, and sample when it is their turn."""
+        return "others" not in self.launch.leave_out
+
     def inspect(self, cases: Sequence[Case]) -> Inspection:
         """What the machine is and which cases cannot be, by this side's code.
 
@@ -67,7 +72,7 @@ class Arm:
         for what, items in (("case", cases), ("policy", [policy])):
             for item in items:
                 given = item.model_dump(exclude_defaults=True)
-                missing = sorted(set(self.launch.leave_out.get(what, ())) & given.keys())
+                missing = sorted((set(self.launch.leave_out.get(what, ())) - SCHEDULING) & given.keys())
                 if missing:
                     raise UserError(
                         f"{self.side} ({self.name}) has a vheatbench that does not know {missing[0]!r}: leave it out"
@@ -199,6 +204,7 @@ def _alone(package: Path, folder: Path) -> Path:
 
 def _unknown_fields(launch: Launch) -> dict[str, Any]:
     """What an older vheatbench does not know of a task, as pydantic's ``exclude``; empty if it knows everything."""
-    case, policy = known_fields(launch.python, launch.path or (), launch.folder)
+    case, policy, task = known_fields(launch.python, launch.path or (), launch.folder)
     axes, fields = set(Case.model_fields) - case, set(SuitePolicy.model_fields) - policy
-    return {"case": axes, "cases": {"__all__": axes}, "policy": fields} if axes or fields else {}
+    found: dict[str, Any] = {name: True for name in MeasureTask.model_fields if name not in task}
+    return found | ({"case": axes, "cases": {"__all__": axes}, "policy": fields} if axes or fields else {})

@@ -65,8 +65,8 @@ def search_path(python: str, folder: Path) -> list[str]:
     return [entry for entry in json.loads(answer) if entry]
 
 
-def known_fields(python: str, path: Sequence[str], folder: Path | None) -> tuple[set[str], set[str]]:
-    """Names of the axes of a case and of the fields of a policy in the vheatbench that ``path`` leads to.
+def known_fields(python: str, path: Sequence[str], folder: Path | None) -> tuple[set[str], set[str], set[str]]:
+    """Names of the axes of a case, and of the fields of a policy and of a task, in the vheatbench of ``path``.
 
     Raises:
         InstallError: there is none, or it cannot be imported.
@@ -75,11 +75,12 @@ def known_fields(python: str, path: Sequence[str], folder: Path | None) -> tuple
         f"import sys; sys.path[:] = {list(path)!r}\n"
         "import json\n"
         "from vheatbench.case import Case\n"
+        "from vheatbench.run.task import MeasureTask\n"
         "from vheatbench.suites import SuitePolicy\n"
-        "print(json.dumps([list(Case.model_fields), list(SuitePolicy.model_fields)]))"
+        "print(json.dumps([list(kind.model_fields) for kind in (Case, SuitePolicy, MeasureTask)]))"
     )
-    case, policy = json.loads(_run([python, "-c", code], folder))
-    return set(case), set(policy)
+    case, policy, task = map(set, json.loads(_run([python, "-c", code], folder)))
+    return case, policy, task
 
 
 def brings_vheatbench(root: Path) -> bool:

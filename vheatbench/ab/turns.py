@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from vheatbench.ab.arm import SIDES, Arm, ArmError, Side
 from vheatbench.ab.rounds import Rounds, Turn
-from vheatbench.run.progress import Silent, clock, step_time
-from vheatbench.run.runner import Runner
+from vheatbench.run.executor import Executor, Seat
+from vheatbench.run.progress import clock, step_time
+from vheatbench.run.recording import keep
+from vheatbench.stop import deferred
 from vheatbench.store.read import read_run
 from vheatbench.store.schema import Record
 from vheatbench.store.write import RunWriter
@@ -25,7 +27,7 @@ class TurnProgress:
         self._start = time.monotonic()
         self._taken = 0
 
-    def taken(self, turn: Turn, records: Mapping[Side, Record | None], due: int) -> None:
+    def taken(self, turn: Turn, records: Mapping[Side, Record], due: int) -> None:
         """Both sides of a turn are on disk. ``due``: turns of this round that are left."""
         self._taken += 1
         if self._quiet:
@@ -33,7 +35,7 @@ class TurnProgress:
         label = turn.pair.base.label
         if turn.pair.head != turn.pair.base:
             label += f" -> {turn.pair.head.subject}"
-        sides = ", ".join(f"{side} {_outcome(record)}" for side, record in records.items() if record is not None)
+        sides = ", ".join(f"{side} {_outcome(record)}" for side, record in records.items())
         print(f"[{self._place(turn)} {self._times(turn, due)}] {label}: {sides}", file=sys.stderr, flush=True)
 
     def _place(self, turn: Turn) -> str:
@@ -69,17 +71,44 @@ def take_turns(
         KeyboardInterrupt: passed on after the worker was killed.
     """
     records = {side: list(read_run(writers[side].path).records) for side in SIDES}
-    runners = {side: Runner(writers[side], policy, [device], Silent(), arms[side].launch) for side in SIDES}
-    while turns := rounds.due(records["base"], records["head"]):
-        for place, turn in enumerate(turns):
-            new: dict[Side, Record | None] = {"base": None, "head": None}
-            for side in turn.sides:
-                case = turn.pair.base if side == "base" else turn.pair.head
-                for record in runners[side].run([(case, turn.round)]):
-                    new[side] = record
+    live = all(arms[side].takes_turns for side in SIDES)
+    executor = Executor(policy, device, fresh=True, turns=live)
+    try:
+        while turns := rounds.due(records["base"], records["head"]):
+            for place, turn in enumerate(turns):
+                new = _measure(turn, arms, writers, records, executor, rounds.seed)
+                for side, record in new.items():
                     records[side].append(record)
-            progress.taken(turn, new, len(turns) - 1 - place)
-        _check_measurable(arms, records)
+                progress.taken(turn, new, len(turns) - 1 - place)
+            _check_measurable(arms, records)
+    except BaseException:
+        executor.stop()
+        raise
+
+
+def _measure(
+    turn: Turn,
+    arms: Mapping[Side, Arm],
+    writers: Mapping[Side, RunWriter],
+    records: Mapping[Side, Sequence[Record]],
+    executor: Executor,
+    seed: int,
+) -> dict[Side, Record]:
+    """What is missing of a turn, both sides together; on disk when this returns."""
+    cases = {"base": turn.pair.base, "head": turn.pair.head}
+    sides = [side for side in turn.sides if (cases[side].id, turn.round) not in writers[side].done]
+    seats = [
+        Seat(
+            cases[side],
+            turn.round,
+            arms[side].launch,
+            count=not any(record.case_id == cases[side].id for record in records[side]),
+        )
+        for side in sides
+    ]
+    measured = executor.measure_group(seats, f"{seed} {turn.pair.base.id} {turn.round}")
+    with deferred():
+        return {side: keep(writers[side], record) for side, record in zip(sides, measured, strict=True)}
 
 
 def _check_measurable(arms: Mapping[Side, Arm], records: Mapping[Side, Sequence[Record]]) -> None:

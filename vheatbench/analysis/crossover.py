@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vheatbench.analysis.axis import PIXELS, Axis
+from vheatbench.analysis.paired_ratio import paired_ratio
 from vheatbench.analysis.series import Point, Series
 from vheatbench.text import listed
 
@@ -88,6 +89,8 @@ class Ratio(NamedTuple):
     value: float
     low: float | None
     high: float | None
+    paired: bool = False
+    """Whether both took turns, and this is the ratio of those."""
 
 
 def crossover(
@@ -130,12 +133,13 @@ def crossover(
 
     if len(set(sides.tolist())) < 2:
         return undecided("fewer than 2 common resolutions")
-    if all(overlap(p, q) for p, q in pairs):
+    if all(alike(p, q, a.metric) for p, q in pairs):
         return undecided("the intervals overlap at every common resolution")
 
     sign = -1 if wanted == "lower" else 1
-    lead = sign * np.array([[math.log(p.value / q.value) for p, q in pairs]])
-    noise = np.array([math.hypot(_log_sd(p), _log_sd(q)) for p, q in pairs])
+    ratios = [_log_ratio(p, q, a.metric) for p, q in pairs]
+    lead = sign * np.array([[log for log, _ in ratios]])
+    noise = np.array([sd for _, sd in ratios])
     x, lead, noise = _merged(np.log(sides), lead, noise)
     redrawn = lead + noise * np.random.default_rng(seed).standard_normal((draws, len(x)))
 
@@ -185,7 +189,8 @@ def crossover_sentences(crossings: Iterable[Crossover]) -> list[str]:
 def ratio_at(a: Series, b: Series, resolution: int | tuple[int, int]) -> Ratio:
     """Value of ``a`` divided by value of ``b`` at one resolution (a number is a square's side).
 
-    The interval is conservative: A's low over B's high to A's high over B's low.
+    Where both took turns it is the ratio of those, with the interval of that (:mod:`vheatbench.analysis.paired_ratio`).
+    Else the interval is conservative: A's low over B's high to A's high over B's low.
 
     Raises:
         ValueError: the series have different metrics or units, one of them was not measured at
@@ -201,6 +206,11 @@ def ratio_at(a: Series, b: Series, resolution: int | tuple[int, int]) -> Ratio:
             raise ValueError(f"{series.subject} has no {series.metric} at {size[0]}x{size[1]}")
         found.append(point)
     p, q = found
+    paired = paired_ratio(q.records, p.records, a.metric)
+    if paired is not None:
+        ratio = paired.ratio
+        known = ratio.confidence > 0
+        return Ratio(ratio.value, ratio.low if known else None, ratio.high if known else None, paired=True)
     if min(q.value, q.value if q.low is None else q.low) <= 0:
         raise ValueError(f"{b.metric} of {b.subject} reaches zero at {size[0]}x{size[1]}: no ratio")
     value = p.value / q.value
@@ -240,13 +250,31 @@ def overlap(p: Point, q: Point) -> bool:
     return low_p <= high_q and low_q <= high_p
 
 
+def _log_ratio(p: Point, q: Point, metric: str) -> tuple[float, float]:
+    """Log ratio of two values, from their turns where they took any, and its standard deviation."""
+    paired = paired_ratio(q.records, p.records, metric)
+    if paired is None:
+        return math.log(p.value / q.value), math.hypot(_log_sd(p), _log_sd(q))
+    return paired.log.value, _sd(paired.half_width, paired.log.confidence)
+
+
+def alike(p: Point, q: Point, metric: str) -> bool:
+    """Whether neither can be said to be ahead."""
+    paired = paired_ratio(q.records, p.records, metric)
+    return paired.log.low <= 0 <= paired.log.high if paired is not None else overlap(p, q)
+
+
 def _log_sd(p: Point) -> float:
     """Standard deviation of log value: half the interval's log width over its normal quantile."""
     if p.low is None or p.high is None or p.low >= p.high:
         return 0.0
+    return _sd(math.log(p.high / p.low) / 2, p.confidence)
+
+
+def _sd(half_width: float, confidence: float) -> float:
+    """The standard deviation of what has such an interval."""
     # A confidence of 1 or 0 beside a real width is no statement about the tails: taken as 0.95.
-    confidence = p.confidence if 0 < p.confidence < 1 else 0.95
-    return math.log(p.high / p.low) / 2 / NormalDist().inv_cdf((1 + confidence) / 2)
+    return half_width / NormalDist().inv_cdf((1 + (confidence if 0 < confidence < 1 else 0.95)) / 2)
 
 
 def _merged(x: Floats, lead: Floats, noise: Floats) -> tuple[Floats, Floats, Floats]:

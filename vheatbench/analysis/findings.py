@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vheatbench.analysis.crossover import Crossover, crossover, ratio_at
+from vheatbench.analysis.crossover import Crossover, alike, crossover, ratio_at
 from vheatbench.analysis.groups import ChartGroup, SubjectPair, pairs_of
 from vheatbench.analysis.outcomes import Outcome
+from vheatbench.analysis.paired_ratio import paired_ratio
 from vheatbench.analysis.powerlaw import PowerFit
 from vheatbench.analysis.scaling import Scaling, describe_scaling
 from vheatbench.analysis.series import Point, Series
@@ -101,12 +102,13 @@ def standing(a: Series, b: Series, crossing: Crossover) -> str:
 
 
 def _verdict(a: Point, b: Point) -> str:
-    """By the intervals of two throughputs."""
-    if a.low is None or a.high is None or b.low is None or b.high is None:
-        return "clearly faster" if a.value > b.value else "clearly slower"
-    if a.low > b.high:
-        return "clearly faster"
-    return "clearly slower" if a.high < b.low else "within the noise"
+    """By their turns, or else by the intervals of two throughputs."""
+    metric = "throughput_images_per_s"
+    if alike(a, b, metric):
+        return "within the noise"
+    paired = paired_ratio(b.records, a.records, metric)
+    ahead = paired.log.value > 0 if paired is not None else a.value > b.value
+    return "clearly faster" if ahead else "clearly slower"
 
 
 def scaling_of(group: ChartGroup, metric: str) -> list[tuple[Series, Scaling]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vheatbench.analysis.crossover import Crossover, Ratio, crossover_sentences, overlap, ratio_at
+from vheatbench.analysis.crossover import Crossover, Ratio, alike, crossover_sentences, ratio_at
 from vheatbench.analysis.findings import Finding, common_sizes, crossings, scaling_of
 from vheatbench.analysis.groups import ChartGroup, SubjectPair, heat_of, pairs_of
 from vheatbench.analysis.operators import ATTENTION, HEAT, OFFICIAL, is_heat, is_kernel, theory_of
@@ -106,7 +106,9 @@ def fastest_backends(group: ChartGroup) -> list[Fastest]:
         if len(backends) < 2:
             continue
         best = min(backends, key=lambda subject: backends[subject].value)
-        rivals = tuple(s for s, point in backends.items() if s != best and overlap(point, backends[best]))
+        rivals = tuple(
+            s for s, point in backends.items() if s != best and alike(point, backends[best], group.named("latency_s"))
+        )
         over = ratio_at(series[OFFICIAL], series[best], size) if OFFICIAL in backends else None
         auto = ratio_at(series[HEAT], series[best], size) if HEAT in at[size] and not stands_in else None
         found.append(Fastest(size, best, backends[best], over, rivals, auto))

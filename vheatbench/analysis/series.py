@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from vheatbench.analysis.axis import PIXELS, Axis, axis_of
 from vheatbench.metrics import MetricInfo, info_of
@@ -30,6 +30,8 @@ class Point:
     n_rounds: int = 1
     confidence: float = 0.95
     """What the interval covers at least. Small for few rounds, see :func:`series_from`."""
+    records: tuple[Record, ...] = field(default=(), repr=False, compare=False)
+    """Of all rounds: those that took turns with others give the ratio (:mod:`vheatbench.analysis.paired_ratio`)."""
 
     @property
     def side(self) -> float:
@@ -118,7 +120,7 @@ def _series(subject: str, variant: str, device: str, name: str, by_size: dict[tu
                 )
         else:
             point = _noisy_point(size, case.tokens, values, metrics)
-        points.append(point)
+        points.append(replace(point, records=tuple(by_size[size])))
     direction, notes, axis = everything[0].direction, tuple(warnings), axis_of(case)
     return Series(subject, variant, name, units[0], tuple(points), device, direction, deterministic, notes, axis)
 

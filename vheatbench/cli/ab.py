@@ -48,6 +48,9 @@ def ab(
     compile: str | None = typer.Option(None, help="torch.compile: true, false, by commas."),
     threads: int | None = typer.Option(None, help="CPU threads of a worker."),
     timeout: float | None = typer.Option(None, help="Seconds that a case may take."),
+    turns: bool | None = typer.Option(
+        None, "--turns/--no-turns", help="Whether both sides of a round live at once and sample in turns."
+    ),
     burst: float = typer.Option(3.0, help="Seconds of sampling in a round, at most; the suite may say less."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:INDEX."),
     rounds: str | None = typer.Option(
@@ -107,6 +110,7 @@ def ab(
         "compile": booleans(compile, "--compile", ("freezing", "cudagraphs")),
         "threads": threads,
         "timeout_s": timeout,
+        "turns": turns,
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
     looks = _looks(rounds, request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from vheatbench.cli.output import command_line
 from vheatbench.cli.parse import device_kind, device_numbers, shard
 from vheatbench.errors import StoreError, UserError, WorkerError
 from vheatbench.stop import stoppable
+from vheatbench.text import some
 
 if TYPE_CHECKING:
     from vheatbench.run.task import Planned, StudyTask
@@ -199,7 +201,14 @@ def unfinished(name: str, results: Path, suite: str) -> Path:
 
 
 def resume(
-    name: str, results: Path, device: str, devices: str | None, quiet: bool, suite: str | None = None, **changes: Any
+    name: str,
+    results: Path,
+    device: str,
+    devices: str | None,
+    quiet: bool,
+    suite: str | None = None,
+    budget: float | None = None,
+    **changes: Any,
 ) -> Path:
     """Go on with an unfinished run, and return the finished file.
 
@@ -209,6 +218,7 @@ def resume(
         device, devices: as on the command line.
         quiet: no progress.
         suite: that it must be of; None for any.
+        budget: seconds that it may take from now on; by default what is left of the run's own budget.
         changes: settings of the studies that change no number. ``trust_pickle`` is False if it is not given: what a
             file was allowed when the run was begun is not what it is allowed now.
 
@@ -252,7 +262,22 @@ def resume(
             if kind == "cuda" and inspection.cuda_devices == 0:
                 raise UserError("the run was measured on CUDA, and there is no CUDA device here")
             served = served_devices(kind, device, devices, inspection.cuda_devices)
-            return execute(writer, served, _planned_again(writer, changes), quiet)
+            budget = budget if budget is not None else _left(writer)
+            return execute(writer, served, _planned_again(writer, changes), quiet, budget)
+
+
+def _left(writer: RunWriter) -> float | None:
+    """Seconds that are left of the budget of a run. Raises UserError where that is nothing."""
+    from vheatbench.analysis.time_spent import used_s
+    from vheatbench.store.read import read_run
+
+    budget = writer.header.policy.get("budget_s")
+    if budget is None:
+        return None
+    left = float(budget) - used_s(read_run(writer.path).records)
+    if left <= 0:
+        raise UserError(f"{writer.path}: its budget of {budget:g} s is spent: give it more with --budget 3m")
+    return left
 
 
 def _planned_again(writer: RunWriter, changes: dict[str, Any]) -> list[StudyTask]:
@@ -281,20 +306,36 @@ def _planned_again(writer: RunWriter, changes: dict[str, Any]) -> list[StudyTask
     return tasks
 
 
-def execute(writer: RunWriter, served: list[str], studies: Sequence[StudyTask], quiet: bool) -> Path:
-    """Measure what is missing, and return the finished file."""
-    with writer, stoppable(lambda: kept(writer)):
-        from vheatbench.run.progress import make_progress
-        from vheatbench.run.runner import Runner, items_of
-        from vheatbench.suites import SuitePolicy, schedule
+def execute(
+    writer: RunWriter, served: list[str], studies: Sequence[StudyTask], quiet: bool, budget: float | None = None
+) -> Path:
+    """Measure what is missing, and return the finished file.
 
+    ``budget``: seconds that are left, where the run has a budget.
+
+    Raises:
+        Exit: with the code of a case that failed, where the budget did not suffice for every case once.
+    """
+    from vheatbench.analysis.group_ratios import uncertainty
+    from vheatbench.run.progress import clock, make_progress
+    from vheatbench.run.runner import Runner, items_of
+    from vheatbench.run.schedule import Schedule
+    from vheatbench.store.read import read_run
+    from vheatbench.suites import SuitePolicy, groups_of
+
+    began = time.monotonic()
+    with writer, stoppable(lambda: kept(writer)):
         header = writer.header
-        timetable = schedule([case for case in header.plan if case.timed], header.rounds)
+        timed = [case for case in header.plan if case.timed]
+        records = read_run(writer.path).records if writer.count else []
         policy = SuitePolicy.model_validate(header.policy)
-        with make_progress(*items_of(timetable, studies, writer.done), quiet) as progress:
+        # what takes no turns can be spread over all devices
+        groups = groups_of(timed) if policy.turns or budget is not None else [[case] for case in timed]
+        schedule = Schedule(groups, header.rounds, studies, writer.done, records, budget, uncertainty)
+        with make_progress(*items_of(schedule, writer.done), quiet) as progress:
             runner = Runner(writer, policy, served, progress)
             try:
-                runner.run(timetable, studies)
+                new = runner.run(schedule)
             except (UserError, WorkerError):
                 print(f"stopped: {kept(writer)}", file=sys.stderr)
                 raise
@@ -304,7 +345,24 @@ def execute(writer: RunWriter, served: list[str], studies: Sequence[StudyTask], 
                 raise StoreError(
                     f"{error}; the {writer.count} records so far are safe: continue with `{resume}`"
                 ) from error
-        return writer.finish()
+        elapsed = time.monotonic() - began
+        if not quiet and new:
+            print(where_time_went(new, elapsed), file=sys.stderr)
+        missing = [case for case in header.plan if (case.id, 0) not in writer.done]
+        if missing:
+            words = some([case.label for case in missing], 3)
+            print(f"the budget ended after {clock(elapsed)}, without {words}\n{kept(writer)}", file=sys.stderr)
+            raise typer.Exit(exits.FAILED)
+        return writer.finish(elapsed)
+
+
+def where_time_went(records: Sequence[Record], elapsed_s: float) -> str:
+    """One line: how long a run took, and the shares of what it was spent on, largest first."""
+    from vheatbench.analysis.time_spent import shares
+    from vheatbench.run.progress import clock
+
+    parts = [f"{share:.0%} {name}" for name, share in shares(records, elapsed_s).items() if share >= 0.005]
+    return f"took {clock(elapsed_s)}: {', '.join(parts)}"
 
 
 def kept(writer: RunWriter) -> str:
@@ -317,7 +375,7 @@ def kept(writer: RunWriter) -> str:
     header = writer.header
     total = sum(header.rounds if case.timed else 1 for case in header.plan)
     return (
-        f"{writer.count} of {total} cases are safe in {writer.path}\n"
+        f"{min(writer.count, total)} of {total} cases are safe in {writer.path}\n"
         f"continue with: {_command(header)} --resume {shlex.quote(str(writer.path))}"
     )
 

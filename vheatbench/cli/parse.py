@@ -38,6 +38,17 @@ def booleans(text: str | None, option: str, others: tuple[str, ...] = ()) -> lis
     return [known[value.lower()] for value in values]
 
 
+def duration(text: str | None, option: str) -> float | None:
+    """``90``, ``90s``, ``3m`` or ``1.5h`` to seconds. Raises UserError for anything else, and for no time at all."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(s|m|min|h)?\s*", text)
+    seconds = float(match[1]) * {"h": 3600, "m": 60, "min": 60}.get(match[2] or "s", 1) if match else 0.0
+    if seconds <= 0:
+        raise UserError(f"{option} {text!r}: give a time such as 90s, 3m or 1.5h")
+    return seconds
+
+
 def shard(text: str | None) -> tuple[int, int] | None:
     """``2/5`` to (2, 5). Raises UserError for anything else."""
     if text is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vheatbench.cli.execute import (
+    BESIDE_RESUME,
     check_devices,
     execute,
     exit_code,
@@ -22,7 +24,7 @@ from vheatbench.cli.execute import (
 )
 from vheatbench.cli.execute import resume as go_on
 from vheatbench.cli.output import command_line, print_records
-from vheatbench.cli.parse import booleans, comma_list, device_kind, numbers_or_words, shard
+from vheatbench.cli.parse import booleans, comma_list, device_kind, duration, numbers_or_words, shard
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 
@@ -60,6 +62,12 @@ def run(
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:INDEX."),
     devices: str | None = typer.Option(None, help="GPUs to use side by side: 0,1 or all. One worker each."),
     rounds: int | None = typer.Option(None, help="Repeat every case in this many fresh processes, interleaved."),
+    budget: str | None = typer.Option(
+        None, help="Time for it all (3m): every case once, then further rounds where the ratios are known worst."
+    ),
+    turns: bool | None = typer.Option(
+        None, "--turns/--no-turns", help="Whether what is compared is sampled in turns, a tenth of a second each."
+    ),
     timeout: float | None = typer.Option(None, help="Seconds that a case may take."),
     memory_limit: float | None = typer.Option(None, help="GiB of host memory that a worker may take."),
     threads: int | None = typer.Option(None, help="CPU threads of a worker."),
@@ -71,7 +79,9 @@ def run(
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
     """Measure a suite: throughput, latency, FLOPs, peak memory of every case, each in a fresh process."""
+    began = time.monotonic()
     check_devices(device, devices)
+    budget_s = duration(budget, "--budget")
     overrides = {
         "subjects": comma_list(model),
         "resolution": comma_list(resolution),
@@ -86,14 +96,16 @@ def run(
         "fused_attention": booleans(fused_attention, "--fused-attention"),
         "ceilings": ceilings,
         "rounds": rounds,
+        "budget_s": budget_s,
+        "turns": turns,
         "timeout_s": timeout,
         "memory_limit_gib": memory_limit,
         "threads": threads,
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if resume is not None:
-        refuse_beside_resume(context)
-        _finish(go_on(resume, out, device, devices, quiet), json_)
+        refuse_beside_resume(context, BESIDE_RESUME | {"budget"})
+        _finish(go_on(resume, out, device, devices, quiet, budget=budget_s), json_)
         return
     plan = _plan(suite, device, devices, overrides, shard(shard_), dry_run)
     if dry_run:
@@ -107,7 +119,9 @@ def run(
     except ValueError as error:  # an infinite time limit, say
         raise UserError(f"suite {plan.suite.name!r} cannot be kept: {error}") from None
     tasks = [task for study in plan.studies for task in tasks_of(*study, writer.path)]
-    _finish(execute(writer, served, tasks, quiet), json_)
+    budget_s = plan.suite.policy.budget_s
+    left = budget_s - (time.monotonic() - began) if budget_s is not None else None
+    _finish(execute(writer, served, tasks, quiet, left), json_)
 
 
 @dataclass(frozen=True)
@@ -137,15 +151,17 @@ def _plan(
 ) -> _Plan:
     from vheatbench.run.runner import inspect_machine
     from vheatbench.suite_file import load_suite
+    from vheatbench.suites import groups_of
 
     wanted, _ = device_kind(device)
     kind = likely_kind() if wanted == "auto" and devices is None else "cpu" if wanted == "cpu" else "cuda"
     while True:
         suite = load_suite(name, kind, overrides)  # type: ignore[arg-type]
         cases = suite.plan(kind)  # type: ignore[arg-type]
-        of = len(cases)
-        if part is not None:
-            cases = cases[part[0] - 1 :: part[1]]
+        groups = groups_of(cases)
+        of = len(groups)
+        if part is not None:  # what is compared stays together
+            cases = [case for group in groups[part[0] - 1 :: part[1]] for case in group]
         inspection = inspect_machine(cases, foresee)
         if kind == "cuda" and inspection.cuda_devices == 0:
             if wanted == "auto" and devices is None:
@@ -165,7 +181,7 @@ def _plan(
             of += len(planned.groups)
             planned.groups = here
         if not cases and not any(planned.groups for _, planned, _ in studies):
-            raise UserError(f"--shard {part[0]}/{part[1]}: the suite has only {of} cases")
+            raise UserError(f"--shard {part[0]}/{part[1]}: the suite has only {of} groups of cases")
     return _Plan(suite, kind, cases, studies, inspection)
 
 

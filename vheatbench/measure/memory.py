@@ -240,6 +240,14 @@ def high_water() -> int:
     raise LookupError("no VmHWM in /proc/self/status")
 
 
+def released_bytes() -> int:
+    """What this process once had resident and has given back: the most that it may want again; 0 if not known."""
+    try:
+        return max(0, high_water() - _rss())
+    except (OSError, LookupError):
+        return 0
+
+
 def _sampled_peak(step: Step) -> int:
     process = psutil.Process()
     peak = _rss()

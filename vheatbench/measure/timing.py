@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from vheatbench.stats import median, median_interval
 from vheatbench.store.schema import Metric, Samples
 
 Step = Callable[[], object]
+WAKING = 0.2
+"""Share of a turn that a step may take which is thrown away at its beginning."""
 
 
 class Reading(tuple[float, float]):
@@ -88,59 +91,105 @@ class Timing:
     device_s: list[float] = field(default_factory=list)
     host_s: list[float] = field(default_factory=list)
     warmup_s: list[float] = field(default_factory=list)
+    """What is not used: of the warm-up, and of the first steps of turns."""
+    warmup_steps: int = 0
+    """Those of the warm-up alone."""
+    turns: list[int] = field(default_factory=list)
+    """Samples of each turn; empty where they were taken in one go."""
     loops: int = 1
     stopped_by: StoppedBy = "ceiling"
     warm: bool = True
     clock: str = ""
 
 
-def measure_time(step: Step, timer: Timer, policy: Policy, between: Callable[[], object] | None = None) -> Timing:
-    """Warm ``step`` up, then sample it until the policy's stopping rule ends it.
+class Sampler:
+    """Takes the samples of one case: warms the step up, then measures in one go or in turns with other processes."""
 
-    Args:
-        step: one forward pass, training step, ... Its result is thrown away.
-        timer: see :func:`timer_for`.
-        policy: floors, targets and ceilings.
-        between: called between samples, outside the timed part (reading clocks and temperatures).
-    """
-    timing = Timing(clock=timer.name)
-    timing.warm = _warm_up(step, timer, policy, timing)
-    typical = median(timing.warmup_s[-3:])
-    timing.loops = max(1, math.ceil(policy.min_sample_s / typical)) if typical > 0 else 1
-    rule = StoppingRule(policy)
-    # a collection inside a sample would be charged to the model
+    def __init__(self, step: Step, timer: Timer, policy: Policy, between: Callable[[], object] = lambda: None) -> None:
+        """
+        Args:
+            step: one forward pass, training step, ... Its result is thrown away.
+            timer: see :func:`timer_for`.
+            policy: floors, targets and ceilings.
+            between: called between samples, outside the timed part (reading clocks and temperatures).
+        """
+        self.timing = Timing(clock=timer.name)
+        self._step = step
+        self._timer = timer
+        self._policy = policy
+        self._between = between
+
+    def warm_up(self) -> None:
+        """Run until recent samples agree, and find out how many steps a sample needs."""
+        timing = self.timing
+        timing.warm = self._get_warm()
+        timing.warmup_steps = len(timing.warmup_s)
+        typical = median(timing.warmup_s[-3:])
+        timing.loops = max(1, math.ceil(self._policy.min_sample_s / typical)) if typical > 0 else 1
+
+    def _get_warm(self) -> bool:
+        """True when recent samples agreed before the ceiling."""
+        start, taken = time.monotonic(), self.timing.warmup_s
+        while True:
+            taken.append(self._timer(self._step, 1).device_s)
+            if is_warm(taken):
+                return True
+            # one step alone cannot show whether the next is faster
+            if time.monotonic() - start >= self._policy.warmup_ceiling_s and len(taken) >= 2:
+                return taken[-1] > 0.9 * taken[-2]
+
+    def sample(self) -> float:
+        """One sample: seconds per step."""
+        reading = self._timer(self._step, self.timing.loops)
+        self.timing.device_s.append(reading.device_s)
+        self.timing.host_s.append(reading.host_s)
+        self._between()
+        return reading.device_s
+
+    def run(self) -> None:
+        """Sample until the policy's stopping rule ends it."""
+        rule = StoppingRule(self._policy)
+        with uncollected():
+            start = time.monotonic()
+            while (ended := rule.finished(time.monotonic() - start)) is None:
+                rule.add(self.sample())
+        self.timing.stopped_by = ended
+
+    def turn(self, seconds: float) -> list[float]:
+        """The samples of a turn of so many seconds, at least one.
+
+        Another process has worked since the last turn: a first step, which fills the caches again, is thrown away,
+        unless it would take a large part of the turn. Such steps find the caches full of their own data anyway.
+        """
+        start = time.monotonic()
+        if self.timing.warmup_s[-1] <= WAKING * seconds:
+            self.timing.warmup_s.append(self._timer(self._step, 1).device_s)
+        before = len(self.timing.device_s)
+        while not self.timing.device_s[before:] or time.monotonic() - start < seconds:
+            self.sample()
+        self.timing.turns.append(len(self.timing.device_s) - before)
+        return self.timing.device_s[before:]
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection as long as the block lasts: inside a sample it would be charged to the model."""
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
-    start = time.monotonic()
     try:
-        while True:
-            reading = timer(step, timing.loops)
-            timing.device_s.append(reading.device_s)
-            timing.host_s.append(reading.host_s)
-            rule.add(reading.device_s)
-            if between is not None:
-                between()
-            ended = rule.finished(time.monotonic() - start)
-            if ended is not None:
-                timing.stopped_by = ended
-                break
+        yield
     finally:
         if collecting:
             gc.enable()
-    return timing
 
 
-def _warm_up(step: Step, timer: Timer, policy: Policy, timing: Timing) -> bool:
-    """Run until recent samples agree; True when they did before the ceiling."""
-    start = time.monotonic()
-    while True:
-        timing.warmup_s.append(timer(step, 1).device_s)
-        if is_warm(timing.warmup_s):
-            return True
-        # one step alone cannot show whether the next is faster
-        if time.monotonic() - start >= policy.warmup_ceiling_s and len(timing.warmup_s) >= 2:
-            return timing.warmup_s[-1] > 0.9 * timing.warmup_s[-2]
+def measure_time(step: Step, timer: Timer, policy: Policy, between: Callable[[], object] = lambda: None) -> Timing:
+    """Warm ``step`` up, then sample it until the policy's stopping rule ends it; see :class:`Sampler`."""
+    sampler = Sampler(step, timer, policy, between)
+    sampler.warm_up()
+    sampler.run()
+    return sampler.timing
 
 
 def timing_metrics(timing: Timing, batch: int) -> tuple[dict[str, Metric], dict[str, Samples], list[str]]:
@@ -153,6 +202,8 @@ def timing_metrics(timing: Timing, batch: int) -> tuple[dict[str, Metric], dict[
     how = f"median of {n} samples, {timing.clock}"
     if timing.loops > 1:
         how += f", {timing.loops} steps a sample"
+    if timing.turns:
+        how += f", in {len(timing.turns)} turns with the others of its group"
     how += f"; {interval.confidence:.0%} order-statistic interval within one process"
     metrics = {
         "latency_s": Metric(
@@ -166,7 +217,12 @@ def timing_metrics(timing: Timing, batch: int) -> tuple[dict[str, Metric], dict[
     }  # fmt: skip
     samples = {
         "latency_s": Samples(
-            unit="s", values=timing.device_s, warmup=timing.warmup_s, loops=timing.loops, stopped_by=timing.stopped_by
+            unit="s",
+            values=timing.device_s,
+            warmup=timing.warmup_s,
+            loops=timing.loops,
+            stopped_by=timing.stopped_by,
+            turns=timing.turns,
         )
     }
     if timing.host_s != timing.device_s:
@@ -187,7 +243,7 @@ def timing_warnings(timing: Timing) -> list[str]:
     if interval.confidence < 0.95:
         warnings.append(f"only {n} samples in the time allowed: the interval covers {interval.confidence:.0%}")
     if not timing.warm:
-        warnings.append(f"still getting faster when the warm-up of {len(timing.warmup_s)} steps ended")
+        warnings.append(f"still getting faster when the warm-up of {timing.warmup_steps} steps ended")
     if interval.relative_half_width > 0.1:
         warnings.append(f"noisy: the median is known to ±{interval.relative_half_width:.0%} only")
     return warnings

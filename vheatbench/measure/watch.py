@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from vheatbench.measure import host
 from vheatbench.measure.device import DeviceState, Kind
@@ -36,16 +36,21 @@ class DeviceWatch:
     """Snapshots of the device before, between and after samples; never in a thread of its own.
 
     Call ``start()``, then ``tick()`` after each sample, then ``stop()``; ``warnings`` is filled by
-    ``stop()``. Of ``tick()``'s calls only those ``every_s`` seconds apart take a snapshot, which costs
-    about a millisecond and falls between two samples. ``threads`` is how many this process computes
-    with, by default torch's setting on a CPU and 1 beside a GPU. Nothing here raises for want of NVML.
+    ``stop()``. Between ``pause()`` and ``resume()`` others may work without being noticed. Of ``tick()``'s calls only
+    those ``every_s`` seconds apart take a snapshot, which costs about a millisecond and falls between two samples.
+    ``threads`` is how many this process computes with, by default torch's setting on a CPU and 1 beside a GPU,
+    ``companions`` how many processes there are that work on the device while this one is paused. Nothing here raises
+    for want of NVML.
     """
 
-    def __init__(self, kind: Kind, index: int = 0, every_s: float = 0.5, *, threads: int | None = None) -> None:
+    def __init__(
+        self, kind: Kind, index: int = 0, every_s: float = 0.5, *, threads: int | None = None, companions: int = 0
+    ) -> None:
         self.kind = kind
         self.index = index
         self.every_s = every_s
         self.threads = threads if threads is not None else host.threads() if kind == "cpu" else 1
+        self.companions = companions
         self.warnings: list[str] = []
         self._nvml: Nvml | Unavailable | None = None
         self._gpu: Gpu | None = None
@@ -63,8 +68,20 @@ class DeviceWatch:
                 self._gpu = gpu
         self._cores = host.affinity()
         self._first = DeviceState.now(self._gpu)
-        self._busy_before = host.busy_seconds(self._cores)
-        self._own_before = time.process_time()
+        self._watched = _Span()
+        self._since: _Span | None = None
+        self.resume()
+
+    def pause(self) -> None:
+        """From now on it is others' turn."""
+        if self._since is not None:
+            self._watched = self._watched.plus(self._since, _Span.now(self._cores, self._gpu))
+            self._since = None
+
+    def resume(self) -> None:
+        """It is this process's turn again."""
+        if self._since is None:
+            self._since = _Span.now(self._cores, self._gpu)
 
     def tick(self) -> None:
         """Take a snapshot, unless the last one is younger than ``every_s``. Call it between samples."""
@@ -79,15 +96,15 @@ class DeviceWatch:
         others on our processors), ``cpu_frequency_mhz``, ``unavailable`` (name -> reason). On a GPU also
         ``sm_clock_mhz``, ``memory_clock_mhz``, ``temperature_c``, ``power_w`` and ``utilisation``, each
         ``{"min", "median", "max"}`` or ``None``, ``throttle_reasons`` (words -> readings),
-        ``energy_start_j``, ``energy_end_j``, ``other_processes`` (the most seen).
+        ``energy_start_j``, ``energy_end_j`` (without what was used while it was paused), ``other_processes`` (the
+        most seen).
         """
-        own = time.process_time() - self._own_before
-        busy = host.busy_seconds(self._cores)
-        last = DeviceState.now(self._gpu)
-        elapsed = last.time_s - self._first.time_s
+        self.pause()
+        watched, last = self._watched, DeviceState.now(self._gpu)
+        elapsed = watched.seconds
         # Without a reading between samples, those at both ends are better than none
         readings = self._readings or [self._first, last]
-        others = _other_cores(self._busy_before, busy, own, elapsed)
+        others = _other_cores(watched.busy_s, watched.own_s, elapsed)
         conditions: dict[str, Any] = {
             "device": self.kind,
             "readings": len(self._readings),
@@ -103,12 +120,13 @@ class DeviceWatch:
         conditions["unavailable"] = {k: v for r in [self._first, *readings, last] for k, v in r.unavailable.items()}
         self.warnings = _host_warnings(conditions)
         if self.kind == "cuda":
-            foreign = [r.other_processes for r in readings if r.other_processes is not None]
+            foreign = [r.other_processes - self.companions for r in readings if r.other_processes is not None]
+            start, used = self._first.energy_j, watched.energy_j
             conditions |= {
                 "throttle_reasons": dict(Counter(w for r in readings for w in r.throttle_reasons or [])),
-                "energy_start_j": self._first.energy_j,
-                "energy_end_j": last.energy_j,
-                "other_processes": max(foreign, default=None),
+                "energy_start_j": start,
+                "energy_end_j": start + used if start is not None and used is not None else None,
+                "other_processes": max(0, *foreign) if foreign else None,
             }
             if self._no_gpu is not None:
                 conditions["unavailable"]["nvml"] = self._no_gpu
@@ -176,11 +194,35 @@ def _host_warnings(conditions: dict[str, Any]) -> list[str]:
     return warnings
 
 
-def _other_cores(before: float | None, after: float | None, own: float, elapsed: float) -> float | None:
+class _Span(NamedTuple):
+    """Readings of clocks and counters, or what they grew by over some spans of time. ``None`` means unknown."""
+
+    seconds: float = 0.0
+    busy_s: float | None = 0.0
+    """Of our processors, whoever kept them busy."""
+    own_s: float = 0.0
+    energy_j: float | None = 0.0
+
+    @classmethod
+    def now(cls, cores: list[int], gpu: Gpu | None) -> _Span:
+        energy = gpu.energy_j() if gpu is not None else None
+        known = None if isinstance(energy, Unavailable) else energy
+        return cls(time.monotonic(), host.busy_seconds(cores), time.process_time(), known)
+
+    def plus(self, begin: _Span, end: _Span) -> _Span:
+        """Longer by the span between two readings."""
+
+        def grown(total: float | None, before: float | None, after: float | None) -> float | None:
+            return None if total is None or before is None or after is None else total + after - before
+
+        busy, energy = (grown(*values) for values in zip(self[1::2], begin[1::2], end[1::2], strict=True))
+        return _Span(self.seconds + end.seconds - begin.seconds, busy, self.own_s + end.own_s - begin.own_s, energy)
+
+
+def _other_cores(busy: float | None, own: float, elapsed: float) -> float | None:
     """Cores' worth of work by others on our processors, or ``None`` if the counters cannot tell."""
-    if before is None or after is None or elapsed < SHORTEST_BUSY_S:
+    if busy is None or elapsed < SHORTEST_BUSY_S:
         return None
-    busy = after - before
     # Some sandboxes leave /proc/stat at zero; then our own time is missing from it as well
     return None if busy < 0.5 * own else max(0.0, busy - own) / elapsed
 

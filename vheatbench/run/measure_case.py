@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -15,17 +15,17 @@ from torch import nn
 from vheatbench.case import Case
 from vheatbench.measure.device import energy_metrics
 from vheatbench.measure.kernels import attention_kernels
-from vheatbench.measure.memory import host_baseline, measure_memory, unmeasured_memory
+from vheatbench.measure.memory import host_baseline, measure_memory, released_bytes, unmeasured_memory
 from vheatbench.measure.outputs import check_finite
 from vheatbench.measure.precision import slow_precision
-from vheatbench.measure.timing import measure_time, timer_for, timing_metrics
+from vheatbench.measure.timing import Sampler, timer_for, timing_metrics, uncollected
 from vheatbench.measure.watch import DeviceWatch
 from vheatbench.run.ceiling import ceiling_metric, ceiling_step
 from vheatbench.run.counts import count_model, count_operator, cross_check
 from vheatbench.run.device import classify, prepared_device
 from vheatbench.run.largest_batch import largest_batch
 from vheatbench.run.step import DTYPES, Setup, check_compile, place, prepare
-from vheatbench.run.task import Interim, MeasureTask
+from vheatbench.run.task import Event, Interim, MeasureTask, Turn
 from vheatbench.store.schema import Metric, Record
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build
@@ -33,15 +33,46 @@ from vheatbench.subjects.operators import heat_backend
 from vheatbench.suites import SuitePolicy
 from vheatbench.text import utc_now
 
-Leave = Callable[[Interim], None]
-"""Told what would be left if this process died now."""
+
+class Runner(Protocol):
+    """The process that this one works for, from its side."""
+
+    def left(self, interim: Interim) -> None:
+        """Told what would be left if this process died now."""
+
+    def turn(self, event: Event) -> Turn:
+        """Told what a turn gave; what to do next, once it is this process's turn again."""
 
 
-def measure_case(task: MeasureTask, leave: Leave = lambda interim: None) -> Record:
+class Nobody:
+    """Where nobody waits for more than the record."""
+
+    def left(self, interim: Interim) -> None:
+        """Nothing is left."""
+
+    def turn(self, event: Event) -> Turn:
+        """There are no others."""
+        return Turn()
+
+
+class _Lap:
+    """Where the time goes: each call of :meth:`end` adds what has passed since the last to a part of it."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def end(self, part: str) -> None:
+        now = time.monotonic()
+        self.spent[part] = self.spent.get(part, 0.0) + now - self._since
+        self._since = now
+
+
+def measure_case(task: MeasureTask, runner: Runner | None = None) -> Record:
     """Measure one case. Never raises for what a case can do wrong: the record says it.
 
-    ``leave`` is told the batch before each try of a search for the largest, and the record once all is measured that
-    decides its status.
+    ``runner`` is told the batch before each try of a search for the largest, and the record once all is measured that
+    decides its status; where the case takes turns with others, it says when.
     """
     case, policy = task.case, task.policy
     record = Record(
@@ -51,48 +82,61 @@ def measure_case(task: MeasureTask, leave: Leave = lambda interim: None) -> Reco
         status="ok",
         started=utc_now(),
     )
-    started = time.monotonic()
+    started, lap = time.monotonic(), _Lap()
+    runner = runner or Nobody()
+    if task.others:  # everything is imported: the first turn is for building and warming up
+        runner.turn(Event())
+        lap.end("wait")
     try:
         # the limit ends before the record is made, which where memory has run out needs some itself
         with prepared_device(case, policy) as device:
-            _measure(case, policy, device, record, leave)
+            _measure(task, device, record, runner, lap)
     except (Exception, SystemExit) as error:  # whatever a model raises is this case's result
         record.status, record.reason = classify(error)
+    lap.end("memory" if record.status == "ok" else "failing")
     record.elapsed_s = time.monotonic() - started
+    record.spent_s = lap.spent
     return record
 
 
-def _measure(case: Case, policy: SuitePolicy, device: torch.device, record: Record, leave: Leave) -> None:
+def _measure(task: MeasureTask, device: torch.device, record: Record, runner: Runner, lap: _Lap) -> None:
+    case, policy = task.case, task.policy
     limit = resource.getrlimit(resource.RLIMIT_DATA)[0] if device.type == "cpu" else None
     interim = Interim(memory_limit_bytes=limit if limit != resource.RLIM_INFINITY else None)
-    leave(interim)
+    runner.left(interim)
     record.warnings += slow_precision(case.dtype, case.device)
     if case.kind == "ceiling":
-        _measure_ceiling(case, policy, device, record)
+        _measure_ceiling(task, device, record, lap)
         return
     check_compile(case)
-    if case.kind == "model":
+    if case.kind == "model" and task.count:
         count_model(case, record)
+        lap.end("count")
     built = build(case)
     record.subject = {**built.facts, "precision": ""}
     record.warnings += built.warnings
     record.metrics["params"] = _params(built)
     model = place(built, case, device)
+    lap.end("build")
     backend = heat_backend(case, device, DTYPES[case.dtype]) if case.kind == "operator" else None
     with built.context():
         batch = _batch(
-            case, model, built, policy, device, record, lambda n: leave(interim.model_copy(update={"batch": n}))
-        )
+            case, model, built, policy, device, record,
+            lambda n: runner.left(interim.model_copy(update={"batch": n})),
+        )  # fmt: skip
         setup = prepare(model, built, batch, case, device)
         record.subject["precision"] = setup.precision
         record.warnings += setup.notes
-        if case.kind == "operator":
+        lap.end("build")
+        if case.kind == "operator" and task.count:
             count_operator(case, built, batch, backend, record)
+            lap.end("count")
         baseline = host_baseline() if device.type == "cpu" else None
         _first_call(setup, case, device, record)
-        loops = _time(setup.step, case, policy, device, batch, record)
+        lap.end("first call")
+        loops = _time(setup.step, task, device, batch, record, runner, lap)
         # The case is measured. What follows adds to the record, and whatever becomes of it the status stays.
-        leave(interim.model_copy(update={"record": record}))
+        runner.left(interim.model_copy(update={"record": record}))
         if device.type == "cuda":
             with _added(record, "energy was not taken"):
                 _energy(record, loops, batch)
@@ -106,14 +150,16 @@ def _measure(case: Case, policy: SuitePolicy, device: torch.device, record: Reco
             )
         if memory.problem is not None:
             record.metrics |= unmeasured_memory(memory.problem)
-        if case.kind == "operator":
+        if case.kind == "operator" and task.count:
             # last: torch's profiler leaves memory behind that would hide the step's growth
             record.subject["kernel"] = backend
             with _added(record, "which kernel ran was not found out"):
                 record.subject["kernel"] = backend or ", ".join(attention_kernels(setup.step)) or None
-    if policy.fvcore and case.kind == "model":
+    lap.end("memory")
+    if policy.fvcore and case.kind == "model" and task.count:
         with _added(record, "not counted with fvcore"):
             cross_check(case, record)
+        lap.end("count")
 
 
 @dataclass
@@ -172,27 +218,59 @@ def _batch(
     return int(largest.value)
 
 
-def _measure_ceiling(case: Case, policy: SuitePolicy, device: torch.device, record: Record) -> None:
+def _measure_ceiling(task: MeasureTask, device: torch.device, record: Record, lap: _Lap) -> None:
+    case = task.case
     step = ceiling_step(case, device)
     record.subject = {"name": case.subject, "family": "ceiling", "precision": case.dtype}
-    _time(step, case, policy, device, 1, record)
+    lap.end("build")
+    _time(step, task, device, 1, record, Nobody(), lap)
     del record.metrics["throughput_images_per_s"]
     record.metrics |= ceiling_metric(case, record.metrics["latency_s"])
 
 
 def _time(
-    step: Callable[[], Any], case: Case, policy: SuitePolicy, device: torch.device, batch: int, record: Record
+    step: Callable[[], Any],
+    task: MeasureTask,
+    device: torch.device,
+    batch: int,
+    record: Record,
+    runner: Runner,
+    lap: _Lap,
 ) -> int:
-    """The timing pass, with the device watched; returns the steps per sample."""
-    watch = DeviceWatch(case.device, 0)
+    """The timing pass, in one go or in turns, with the device watched; returns the steps per sample."""
+    watch = DeviceWatch(task.case.device, 0, companions=task.others)
     watch.start()
-    timing = measure_time(step, timer_for(device), policy, between=watch.tick)
+    sampler = Sampler(step, timer_for(device), task.policy, between=watch.tick)
+    sampler.warm_up()
+    lap.end("warm-up")
+    if task.others:
+        _take_turns(sampler, watch, device, runner, lap)
+    else:
+        sampler.run()
+        lap.end("samples")
     record.conditions |= watch.stop()
-    metrics, samples, warnings = timing_metrics(timing, batch)
+    metrics, samples, warnings = timing_metrics(sampler.timing, batch)
     record.metrics |= metrics
     record.samples |= samples
     record.warnings += warnings + watch.warnings
-    return timing.loops
+    return sampler.timing.loops
+
+
+def _take_turns(sampler: Sampler, watch: DeviceWatch, device: torch.device, runner: Runner, lap: _Lap) -> None:
+    """Say that the case is warm, then sample when it is this process's turn, until the runner ends it."""
+    needs = released_bytes() if device.type == "cpu" else 0
+    event = Event(samples=sampler.timing.warmup_s[-1:], needs_bytes=needs)
+    with uncollected():
+        while True:
+            watch.pause()
+            lap.end("samples")
+            told = runner.turn(event)
+            lap.end("wait")
+            watch.resume()
+            if told.seconds is None:
+                sampler.timing.stopped_by = told.stopped_by
+                return
+            event = Event(samples=sampler.turn(told.seconds))
 
 
 def _first_call(setup: Setup, case: Case, device: torch.device, record: Record) -> None:

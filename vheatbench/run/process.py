@@ -6,12 +6,13 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from vheatbench.run.fork import Forked, fork_server
-from vheatbench.run.task import Event, PlanTask, StudyTask
+from vheatbench.run.task import Event, MeasureTask
 from vheatbench.text import one_line
 
 WORKER = "vheatbench.run.worker"
@@ -104,12 +105,18 @@ class Launch:
 class Worker:
     """One worker process, waited for without polling; ``stop`` may be called from another thread."""
 
-    def __init__(self, environment: dict[str, str] | None = None, launch: Launch | None = None) -> None:
+    def __init__(
+        self, environment: dict[str, str] | None = None, launch: Launch | None = None, fresh: bool = False
+    ) -> None:
+        """``fresh``: never forked, so that what hangs on memory layout differs from that of any other process."""
+        self._fresh = fresh
         self._launch = launch or Launch()
         self._environment = {**calm_threads(), **self._launch.variables, **(environment or {})}
         self._process: _Process | Forked | None = None
+        self._line: _Line | None = None
         self._lock = threading.Lock()
         self._stopped = False
+        self._expired_s: float | None = None
 
     def run(
         self, task: BaseModel, timeout_s: float | None = None, on_event: Callable[[Event], None] = lambda event: None
@@ -123,19 +130,19 @@ class Worker:
         with (
             tempfile.TemporaryFile() as answer,
             tempfile.TemporaryFile() as log,
-            _listening(on_event) as events_fd,
+            _Line(on_event) as line,
         ):
             message = task.model_dump_json(exclude=dict(self._launch.leave_out) or None).encode()
             with self._lock:
                 if self._stopped:
                     return Outcome("stopped", "", "stopped before it started", 0.0)
                 start = self._fork if self._forks(task) else self._spawn
-                self._process = start(message, answer.fileno(), log.fileno(), events_fd)
-            timed_out = False
+                self._process = start(message, answer.fileno(), log.fileno(), line.fileno())
+                self._line = line
             try:
                 self._process.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                timed_out = True
+                self._expired_s = timeout_s
             finally:
                 # also after an answer: what a worker left running would disturb the next case
                 self._signal_group()
@@ -146,15 +153,16 @@ class Worker:
             log.seek(0, os.SEEK_END)
             log.seek(max(0, log.tell() - 16384))
             tail = log.read().decode("utf-8", "replace")
-        outcome = self._outcome(timed_out, timeout_s, text, tail, elapsed, _oom_kills() > oom_kills)
+        outcome = self._outcome(text, tail, elapsed, _oom_kills() > oom_kills)
         if outcome.end == "answered":
             return outcome
         return replace(outcome, left=text, last_words=tail, peak_rss_bytes=self._process.peak_rss_bytes)
 
     def _forks(self, task: BaseModel) -> bool:
-        """Whether the task's worker is forked: where nothing is timed, and the code is the runner's own."""
+        """Whether the task's worker is forked: where the code is the runner's own, and no GPU is timed."""
         own = self._launch == Launch() and WORKER == "vheatbench.run.worker" and sys.platform == "linux"
-        return own and (isinstance(task, PlanTask | StudyTask) or FORK_ALL in os.environ)
+        timed_there = isinstance(task, MeasureTask) and (self._fresh or task.case.device != "cpu")
+        return own and (not timed_there or FORK_ALL in os.environ)
 
     def _spawn(self, message: bytes, answer: int, log: int, events: int) -> _Process:
         with tempfile.TemporaryFile() as task:
@@ -183,6 +191,18 @@ class Worker:
             if self._process is not None and self._process.returncode is None:
                 self._signal_group()
 
+    def expire(self, limit_s: float) -> None:
+        """Kill the worker, for it has taken more of its time than it may."""
+        with self._lock:
+            if self._process is not None and self._process.returncode is None:
+                self._expired_s = limit_s
+                self._signal_group()
+
+    def tell(self, message: BaseModel) -> None:
+        """Say something to the worker while it works."""
+        if self._line is not None:
+            self._line.send(message)
+
     def _signal_group(self) -> None:
         """Kill the worker and what it started (compile workers, data loaders)."""
         assert self._process is not None
@@ -192,13 +212,11 @@ class Worker:
             else:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _outcome(
-        self, timed_out: bool, timeout_s: float | None, text: str, tail: str, elapsed: float, oom_killed: bool
-    ) -> Outcome:
+    def _outcome(self, text: str, tail: str, elapsed: float, oom_killed: bool) -> Outcome:
         assert self._process is not None
         code = self._process.returncode
-        if timed_out:
-            return Outcome("timeout", "", f"over its time limit of {timeout_s:g} s", elapsed)
+        if self._expired_s is not None:
+            return Outcome("timeout", "", f"over its time limit of {self._expired_s:g} s", elapsed)
         if code == 0 and text:
             return Outcome("answered", text, "", elapsed)
         if self._stopped:
@@ -212,32 +230,51 @@ class Worker:
         return Outcome("crashed", "", f"the worker process ended with code {code}{_last_words(tail)}", elapsed)
 
 
-@contextlib.contextmanager
-def _listening(on_event: Callable[[Event], None]) -> Iterator[int]:
-    """A pipe whose lines are handed on as events; when the block is left, all of them have been."""
-    ours, theirs = os.pipe()
-    errors: list[Exception] = []
+class _Line:
+    """The line to a worker: its events come in, and what it is told goes out; open as long as the block lasts."""
 
-    def listen() -> None:
-        # an error closes the pipe, which ends the worker when it has the next thing to say
-        with os.fdopen(ours, "rb") as lines:
+    def __init__(self, on_event: Callable[[Event], None]) -> None:
+        self._on_event = on_event
+        self._errors: list[Exception] = []
+        self._ours, self._theirs = socket.socketpair()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> _Line:
+        self._listener.start()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """When this returns, all events have been handed on. Raises what handing them on has raised."""
+        self._theirs.close()
+        self._listener.join(timeout=5)  # a process that left the worker's session may hold the other end
+        if self._errors and error is None:
+            raise self._errors[0]
+
+    def fileno(self) -> int:
+        """The worker's end."""
+        return self._theirs.fileno()
+
+    def send(self, message: BaseModel) -> None:
+        """Tell the worker something; of one that is gone, nobody hears it."""
+        with contextlib.suppress(OSError):
+            self._ours.sendall(message.model_dump_json().encode() + b"\n")
+
+    def _listen(self) -> None:
+        # an error closes the line, which ends the worker when it has the next thing to say
+        with self._ours, self._ours.makefile("rb") as file:
             try:
-                for line in lines:
+                for line in _until_gone(file):
                     # what is no event was cut off with its writer, or holds a value that cannot be stored
                     with contextlib.suppress(ValidationError):
-                        on_event(Event.model_validate_json(line))
+                        self._on_event(Event.model_validate_json(line))
             except Exception as error:  # handed to the thread that waits
-                errors.append(error)
+                self._errors.append(error)
 
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
-        yield theirs
-    finally:
-        os.close(theirs)
-        listener.join(timeout=5)  # a process that left the worker's session may hold the other end
-    if errors:
-        raise errors[0]
+
+def _until_gone(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a socket; one whose other end has not heard all that it was told ends in an error."""
+    with contextlib.suppress(ConnectionResetError):
+        yield from lines
 
 
 def _last_words(tail: str) -> str:

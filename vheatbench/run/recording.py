@@ -1,11 +1,13 @@
-"""Beginning a run: the header of its file."""
+"""What goes into a run's file: its header, and the records of what was measured or could not be."""
 
 from __future__ import annotations
 
 import secrets
 from typing import Any
 
-from vheatbench.store.schema import Header
+from vheatbench.case import Case
+from vheatbench.store.schema import Header, Record, Status
+from vheatbench.store.write import RunWriter
 from vheatbench.text import utc_now
 
 
@@ -28,3 +30,20 @@ def new_header(suite: str, description: str, command: str, environment: dict[str
         environment=environment,
         **more,
     )
+
+
+def failure(case: Case, round_: int, started: str, status: Status, reason: str, elapsed_s: float) -> Record:
+    """The record of a case that could not be measured."""
+    return Record(
+        case=case, case_id=case.id, round=round_, status=status, reason=reason, started=started, elapsed_s=elapsed_s
+    )
+
+
+def keep(writer: RunWriter, record: Record) -> Record:
+    """Append a record, and return it as it was kept: one that cannot be stored (NaN, say) is a failed case."""
+    try:
+        writer.append(record)
+    except ValueError as error:
+        record = failure(record.case, record.round, record.started, "failed", str(error), record.elapsed_s)
+        writer.append(record)
+    return record

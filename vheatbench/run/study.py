@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable
 from types import ModuleType
 
@@ -13,6 +12,7 @@ from vheatbench.errors import StoreError, UserError, WorkerError
 from vheatbench.measure.environment import environment
 from vheatbench.run.device import classify
 from vheatbench.run.task import Event, Planned, PlanTask, StudyEnd, StudyTask
+from vheatbench.run.worker import send
 
 Tell = Callable[[str, float], None]
 """Told how far a group is: in words, and as a share of it."""
@@ -41,11 +41,11 @@ def carry_out(task: StudyTask, events_fd: int) -> StudyEnd:
     """
 
     def tell(words: str, share: float) -> None:
-        _write(events_fd, Event(words=words, share=share))
+        send(events_fd, Event(words=words, share=share))
 
     try:
         for record in _module(task.study).measure(task, tell):
-            _write(events_fd, Event(record=record))
+            send(events_fd, Event(record=record))
     except UserError as error:
         return StudyEnd(problem=str(error), kind="input")
     except StoreError as error:
@@ -55,9 +55,3 @@ def carry_out(task: StudyTask, events_fd: int) -> StudyEnd:
 
 def _module(name: str) -> ModuleType:
     return importlib.import_module(name)
-
-
-def _write(fd: int, event: Event) -> None:
-    data = event.model_dump_json(exclude_defaults=False).encode() + b"\n"
-    while data:
-        data = data[os.write(fd, data) :]

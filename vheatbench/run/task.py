@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from vheatbench.case import Case
+from vheatbench.measure.stopping import StoppedBy
 from vheatbench.store.schema import Record
 from vheatbench.suites import SuitePolicy
 
@@ -27,6 +28,20 @@ class MeasureTask(_Message):
     case: Case
     round: int = 0
     policy: SuitePolicy = SuitePolicy()
+    count: bool = True
+    """Whether to count multiply-adds too, and what else is the same in every round."""
+    others: int = 0
+    """How many cases it takes turns with. With any, the worker says when it has imported what it needs, and waits; says
+    when it is warm, and waits; and then samples when it is told to (:class:`Turn`)."""
+
+
+class Turn(_Message):
+    """One line of what a live worker is told."""
+
+    seconds: float | None = None
+    """Sample for so long, at least once; None ends the sampling."""
+    stopped_by: StoppedBy = "ceiling"
+    """Which rule has ended it."""
 
 
 class Interim(_Message):
@@ -133,8 +148,12 @@ class StudyEnd(_Message):
 
 
 class Event(_Message):
-    """One line of what a worker says while it works on a :class:`StudyTask`."""
+    """One line of what a worker says while it works on a :class:`StudyTask`, or takes turns with others."""
 
+    samples: list[float] = []
+    """Of a live worker, in seconds per step: the last of its warm-up, then those of each turn."""
+    needs_bytes: int = 0
+    """Of a live worker on a CPU that is warm: memory that it has given back and may want again."""
     record: Record | None = None
     words: str = ""
     """How far it is, for people."""

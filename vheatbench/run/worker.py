@@ -1,7 +1,7 @@
 """The worker process: arguments are the answer's file descriptor and the runner's id, the task is JSON on stdin.
 
 The answer goes to a file of its own, because models and libraries print what they like on stdout. A third argument is
-the descriptor of a pipe for events.
+the descriptor of a socket: events go out on it, and the turns of a live worker come in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 
 from pydantic import TypeAdapter
 
-from vheatbench.run.task import InspectTask, Interim, MeasureTask, PlanTask, StudyTask
+from vheatbench.run.task import Event, InspectTask, Interim, MeasureTask, PlanTask, StudyTask, Turn
 
 PR_SET_PDEATHSIG = 1
 
@@ -37,6 +37,37 @@ def _write(fd: int, text: str) -> None:
         written += os.pwrite(fd, data[written:], written)
 
 
+class _Runner:
+    """The runner, as a worker that measures a case sees it."""
+
+    def __init__(self, answer_fd: int, events_fd: int | None) -> None:
+        self._answer_fd = answer_fd
+        self._events_fd = events_fd
+
+    def left(self, interim: Interim) -> None:
+        """Leave something for the case that this process dies."""
+        _write(self._answer_fd, interim.model_dump_json())
+
+    def turn(self, event: Event) -> Turn:
+        """Hand a turn's samples over, and sleep until the next."""
+        assert self._events_fd is not None
+        send(self._events_fd, event)
+        line = b""
+        while not line.endswith(b"\n"):
+            got = os.read(self._events_fd, 4096)
+            if not got:  # nobody will say anything more
+                os._exit(1)
+            line += got
+        return Turn.model_validate_json(line)
+
+
+def send(fd: int, event: Event) -> None:
+    """Write an event, whole."""
+    data = event.model_dump_json().encode() + b"\n"
+    while data:
+        data = data[os.write(fd, data) :]
+
+
 def main() -> None:
     """Read the task, do it, write the answer."""
     answer_fd, parent = int(sys.argv[1]), int(sys.argv[2])
@@ -54,10 +85,7 @@ def work(text: bytes, answer_fd: int, events_fd: int | None = None) -> None:
         # a million objects of the libraries need not be looked at in every collection
         gc.freeze()
 
-        def leave(interim: Interim) -> None:
-            _write(answer_fd, interim.model_dump_json())
-
-        answer = measure_case(task, leave).model_dump_json()
+        answer = measure_case(task, _Runner(answer_fd, events_fd)).model_dump_json()
     elif isinstance(task, InspectTask):
         from vheatbench.run.inspect import inspect
 

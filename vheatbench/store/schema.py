@@ -60,6 +60,8 @@ class Samples(_Line):
     """Steps per reading; ``values`` are already divided by it."""
     stopped_by: str | None = None
     """Which rule ended the sampling: ``precision``, ``plateau`` or ``ceiling``."""
+    turns: list[int] = Field(default_factory=list)
+    """How many of ``values`` each turn took, where the case took turns with others; empty where it did not."""
 
 
 class Attachment(_Line):
@@ -87,6 +89,8 @@ class Record(_Line):
     subject: dict[str, Any] = Field(default_factory=dict)
     """What was really built: timm name, constructor arguments, window and shift sizes, position
     embedding, attention kernels, weights (random or a file's hash), form (train or deploy)."""
+    session: str | None = None
+    """The same in all records whose samples were taken in turns: the i-th turn of each followed the others' i-th."""
     conditions: dict[str, Any] = Field(default_factory=dict)
     """The machine around the samples: threads, load average, clocks, temperature, throttling."""
     warnings: list[str] = Field(default_factory=list)
@@ -96,6 +100,9 @@ class Record(_Line):
     """UTC time, ISO 8601."""
     elapsed_s: float = 0.0
     """Wall-clock seconds from starting the worker process to its end."""
+    spent_s: dict[str, float] = Field(default_factory=dict)
+    """The same by what they went to: ``start`` (of the process), ``count``, ``build``, ``first call`` (compiling too),
+    ``warm-up``, ``samples``, ``wait`` (for others' turns), ``memory`` and what else comes after the samples."""
 
     @property
     def units(self) -> dict[str, str]:
@@ -159,4 +166,6 @@ class Footer(_Line):
     records: int
     sha256: str
     """Of every byte before this line."""
+    elapsed_s: float = 0.0
+    """Seconds that the command measured which finished the run; 0 where it is not known."""
     finished: str

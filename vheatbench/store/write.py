@@ -132,12 +132,16 @@ class RunWriter:
         self.count += 1
         self.done.add((record.case_id, record.round))
 
-    def finish(self) -> Path:
+    def finish(self, elapsed_s: float = 0.0) -> Path:
         """Writes the footer, gives the file its final name, closes it and returns its path.
+
+        ``elapsed_s``: see ``Footer``.
 
         Raises StoreError if that cannot be done or the name is taken; ``finish`` may be tried again.
         """
-        footer = Footer(records=self.count, sha256=self._hash.hexdigest(), finished=utc_now())
+        footer = Footer(
+            records=self.count, sha256=self._hash.hexdigest(), finished=utc_now(), elapsed_s=round(elapsed_s, 3)
+        )
         self._put(_encode(footer))
         final = self.path.with_suffix("")
         with deferred():  # a signal would leave both names, or a path that is not there

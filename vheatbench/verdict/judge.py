@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from vheatbench import numbers
+from vheatbench.analysis.paired_ratio import round_log_ratio
 from vheatbench.case import Case
 from vheatbench.metrics import info_of, names
 from vheatbench.stats import median, quantile
@@ -282,6 +283,10 @@ def _gate(
     base, head = logs(rounds.base), logs(rounds.head)
     if rounds.paired:
         ratios = [after - before for before, after in zip(base, head, strict=True)]
+        for i, (one, other) in enumerate(zip(rounds.base, rounds.head, strict=True)):
+            in_turns = round_log_ratio(one, other, name)
+            if in_turns is not None:
+                ratios[i] = (-1 if higher else 1) * in_turns
         return gate(ratios, margin, confidence, rounds.capped)
     return gate_unpaired(base, head, margin, confidence, rounds.capped)
 
