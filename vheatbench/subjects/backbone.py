@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import timm
-import torch
 from timm.models import is_model, model_entrypoint
 from torch import Tensor, nn
 
 from vheatbench.errors import UserError
 from vheatbench.subjects.catalog import find_subject
 from vheatbench.subjects.heat_operator import FrequencyResize
+from vheatbench.subjects.meta import on_meta
 from vheatbench.subjects.weights import HeadError, LoadedCheckpoint, WeightSet, identify, load_weights
 
 STRIDES = [4, 8, 16, 32]
@@ -68,7 +68,7 @@ def timm_name(name: str) -> str:
 @functools.cache
 def _reductions(full_name: str) -> list[int]:
     """Strides of a timm model's maps; kept, for a suite asks for the same backbone case after case."""
-    with torch.device("meta"):
+    with on_meta():
         found: Any = timm.create_model(full_name, features_only=True)
     return cast("list[int]", found.feature_info.reduction())
 

@@ -24,6 +24,7 @@ from vheatbench.subjects.built import Built
 from vheatbench.subjects.fused import fuses
 from vheatbench.subjects.heat_operator import HeatOperator
 from vheatbench.subjects.input_size import Sizing, fit_input_size, own_size
+from vheatbench.subjects.meta import on_meta
 from vheatbench.subjects.operators import build_operator, list_operators
 from vheatbench.text import did_you_mean, first_line_of
 
@@ -211,7 +212,7 @@ def _construct(subject: Subject, kwargs: dict[str, Any], device: torch.device) -
         if device.type != "meta":
             return subject.factory(**kwargs)
         try:
-            with device:
+            with on_meta():
                 return subject.factory(**kwargs)
         except (RuntimeError, NotImplementedError):  # it computes with real numbers while it is built
             return subject.factory(**kwargs).to(device)

@@ -100,7 +100,9 @@ class HeatOperator(nn.Module):
         weight = next(self.parameters())
         self.grid = (int(grid[0]), int(grid[1]))
         for name, n in zip(("cos_h", "cos_w"), self.grid, strict=True):
-            self.register_buffer(name, cosine_matrix(n, weight.dtype, weight.device), persistent=False)
+            # on the meta device there is nothing to compute, and torch takes milliseconds for it
+            cosines = weight.new_empty(n, n) if weight.is_meta else cosine_matrix(n, weight.dtype, weight.device)
+            self.register_buffer(name, cosines, persistent=False)
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         super()._apply(fn, recurse)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from vheatbench.errors import UserError, is_out_of_memory
+from vheatbench.subjects.meta import on_meta
 from vheatbench.text import first_line_of
 
 BY_IMG_SIZE = (
@@ -69,7 +70,7 @@ def fit_input_size(
         UserError: no known way works; the message carries the model's own reason.
     """
     text = f"{size[0]}x{size[1]}"
-    with torch.device("meta"):
+    with on_meta():
         default = _try_build(factory, options)
     if isinstance(default, TypeError):
         raise UserError(f"model {name!r} cannot be built with {options}: {first_line_of(default)}")
@@ -86,7 +87,7 @@ def fit_input_size(
         if problem is None:
             return Sizing("takes any size as built", {}, channels)
     for kwargs in ({"img_size": size}, {"dynamic_img_size": True}):
-        with torch.device("meta"):
+        with on_meta():
             model = _try_build(factory, {**options, **kwargs})
         if isinstance(model, Exception):
             # "unexpected keyword" says nothing about the size: keep the model's own reason
@@ -109,7 +110,7 @@ def own_size(default_size: tuple[int, int] | None, factory: Callable[..., nn.Mod
     """
     if default_size is not None:
         return default_size
-    with torch.device("meta"):
+    with on_meta():
         model = _try_build(factory, options)
     cfg = getattr(model, "pretrained_cfg", None) or {}
     patches = getattr(model, "patch_embed", None)

@@ -21,6 +21,7 @@ from torch import nn
 
 from vheatbench.measure.fvcore_rules import count_by_rules
 from vheatbench.subjects.dense import UperNet, forward_fixed, mask_rcnn
+from vheatbench.subjects.meta import on_meta
 
 META = torch.device("meta")
 DETECTION_SIZE = (800, 1280)
@@ -56,7 +57,7 @@ def count_detector(name: str, size: tuple[int, int] = DETECTION_SIZE, **options:
     Raises:
         UserError: see :func:`vheatbench.subjects.dense.mask_rcnn`.
     """
-    with META:
+    with on_meta():
         model = mask_rcnn(name, size=size, **options).eval()
     return cost_of(model, lambda: forward_fixed(model, torch.empty(1, 3, *size, device=META)))
 
@@ -67,6 +68,6 @@ def count_segmenter(name: str, size: tuple[int, int] = SEGMENTATION_SIZE, **opti
     Raises:
         UserError: see :class:`vheatbench.subjects.dense.UperNet`.
     """
-    with META:
+    with on_meta():
         model = UperNet(name, size=size, **options).eval()
     return cost_of(model, lambda: model(torch.empty(1, 3, *size, device=META)))
