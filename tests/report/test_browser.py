@@ -89,6 +89,9 @@ def test_every_chart_is_seen_once_and_nothing_sticks_out(opened, name, charts, s
     tab = opened(name, width=width, color_scheme=scheme)
     assert visible(tab, "figure svg") == charts
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    plots = tab.locator(".plot").all()
+    assert plots
+    assert all(one.evaluate("plot => plot.scrollWidth <= plot.clientWidth") for one in plots)
     ink = tab.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
     paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert contrast(ink, paper) > 7

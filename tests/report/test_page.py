@@ -19,8 +19,8 @@ from vheatbench.cli import app
 from vheatbench.errors import UserError
 from vheatbench.metrics import MetricInfo
 from vheatbench.present.parts import Chart, Section
+from vheatbench.present.style import spaced
 from vheatbench.present.theme import PAPER, style_of
-from vheatbench.report.charts import _spaced
 from vheatbench.report.page import _scripts, render, write_report
 from vheatbench.store import RunWriter
 
@@ -195,9 +195,12 @@ def test_styles_tell_twenty_four_subjects_apart():
 
 
 def test_labels_of_neighbouring_sizes_do_not_run_into_each_other():
-    assert _spaced([14, 56, 64, 256], ["196", "3136", "4096", "65536"]) == ["196", "", "4096", "65536"]
-    assert _spaced([14, 28], ["14", "28"]) == ["14", "28"]
-    assert _spaced([14], ["14"]) == ["14"]
+    assert spaced([14, 56, 64, 256], ["196", "3136", "4096", "65536"]) == ["196", "", "4096", "65536"]
+    assert spaced([14, 28], ["14", "28"]) == ["14", "28"]
+    assert spaced([14], ["14"]) == ["14"]
+    kts = ["0.1", "0.3", "0.5", "5"]
+    assert spaced([0.1, 0.3, 0.5, 5], kts) == kts
+    assert spaced([0.1, 0.3, 0.5, 5], kts, digit=0.04) == ["0.1", "", "0.5", "5"]
 
 
 def test_what_comes_from_outside_is_escaped():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,11 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from vheatbench.numbers import Estimate
+from vheatbench.present.style import legend_below
 from vheatbench.present.svg import Target, with_targets
-from vheatbench.present.theme import add_legend, chart_style, series_id, svg_of
+from vheatbench.present.theme import chart_style, series_id, svg_of
 
-WIDTH, HEIGHT = 6.2, 4.1
-"""In inches, without a legend below. An SVG has 72 units per inch, so places are those of a figure of 72 dpi."""
+WIDTH, HEIGHT = 5.6, 3.8
+"""In inches, without a legend below. An SVG has 72 units per inch, so places are those of a figure of 72 dpi.
+
+On a phone a chart is 350 pixels wide: letters of 10 points are 9 pixels high there, and 13 beside another chart.
+"""
 
 
 @dataclass
@@ -57,24 +61,27 @@ class PageChart:
 
 
 @contextmanager
-def page_chart(
-    name: str, names: Sequence[str] = (), *, width: float = WIDTH, height: float = HEIGHT, legend: bool = True
-) -> Iterator[PageChart]:
+def page_chart(name: str, names: Sequence[str] = (), *, height: float = HEIGHT) -> Iterator[PageChart]:
     """A chart in the page's colours; its ``svg`` is there when the block ends.
 
     Args:
         name: unique on the page; keeps the SVG's internal ids apart.
         names: of the series, which the page can then hide.
-        width: in inches.
         height: in inches, without a legend below.
-        legend: of everything that has a label.
     """
     with matplotlib.rc_context(chart_style(name)):
-        chart = PageChart(Figure(figsize=(width, height), dpi=72, layout="constrained"), names)
+        chart = PageChart(Figure(figsize=(WIDTH, height), dpi=72, layout="constrained"), names)
         yield chart
-        if legend:
-            add_legend(chart.figure, chart.axes)
+        # within the axes it would cover error bars
+        legend_below(chart.figure)
         chart.finish()
+
+
+def chart_svg(name: str, draw: Callable[[Figure], object], height: float) -> str:
+    """A :func:`page_chart` of what ``draw`` puts on its figure, whose lines have the colours ``C0`` to ``C7``."""
+    with page_chart(name, height=height) as chart:
+        draw(chart.figure)
+    return chart.svg
 
 
 def error_bars(points: Iterable[Estimate], factor: float = 1.0) -> list[list[float]]:

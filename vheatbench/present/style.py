@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, Locator, LogLocator, NullLocator
@@ -97,13 +98,30 @@ def legend_below(figure: Figure, columns: int | None = None) -> None:
     if not entries:
         return
     width, height = figure.get_size_inches()
+    em = matplotlib.rcParams["legend.fontsize"] / 72
     if columns is None:
         # DejaVu's mean advance is 0.6 em; handle, gap and spacing take another 5 em
-        em = matplotlib.rcParams["legend.fontsize"] / 72
         columns = max(1, min(len(entries), 4, int(width / (em * (5 + 0.6 * max(map(len, entries)))))))
     rows = -(-len(entries) // columns)
-    figure.set_size_inches(width, height + 0.14 * rows + 0.08)
+    figure.set_size_inches(width, height + em * (1.45 * rows + 0.8))
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+
+
+def panels(figure: Figure, count: int, columns: int, share_y: bool = False) -> list[Axes]:
+    """So many axes in rows of so many; the last row's empty places are left blank."""
+    grid = figure.subplots(-(-count // columns), columns, squeeze=False, sharey=share_y).ravel()
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    return list(grid[:count])
+
+
+def label_outer(axes: Sequence[Axes], columns: int) -> None:
+    """Of :func:`panels` only those with none below them keep the label of their x axis, and those at the left of y."""
+    for place, one in enumerate(axes):
+        if place + columns < len(axes):
+            one.set_xlabel("")
+        if place % columns:
+            one.set_ylabel("")
 
 
 def titled_figure(draw: Callable[[Figure], object], height: float, title: str) -> Figure:
@@ -138,6 +156,21 @@ def set_ticks(axis: Axis, places: Sequence[float] | Locator, labels: Sequence[st
     axis.set_major_locator(places if isinstance(places, Locator) else FixedLocator(places))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FixedFormatter(labels) if labels else FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def spaced(ticks: Sequence[float], labels: Sequence[str], log: bool = True, digit: float = 0.019) -> list[str]:
+    """The labels, those left blank that would run into a larger tick's; ``digit`` is what one takes of the axis."""
+    at = [math.log(tick / ticks[0]) if log else tick - ticks[0] for tick in ticks]
+    shown: list[str] = []
+    next_at, width = math.inf, 0
+    for place, label in zip(reversed(at), reversed(labels), strict=True):
+        share = place / (at[-1] or 1.0)
+        if next_at - share >= digit * ((width + len(label)) / 2 + 1):
+            shown.append(label)
+            next_at, width = share, len(label)
+        else:
+            shown.append("")
+    return shown[::-1]
 
 
 def plain_log(axis: Axis) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from cycler import cycler
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vheatbench.present.style import LineStyle, line_styles
@@ -35,6 +32,9 @@ _STYLE: dict[Any, Any] = {
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.prop_cycle": cycler(color=SERIES_COLOURS),
     "text.color": INK,
     "xtick.color": FAINT,
     "ytick.color": FAINT,
@@ -46,7 +46,11 @@ _STYLE: dict[Any, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 2.8,
+    "legend.columnspacing": 1.2,
     "figure.facecolor": "none",
+    "figure.constrained_layout.wspace": 0.05,
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
@@ -63,18 +67,6 @@ def style_of(subject: str, subjects: Sequence[str]) -> LineStyle:
 def chart_style(name: str) -> dict[Any, Any]:
     """matplotlib's settings for one chart; ``name``, unique on the page, keeps the SVG's internal ids apart."""
     return {**_STYLE, "svg.hashsalt": name}
-
-
-def add_legend(figure: Figure, axes: Axes) -> None:
-    """Within the axes where there is room for it; in two columns below them for more than four entries."""
-    entries = len(axes.get_legend_handles_labels()[0])
-    if entries <= 4:
-        axes.legend(loc="best", fontsize=9)
-        return
-    rows = (entries + 1) // 2
-    width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + 0.17 * rows)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, columnspacing=1.2, handlelength=2.8)
 
 
 def svg_of(figure: Figure, names: Sequence[str] = ()) -> str:
@@ -98,30 +90,3 @@ def svg_of(figure: Figure, names: Sequence[str] = ()) -> str:
 def series_id(place: int) -> str:
     """The gid of what is drawn of a series."""
     return f"{SERIES_GROUP}{place}"
-
-
-def page_svg(name: str, draw: Callable[[Figure], object], height: float = 3.8) -> str:
-    """Inline SVG of what ``draw`` puts on an empty figure in the page's colours, one legend for all axes below.
-
-    Lines have the colours ``C0`` to ``C7``. ``name`` is unique on the page; ``height`` in inches is without the legend.
-    """
-    rc = {
-        **chart_style(name),
-        "axes.prop_cycle": cycler(color=SERIES_COLOURS),
-        "grid.color": GRID,
-        "axes.titlesize": 9,
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-    }
-    with matplotlib.rc_context(rc):
-        figure = Figure(figsize=(6.2, height), layout="constrained")
-        draw(figure)
-        entries: dict[str, Artist] = {}
-        for axes in figure.axes:
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                entries.setdefault(label, handle)
-        if entries:
-            columns = min(3, len(entries))
-            figure.set_size_inches(6.2, height + 0.2 * -(-len(entries) // columns) + 0.1)
-            figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns, fontsize=9)
-        return svg_of(figure)

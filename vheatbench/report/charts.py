@@ -18,7 +18,7 @@ from vheatbench.analysis.scaling import Scaling
 from vheatbench.analysis.series import Point, Series
 from vheatbench.present.chart import error_bars, multiples, page_chart, plain_numbers
 from vheatbench.present.parts import Chart
-from vheatbench.present.style import LineStyle, set_ticks
+from vheatbench.present.style import LineStyle, set_ticks, spaced
 from vheatbench.present.theme import FAINT
 
 View = Literal["log", "linear", "tokens"]
@@ -147,7 +147,7 @@ def _draw(axes: Axes, curve: Curve, view: View, caps: float) -> list[Artist]:
     spread = error_bars(series.points, factor)
     label = curve.name
     if fit is not None:
-        interval = f" ({fit.low:.2f}–{fit.high:.2f})" if fit.low is not None and fit.high != fit.low else ""
+        interval = f" ({fit.low:.2f} to {fit.high:.2f})" if fit.low is not None and fit.high != fit.low else ""
         label += f"   N^{fit.exponent:.2f}{interval}"
     bars = axes.errorbar(
         x,
@@ -208,7 +208,7 @@ def _scales(axes: Axes, series: Sequence[Series], view: View) -> None:
         labels, titles, ticks = labels[::-1], titles[::-1], [axis.tokens(side) for side in sides]
     top = axes.secondary_xaxis("top", functions=(lambda x: x, lambda x: x))
     for one, texts, title in zip((axes, top), labels, titles, strict=True):
-        set_ticks(one.xaxis, ticks, _spaced(ticks, texts, view == "log"))
+        set_ticks(one.xaxis, ticks, spaced(ticks, texts, view == "log"))
         one.set_xlabel(title)
     top.xaxis.label.set_fontsize(9)
     plain_numbers(axes.yaxis)
@@ -219,18 +219,3 @@ def _scales(axes: Axes, series: Sequence[Series], view: View) -> None:
     if high / low < 30:
         # under a decade and a half the powers of ten alone would leave one or two ticks
         set_ticks(axes.yaxis, multiples(low, high, (1, 2, 3, 5)))
-
-
-def _spaced(ticks: Sequence[float], labels: Sequence[str], log: bool = True) -> list[str]:
-    """The labels, those left blank that would run into a larger tick's: a digit takes 1.7 % of the axis."""
-    at = [math.log(tick / ticks[0]) if log else tick - ticks[0] for tick in ticks]
-    shown: list[str] = []
-    next_at, width = math.inf, 0
-    for place, label in zip(reversed(at), reversed(labels), strict=True):
-        share = place / (at[-1] or 1.0)
-        if next_at - share >= 0.017 * ((width + len(label)) / 2 + 1):
-            shown.append(label)
-            next_at, width = share, len(label)
-        else:
-            shown.append("")
-    return shown[::-1]

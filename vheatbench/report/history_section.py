@@ -13,9 +13,9 @@ from vheatbench import numbers
 from vheatbench.analysis.changepoint import WINDOW, ChangePoint
 from vheatbench.analysis.history import Trend, trends_of
 from vheatbench.metrics import MetricInfo, info_of, with_role
-from vheatbench.present.chart import WIDTH, error_bars, page_chart
+from vheatbench.present.chart import error_bars, page_chart
 from vheatbench.present.parts import Chart, Section, Table
-from vheatbench.present.style import set_ticks
+from vheatbench.present.style import panels, set_ticks
 from vheatbench.present.theme import FAINT, INK, SERIES_COLOURS
 from vheatbench.store.history import History
 
@@ -88,14 +88,10 @@ def _chart(id_: str, metric: str, trends: Sequence[Trend], number: int, of: int)
 def _draw(name: str, trends: Sequence[Trend], info: MetricInfo) -> str:
     columns = min(2, len(trends))
     lines = -(-len(trends) // columns)
-    width = 3.4 * columns if columns > 1 else WIDTH
-    with page_chart(name, width=width, height=2.1 * lines + 0.3, legend=False) as chart:
-        grid = chart.figure.subplots(lines, columns, squeeze=False).ravel()
-        for axes, trend in zip(grid, trends, strict=False):
+    with page_chart(name, height=2.1 * lines + 0.3) as chart:
+        for axes, trend in zip(panels(chart.figure, len(trends), columns), trends, strict=True):
             _panel(axes, trend, info.factor)
             axes.set_ylabel(info.unit, fontsize=8)
-        for axes in grid[len(trends) :]:
-            axes.set_axis_off()
     return chart.svg
 
 

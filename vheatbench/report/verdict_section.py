@@ -103,7 +103,7 @@ def _change(log_ratio: float) -> str:
 
 def _draw(name: str, verdicts: Sequence[CaseVerdict], gates: Sequence[Gate]) -> str:
     places = [-float(place) for place in range(len(gates))]
-    with page_chart(name, height=1.2 + 0.34 * len(gates), legend=False) as chart:
+    with page_chart(name, height=1.2 + 0.34 * len(gates)) as chart:
         axes = chart.axes
         for place, verdict, gate in zip(places, verdicts, gates, strict=True):
             margin = 100 * gate.margin

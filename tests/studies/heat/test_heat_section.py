@@ -56,6 +56,8 @@ def test_diffusion_shows_strip_overlay_slider_and_numbers(tmp_path):
     assert "vheat-t at 144×192 px, stages.0.blocks.1, channel 3 (median of mean k); random weights" in strip.caption
     assert strip.data["kind"] == "diffusion"
     assert overlay.data is None
+    assert overlay.header == strip.header
+    assert list(overlay.rows) == [strip.rows[i] for i in (1, 3, 4, 6, 8, 9)]
     assert len(strip.rows) == 10
     assert all(len(row) == len(strip.header) for row in strip.rows)
     # at time 0 the source holds everything, in the end a constant k holds the mean

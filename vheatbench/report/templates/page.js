@@ -48,7 +48,7 @@
       const left = x - frame.x;
       // beside the point, on the side with more room
       const translate = left > frame.width / 2 ? '-100%' : '14px';
-      Object.assign(tip.style, { translate, left: `${left + plot.scrollLeft}px`, top: `${y - frame.y}px` });
+      Object.assign(tip.style, { translate, left: `${left}px`, top: `${y - frame.y}px` });
     };
     plot.onpointermove = (event) => {
       const away = (one) => {

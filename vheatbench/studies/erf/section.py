@@ -7,19 +7,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import Container
-from matplotlib.figure import Figure
 
 from vheatbench import numbers
 from vheatbench.analysis.findings import Finding
 from vheatbench.analysis.groups import is_focus
+from vheatbench.present.chart import page_chart
 from vheatbench.present.parts import Chart, Section
-from vheatbench.present.style import line_styles
-from vheatbench.present.svg import Target, with_targets
-from vheatbench.present.theme import GRID, PAPER, SERIES_COLOURS, add_legend, chart_style, series_id, svg_of
+from vheatbench.present.theme import PAGE_LINES
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
 from vheatbench.studies.erf.field import area_curve, radial_profile
@@ -42,8 +39,6 @@ DISTANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
 """At which shares of the mass the area is written down."""
-
-PAGE_LINES = line_styles(SERIES_COLOURS, PAPER)
 
 Draw = Callable[..., Axes]
 """Takes the axes and ``lines``, their styles."""
@@ -216,7 +211,7 @@ def _trend(
 
 
 def _svg(name: str, names: Sequence[str], draw: Draw, at_points: Sequence[Sequence[str]] = ()) -> str:
-    """One chart with the page's colours, whose lines the page can hide.
+    """One chart whose lines the page can hide.
 
     Args:
         name: unique on the page.
@@ -224,26 +219,17 @@ def _svg(name: str, names: Sequence[str], draw: Draw, at_points: Sequence[Sequen
         draw: draws them.
         at_points: of every line, what its markers say when they are pointed at.
     """
-    rc = {**chart_style(name), "grid.color": GRID, "axes.titlesize": 9, "axes.titlelocation": "left"}
-    with matplotlib.rc_context(rc):
-        # an SVG has 72 units per inch: places are those of the figure
-        figure = Figure(figsize=(6.2, 4.1), dpi=72, layout="constrained")
-        axes = figure.subplots()
-        axes.set_axisbelow(True)
-        draw(axes, lines=PAGE_LINES)
-        handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        there = [(place, one, _artists(handles[one])) for place, one in enumerate(names) if one in handles]
-        for place, _, artists in there:
-            for artist in artists:
-                artist.set_gid(series_id(place))
-        add_legend(figure, axes)
-        svg = svg_of(figure, names)
-        targets = [
-            Target(one, x, figure.get_figheight() * 72 - y, text)
-            for place, one, (line, *_) in (there if at_points else ())
-            for (x, y), text in zip(axes.transData.transform(line.get_xydata()), at_points[place], strict=True)
-        ]
-    return with_targets(svg, targets)
+    with page_chart(name, names) as chart:
+        draw(chart.axes, lines=PAGE_LINES)
+        drawn = dict(zip(*reversed(chart.axes.get_legend_handles_labels()), strict=True))
+        for place, one in enumerate(names):
+            if one not in drawn:
+                continue
+            artists = _artists(drawn[one])
+            chart.belongs(one, artists)
+            for (x, y), text in zip(artists[0].get_xydata(), at_points[place], strict=True) if at_points else ():
+                chart.target(one, x, y, text)
+    return chart.svg
 
 
 def _artists(handle: Any) -> list[Any]:

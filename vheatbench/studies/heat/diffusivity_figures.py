@@ -24,7 +24,9 @@ from vheatbench.present.style import (
     MAP_COLOURS,
     MARKERS,
     TWO_COLUMN,
+    label_outer,
     log_ticks,
+    panels,
     set_ticks,
     shorten,
     size_words,
@@ -182,18 +184,16 @@ def draw_k_map(ax: Axes, result: Diffusivity, limits: Limits) -> Axes:
     return ax
 
 
-def draw_k_maps(figure: Figure, blocks: Blocks) -> NDArray[Any]:
+def draw_k_maps(figure: Figure, blocks: Blocks) -> list[Axes]:
     """A map per block, at most 24 evenly chosen, on one scale; returns the axes."""
     chosen = [blocks[i] for i in evenly(len(blocks), MOST_MAPS)]
     columns = min(len(chosen), 6)
-    axes: NDArray[Any] = figure.subplots(-(-len(chosen) // columns), columns, squeeze=False)
+    axes = panels(figure, len(chosen), columns)
     limits = map_limits(chosen)
-    for ax, one in zip(axes.flat, chosen, strict=False):
+    for ax, one in zip(axes, chosen, strict=True):
         draw_k_map(ax, one, limits)
         mean = number(one.record, "k_mean_cells2")
         ax.set_title(f"{block_words(one.layer)}\nmean {mean:.2g}", loc="center", pad=2, fontsize="medium")
-    for ax in axes.flat[len(chosen) :]:
-        ax.set_axis_off()
     _k_bar(figure, axes, limits, chosen)
     return axes
 
@@ -290,15 +290,23 @@ def draw_stages(figure: Figure, blocks: Blocks, most_columns: int) -> None:
     """What is left of a frequency, a panel per stage, on one axis of decay."""
     stages = stages_of(blocks)
     columns = min(len(stages), most_columns)
-    axes: NDArray[Any] = figure.subplots(-(-len(stages) // columns), columns, squeeze=False, sharey=True)
-    for ax, stage in zip(axes.flat, stages, strict=False):
+    axes = panels(figure, len(stages), columns, share_y=True)
+    for ax, stage in zip(axes, stages, strict=True):
         draw_decay(ax, stage)
         ax.set_title(shorten(stage_of(stage[0]), 24))
-    same_decay(axes.flat, blocks)
-    for ax in axes.flat[len(stages) :]:
-        ax.set_axis_off()
-    for ax in axes[:, 1:].flat:
-        ax.set_ylabel("")
+    label_outer(axes, columns)
+    same_decay(axes, blocks)
+
+
+def draw_last_blocks(figure: Figure, rows: Sequence[Blocks]) -> None:
+    """A panel per stage: what its last block leaves of a frequency at a model's own size and as each rule makes it."""
+    columns = min(len(rows), 2)
+    axes = panels(figure, len(rows), columns, share_y=True)
+    for ax, row in zip(axes, rows, strict=True):
+        draw_rules(ax, row)
+        ax.set_title(block_words(row[0].layer))
+    label_outer(axes, columns)
+    same_decay(axes, [one for row in rows for one in row])
 
 
 def draw_decay(ax: Axes, blocks: Blocks) -> Axes:
@@ -375,7 +383,7 @@ def _depth_axis(ax: Axes, blocks: Blocks) -> Axes:
     return ax
 
 
-def _k_bar(figure: Figure, axes: NDArray[Any], limits: Limits, shown: Sequence[Diffusivity]) -> None:
+def _k_bar(figure: Figure, axes: Any, limits: Limits, shown: Sequence[Diffusivity]) -> None:
     height = figure.get_size_inches()[1]
     below = any((one.mean_map[one.mean_map > 0] < limits[0]).any() for one in shown)
     bar = figure.colorbar(

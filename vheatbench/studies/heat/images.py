@@ -31,7 +31,7 @@ MOST_SIDE = 64
 
 OVERLAYS, OVERLAY_SIDE = 3, 160
 
-_ROW = "display:grid;grid-template-columns:repeat({},minmax(min({},100%),1fr));gap:.6rem"
+_ROW = "display:grid;grid-template-columns:repeat({},minmax(min({},30%),1fr));gap:.6rem"
 _STRIP = "display:grid;grid-template-columns:repeat({},minmax(3.6rem,1fr));gap:.4rem"
 _IMAGE = (
     '<div><img src="{}" alt="{}" width="{}" height="{}" style="display:block;width:100%;height:auto;'
@@ -72,15 +72,20 @@ def _headed(name: str, cells: Sequence[Markup], style: str, scrolls: bool = Fals
     return head + row
 
 
+def overlay_times(one: Diffusion) -> list[int]:
+    """Which times a field is laid over the image at: three after the first, the last among them."""
+    return evenly(len(one.times), OVERLAYS + 1)[1:]
+
+
 def overlay_markup(diffusions: Sequence[Diffusion]) -> str:
-    """Fields over the image at three times after the first, the last among them; empty without an image."""
+    """Fields over the image at :func:`overlay_times`; empty without an image."""
     scale, clock = TemperatureScale.of(diffusions), Clock(diffusions)
     rows = []
     for one in diffusions:
         if one.image is None:
             continue
         cells = []
-        for i in evenly(len(one.times), OVERLAYS + 1)[1:]:
+        for i in overlay_times(one):
             picture, moment = _overlay(one, i, scale), clock.moment(one, i)
             words = f"Field over the image, {k_words(one)}, {', '.join(moment)}"
             cells.append(_image(image_uri(picture, "JPEG"), words, picture.size[::-1], moment))
@@ -120,7 +125,7 @@ def k_maps_markup(panels: Iterable[tuple[str, str, Diffusivity]], limits: tuple[
         least, most = brief(float(one.mean_map.min())), brief(float(one.mean_map.max()))
         words = f"k by frequency, {name}, {more}: mean over channels from {least} to {most} cells²"
         cells.append(_image(palette_uri(levels, ZERO_COLOUR), words, one.mean_map.shape, (name, more)))
-    style = _ROW.format(columns or "auto-fill", "1rem" if columns else "6rem")
+    style = _ROW.format(columns or "auto-fill", "1rem" if columns else "7.5rem")
     grid = Markup('<div style="{}">{}</div>').format(style, Markup("").join(cells))
     bar = colour_bar(brief(limits[0]), brief(limits[1]), "k in cells², one logarithmic scale")
     zero = Markup('<p style="font-size:.85rem;margin:.3rem 0 0"><span style="color:{}">■</span> {}</p>').format(

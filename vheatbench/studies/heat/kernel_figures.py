@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from vheatbench.present.images import evenly
-from vheatbench.present.style import log_ticks, set_ticks, titled_figure
+from vheatbench.present.style import label_outer, log_ticks, panels, set_ticks, spaced, titled_figure
 from vheatbench.studies.heat.labels import number
 from vheatbench.studies.heat.results import PointResponse
 
@@ -62,18 +60,15 @@ def panel_columns(count: int) -> int:
     return count if count < 5 else 3 if count < 7 else 4
 
 
-def draw_profiles(figure: Figure, responses: Sequence[PointResponse], columns: int = 0) -> NDArray[Any]:
+def draw_profiles(figure: Figure, responses: Sequence[PointResponse], columns: int = 0) -> list[Axes]:
     """A panel per kt, growing, at most 8, in as many columns as are given or fit; returns the axes."""
     ordered = sorted(responses, key=lambda one: one.kt)
     shown = [ordered[i] for i in evenly(len(ordered), MOST_PROFILES)]
     columns = columns or panel_columns(len(shown))
-    axes: NDArray[Any] = figure.subplots(-(-len(shown) // columns), columns, squeeze=False)
-    for ax, response in zip(axes.flat, shown, strict=False):
+    axes = panels(figure, len(shown), columns)
+    for ax, response in zip(axes, shown, strict=True):
         draw_profile(ax, response)
-    for ax in axes.flat[len(shown) :]:
-        ax.set_axis_off()
-    for line in axes[:, 0]:
-        line.set_ylabel("temperature")
+    label_outer(axes, columns)
     return axes
 
 
@@ -88,8 +83,9 @@ def draw_profile(ax: Axes, response: PointResponse) -> Axes:
     ax.plot(cells - column, response.operator[row, cells], "-", color="C0", linewidth=0.9, marker="o",
             markersize=2.2, label=OPERATOR)  # fmt: skip
     ax.set_title(f"kt = {response.kt:g} cells²", fontsize="medium")
-    ax.set_xlabel("cells from the source")
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set_xlabel("cells away")
+    ax.set_ylabel("temperature")
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(4))
     return ax
 
@@ -144,4 +140,4 @@ def _draw_against_kt(ax: Axes, responses: Sequence[PointResponse], curves: Seque
 def _label_kts(ax: Axes, kts: Sequence[float]) -> None:
     ordered = sorted(kts)
     ax.set_xlim(0.7 * ordered[0], 1.4 * ordered[-1])
-    set_ticks(ax.xaxis, [ordered[i] for i in evenly(len(ordered), 6)])
+    set_ticks(ax.xaxis, ordered, spaced(ordered, [f"{kt:g}" for kt in ordered], digit=0.04))

@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 
 from vheatbench.analysis.findings import Finding
+from vheatbench.present.chart import chart_svg
 from vheatbench.present.images import evenly
 from vheatbench.present.parts import Chart, Section
-from vheatbench.present.theme import page_svg
 from vheatbench.store.read import Run
 from vheatbench.studies.heat.figures import MOST_TIMES, by_layer, chosen_times, groups_of, strip_title
-from vheatbench.studies.heat.images import OVERLAYS, overlay_markup, slider_data, strip_markup
+from vheatbench.studies.heat.images import OVERLAYS, overlay_markup, overlay_times, slider_data, strip_markup
 from vheatbench.studies.heat.kernel_figures import (
     MOST_PROFILES,
     by_source,
@@ -136,8 +136,18 @@ def _film_charts(id_: str, rows: Sequence[Diffusion]) -> list[Chart]:
             "The same fields over the image, the source ringed; the hotter, the less is seen of the image, and cells "
             f"below {COLDEST:g} of the mean, or negative, are nearly transparent{chosen}."
         )
-        text = f"Fields of {place_words(rows)} over the image; the numbers stand with the film strip."
-        charts.append(Chart(f"{id_}-overlay", f"Heat over the image: {name}", overlay_markup(rows), over, text, (), ()))
+        laid = [one for one in rows if one.image is not None]
+        charts.append(
+            Chart(
+                f"{id_}-overlay",
+                f"Heat over the image: {name}",
+                overlay_markup(rows),
+                over,
+                f"Fields of {place_words(rows)} over the image: {'; '.join(map(_described_field, laid))}.",
+                header,
+                [_moments(one)[i] for one in laid for i in overlay_times(one)],
+            )
+        )
     return charts
 
 
@@ -213,7 +223,7 @@ def _kernel_charts(id_: str, group: Sequence[PointResponse]) -> list[Chart]:
         Chart(
             f"{id_}-profile",
             "Profile through the source",
-            page_svg(f"{id_}-profile", profiles, 2.1 * -(-len(shown) // columns)),
+            chart_svg(f"{id_}-profile", profiles, 2.1 * -(-len(shown) // columns)),
             f"Temperature along the source's row after kt; {place}.",
             f"Temperature along the source's row: {described}.",
             ("kt (cells²)", "cells from the source", "operator", "Neumann kernel", "finite differences"),
@@ -225,7 +235,7 @@ def _kernel_charts(id_: str, group: Sequence[PointResponse]) -> list[Chart]:
             Chart(
                 f"{id_}-error",
                 "Error and undershoot",
-                page_svg(f"{id_}-error", partial(draw_deviations, responses=group)),
+                chart_svg(f"{id_}-error", partial(draw_deviations, responses=group), 3.2),
                 "Left: largest difference from the two other answers over their peak, and that of the total heat from "
                 f"1. Right: how far below zero the response goes. Both against kt; {place}.",
                 f"Errors against kt: {described}.",

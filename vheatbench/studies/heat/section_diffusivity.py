@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from matplotlib.figure import Figure
-
 from vheatbench.analysis.findings import Finding
 from vheatbench.metrics import info_of
+from vheatbench.present.chart import chart_svg
 from vheatbench.present.images import evenly
 from vheatbench.present.parts import Chart, Section
 from vheatbench.present.style import shorten
-from vheatbench.present.theme import page_svg
 from vheatbench.studies.heat.diffusivity_figures import (
     MOST_MAPS,
     Blocks,
     draw_distribution,
+    draw_last_blocks,
     draw_reach,
-    draw_rules,
     draw_stages,
     last_blocks,
     map_limits,
     model_words,
     models_of,
     rules_of,
-    same_decay,
     series_of,
     stage_of,
     stages_of,
@@ -97,7 +94,7 @@ def _quantiles(id_: str, blocks: Blocks) -> Chart:
     return Chart(
         id_,
         f"k against depth: {where}",
-        page_svg(id_, partial(draw_distribution, blocks=blocks), 3.2),
+        chart_svg(id_, partial(draw_distribution, blocks=blocks), 3.2),
         f"k over all channels and frequencies of each block, and the share that is exactly 0. {where}.",
         f"Median k {_ends(blocks, 'k_median_cells2', ' cells²')}; k is exactly 0 at a share "
         f"{_ends(blocks, 'k_zero_share', ' %')}.",
@@ -112,7 +109,7 @@ def _decay(id_: str, blocks: Blocks) -> Chart:
     return Chart(
         id_,
         f"What is left of a frequency: {where}",
-        page_svg(id_, partial(draw_stages, blocks=blocks, most_columns=2), 2.2 * -(-len(stages) // 2)),
+        chart_svg(id_, partial(draw_stages, blocks=blocks, most_columns=2), 2.2 * -(-len(stages) // 2)),
         "exp(-k |w|²), what one application leaves of a frequency: lines are medians over channels and frequencies, "
         f"the band holds the middle half of the last block, a dot marks half. {where}.",
         f"At the highest frequencies the median of the last blocks is {'; '.join(ends)}.",
@@ -132,7 +129,7 @@ def _lengths(id_: str, of_model: Sequence[Blocks]) -> Chart:
     return Chart(
         id_,
         f"How far heat is carried: {where}",
-        page_svg(id_, partial(draw_reach, series=of_model), 3.2),
+        chart_svg(id_, partial(draw_reach, series=of_model), 3.2),
         f"Diffusion length sqrt(2 k) of each block's mean k, in pixels and in % of the image's shorter side. {where}.",
         "; ".join(f"{variant(b[0])}: {_ends(b, 'diffusion_length_px', ' px')}" for b in of_model) + ".",
         ("block", "size", *headings(*LENGTHS)),
@@ -145,17 +142,6 @@ def _rules(id_: str, compared: Sequence[Blocks]) -> list[Chart]:
     rows = last_blocks(compared)
     shown = [one for row in rows for one in row]
     where = model_words(shown, size=False)
-    columns = min(len(rows), 2)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots(-(-len(rows) // columns), columns, squeeze=False, sharey=True)
-        for ax, row in zip(axes.flat, rows, strict=False):
-            draw_rules(ax, row)
-            ax.set_title(block_words(row[0].layer))
-        same_decay(axes.flat[: len(rows)], shown)
-        for ax in axes.flat[len(rows) :]:
-            ax.set_axis_off()
-
     header = ("block", "size", *headings(*UNDER_RULES))
     table = [(one.layer, variant(one), *cells(one.record, *UNDER_RULES)) for one in shown]
     text = "; ".join(f"{one.layer} at {variant(one)}: mean k {cell(one.record, 'k_mean_cells2')}" for one in shown)
@@ -173,7 +159,7 @@ def _rules(id_: str, compared: Sequence[Blocks]) -> list[Chart]:
         Chart(
             f"{id_}-decay",
             f"What is left under both rules: {where}",
-            page_svg(f"{id_}-decay", draw, 2.2 * -(-len(rows) // columns)),
+            chart_svg(f"{id_}-decay", partial(draw_last_blocks, rows=rows), 2.2 * -(-len(rows) // 2)),
             f"exp(-k |w|²) of the last block of every stage: medians and quartiles. {where}.",
             f"{text}.",
             header,
