@@ -15,7 +15,7 @@ from vheatbench.analysis.operators import HEAT
 from vheatbench.analysis.roofline import Placed, Roofline, roofline_of
 from vheatbench.metrics import info_of
 from vheatbench.present.parts import Chart, Section, Table
-from vheatbench.report.roofline_chart import rate_text, rate_unit, roofline_chart
+from vheatbench.report.roofline_chart import largest_grid, rate_text, rate_unit, roofline_chart
 
 
 def add_operator_parts(section: Section, group: ChartGroup, subjects: Sequence[str]) -> None:
@@ -109,7 +109,8 @@ def _roofline_chart(id_: str, roofline: Roofline, group: ChartGroup, subjects: S
         f"Achieved FLOP/s against FLOP per byte of least traffic, both logarithmic; {group.title}. The roof is what "
         f"this device did in this run in {dtype}: a large copy {bandwidth}, a large matrix product {rate}; they meet "
         f"at {numbers.plain(roof.ridge, 3)} FLOP/byte (dotted). Curves go from the smallest grid to the largest (large "
-        "marker, labelled). FLOP and bytes by closed form, each input, constant and output moved once."
+        f"marker: {GRID.words(largest_grid(roofline))} where no other is named). FLOP and bytes by closed form, "
+        "each input, constant and output moved once."
     )
     of = "image" if group.per_image else "step"
     header = (

@@ -7,20 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from vheatbench import numbers
+from vheatbench.analysis.axis import GRID
 from vheatbench.analysis.roofline import Placed, Roof, Roofline
 from vheatbench.present.chart import multiples, page_chart
 from vheatbench.present.style import set_ticks
 from vheatbench.present.theme import FAINT, INK, PAPER, style_of
 
-CLOSE = 9.0
-"""Points of text height: labels nearer than this would cover each other."""
-
 
 def roofline_chart(name: str, roofline: Roofline, subjects: Sequence[str]) -> str:
-    """Log-log chart: one curve per operator, its points joined by growing grid, the largest grid labelled.
+    """Log-log chart: one curve per operator, its points joined by growing grid, its last one large.
 
     Args:
         name: unique on the page; keeps the SVG's internal ids apart.
@@ -51,7 +48,7 @@ def roofline_chart(name: str, roofline: Roofline, subjects: Sequence[str]) -> st
         for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
             set_ticks(axis, multiples(low, high, (1, 2, 5) if high / low < 1000 else (1,)))
         axes.grid(True, which="major")
-        _label_largest(chart.figure, axes, curves, factor)
+        _label_smaller(axes, curves, largest_grid(roofline), factor)
     return chart.svg
 
 
@@ -104,22 +101,21 @@ def _draw_roof(axes: Axes, roof: Roof, factor: float, unit: str) -> None:
     )
 
 
-def _label_largest(figure: Figure, axes: Axes, curves: dict[str, list[Placed]], factor: float) -> None:
-    """The largest grid beside its marker; labels that would say the same at the same place are written once."""
-    figure.draw_without_rendering()  # the layout settles where points lie
-    taken: list[tuple[float, float, str]] = []
+def largest_grid(roofline: Roofline) -> tuple[int, int]:
+    """The largest grid of the chart."""
+    return max((point.resolution for point in roofline.points), key=math.prod)
+
+
+def _label_smaller(axes: Axes, curves: dict[str, list[Placed]], largest: tuple[int, int], factor: float) -> None:
+    """The last grid beside its marker where it is not the largest: as many labels of one text would cover points."""
     for points in curves.values():
         last = points[-1]
-        label = "×".join(str(side) for side in last.resolution)
-        x, y = axes.transData.transform((last.intensity, last.rate * factor)) * 72 / figure.dpi
-        near = [text for at_x, at_y, text in taken if abs(at_x - x) < 4 * CLOSE and abs(at_y - y) < CLOSE]
-        if label in near:
+        if last.resolution == largest:
             continue
-        taken.append((x, y, label))
         axes.annotate(
-            label,
+            GRID.words(last.resolution),
             (last.intensity, last.rate * factor),
-            xytext=(6, -3 - CLOSE * len(near)),
+            xytext=(6, -3),
             textcoords="offset points",
             fontsize=7.5,
             color=INK,
