@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import typer
 import yaml
 
+import support.command
 from support import forked
-from vheatbench.cli import app
 from vheatbench.studies import settings_of
 from vheatbench.studies.accuracy.plan import EvalSettings
 from vheatbench.studies.erf.plan import ErfSettings
@@ -92,7 +91,7 @@ def _joined(code: str) -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_commands_and_options_exist(command):
     words = shlex.split(command)
-    known = typer.main.get_command(app).commands
+    known = support.command.commands()
     assert words[0] in known
     command = known[words[0]]
     command = command.commands[words[1]] if hasattr(command, "commands") else command

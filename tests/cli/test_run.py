@@ -27,14 +27,11 @@ from support.command import Called, assert_refused, finished
 from support.records import failed, record
 from support.stub_worker import PYTHONPATH, a_suite, measured
 from vheatbench import cli
+from vheatbench.cli.commands import COMMANDS
 from vheatbench.cli.execute import exit_code
 from vheatbench.store import read_run
 
 TESTS = Path(__file__).parents[1]
-COMMANDS = [
-    "run", "report", "show", "suites", "models", "env", "merge", "profile", "erf", "heat",
-    "compare", "ab", "track", "export", "eval", "convert", "train", "detect", "segment",
-]  # fmt: skip
 HEAVY = {"torch", "timm", "torchvision", "fvcore", "pandas", "matplotlib", "scipy", "numpy"}
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import typer
 from typer.testing import CliRunner
 
 from support import stub_worker
@@ -12,6 +14,12 @@ from vheatbench.cli import app
 from vheatbench.errors import UserError
 
 Called = tuple[int, str, str]
+
+
+def commands() -> dict[str, Any]:
+    """Every command by name, with its options and its own commands."""
+    listed: Any = typer.main.get_command(app)
+    return {name: command.load() for name, command in listed.commands.items()}
 
 
 def finished(folder: Path, *subjects: str) -> Path:

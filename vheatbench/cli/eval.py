@@ -40,7 +40,7 @@ BESIDE_RESUME = frozenset(
 """Options that may stand beside ``--resume``: they do not change what is evaluated."""
 
 
-def evaluate(
+def eval(
     context: typer.Context,
     model: str = typer.Option("vheat-t", help="An alias, a timm name or package.module:name."),
     data: Path | None = typer.Option(
