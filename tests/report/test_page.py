@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from typer.testing import CliRunner
 
-from support.pages import EVIL, OPERATORS, SIZES, Page, a_run, operator_run
+from support.pages import EVIL, GRIDS, OPERATORS, SIZES, Page, a_run, operator_run
 from support.records import ceiling, failed, operator, record, run_of
 from vheatbench import numbers
 from vheatbench.analysis.series import Point
@@ -170,6 +170,18 @@ def test_without_ceilings_the_page_says_why_there_is_no_roofline():
     text = render([operator_run(parts=("core",), modes=("infer",), roof=False)])
     assert "No roofline: this run did not measure ceiling/copy in float32" in text
     assert "r0g0-roofline" not in text
+
+
+def test_an_operator_that_multiplies_nothing_stands_everywhere_but_under_the_roof():
+    roofs = [ceiling("ceiling/copy", 2e10), ceiling("ceiling/matmul", 2e11)]
+    means = [operator("op/mean", grid, 3e-6 * grid**2, flop=0) for grid in GRIDS]
+    heat = [operator("op/heat", grid, 1e-7 * grid**3) for grid in GRIDS]
+    text = render([run_of([*heat, *means, *roofs])])
+    figures = {re.search(r'id="([^"]*)"', f)[1]: f for f in re.findall(r"<figure.*?</figure>", text, flags=re.S)}
+    found = {key: figures[f"r0g0-{key}"].count('<th scope="row">op/mean</th>') for key in ("macs", "roofline")}
+    assert found == {"macs": 3, "roofline": 0}
+    assert re.search(r"op/heat is faster than op/mean [^.]*30", text), "the crossover at 3e-6 / 1e-7"
+    assert "flops_per_step and min_bytes above 0" in render([run_of([*means, *roofs])])
 
 
 def test_groups_with_one_point_have_no_section_to_lead_to():

@@ -16,10 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from support import forked
+from support.run_files import write_run
+from vheatbench.analysis.operators import EXPONENTS, theory_of
 from vheatbench.case import Case
+from vheatbench.cli.table import print_run
 from vheatbench.errors import UserError
 from vheatbench.measure.flops import count_flops
 from vheatbench.measure.kernels import attention_kernels
+from vheatbench.report.page import render
 from vheatbench.run.ceiling import ceiling_metric, ceiling_step
 from vheatbench.run.counts import count_operator
 from vheatbench.run.inspect import inspect
@@ -27,18 +31,19 @@ from vheatbench.run.largest_batch import largest_batch
 from vheatbench.run.measure_case import measure_case
 from vheatbench.run.step import check_compile, place, prepare
 from vheatbench.run.task import InspectTask, MeasureTask
-from vheatbench.store import Metric, Record
+from vheatbench.store import Metric, Record, read_run
 from vheatbench.subjects.attention import relative_position
 from vheatbench.subjects.catalog import build, list_subjects
 from vheatbench.subjects.closed_form import OperatorMacs, conduction_macs, operator_min_bytes, operator_step_macs
 from vheatbench.subjects.heat.cosines import cosine_matrix
-from vheatbench.subjects.operators import OPERATORS, build_operator, heat_backend, operator_macs
+from vheatbench.subjects.operators import OPERATORS, Operator, build_operator, heat_backend, operator_macs
 from vheatbench.suites import SuitePolicy, ceiling_cases
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 META = torch.device("meta")
+MODES = ("infer", "forward_backward")
 QUICK = SuitePolicy(min_samples=3, ceiling_s=0.05, warmup_ceiling_s=0.05)
 
 
@@ -267,6 +272,35 @@ def test_an_operator_is_counted_by_its_own_formula_or_not_at_all(monkeypatch: py
         type(attention)(core=attention.core, layer=attention.layer)  # type: ignore[call-arg]
     with pytest.raises(KeyError):
         conduction_macs(14, 14, 96, "a backend of tomorrow")
+
+
+class Mean(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((1, 2), keepdim=True).expand_as(x).contiguous()
+
+
+def test_an_operator_that_multiplies_nothing_is_one_entry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = Operator(lambda case: Mean(), lambda case: Mean(), lambda case, _: OperatorMacs({}, {}), exponent=1.25)
+    monkeypatch.setitem(OPERATORS, "op/mean", nothing)
+    measured = [run(case("mean", (side, side), mode=mode)) for side in (4, 6, 9) for mode in MODES]
+    for record in measured:
+        assert record.status == "ok"
+        assert not [text for text in record.warnings if "counts" in text]
+        assert (record.metrics["macs"].value, record.metrics["flops_per_step"].value) == (0, 0)
+        assert record.metrics["min_bytes"].value > 0
+    saved = read_run(write_run(tmp_path, measured))
+    print_run(saved)
+    assert "op/mean" in capsys.readouterr().out
+    assert "<td>1.25</td>" in render([saved]), "the exponent that the entry gives"
+
+
+def test_records_of_known_operators_expect_what_their_entries_say() -> None:
+    built = build_operator(case("heat-fft"))
+    record = Record(case=case("heat-fft"), case_id="", status="ok", started="", subject=built.facts)
+    assert theory_of("op/heat-fft", [record]) == theory_of("op/heat-fft", []) == "1 and a log N"
+    assert {name: OPERATORS[name].exponent for name in EXPONENTS} == EXPONENTS
 
 
 def test_backward_doubles_conduction_and_triples_other_products() -> None:

@@ -150,7 +150,7 @@ def _exponents(group: ChartGroup) -> Finding | None:
         beside = [f"{fit.low:.2f} to {fit.high:.2f}"]
         if scaling.local_exponents is not None and len(series.points) > 3:
             beside.append(f"at the large end {scaling.local_exponents[1]:.2f}")
-        if theory := theory_of(series.subject, part):
+        if theory := theory_of(series.subject, group.records):
             beside.append(f"theory {theory}")
         counted = macs.get(series.subject)
         if isinstance(counted, PowerFit):

@@ -1,8 +1,10 @@
-"""What is known of the operators before anything is measured: their families, order and exponents."""
+"""What theory says of the operators, their families and their order."""
 
 from __future__ import annotations
 
-from vheatbench.case import Part
+from collections.abc import Iterable
+
+from vheatbench.store.schema import Record
 
 HEAT = "op/heat"
 """Heat conduction by the backend that ``auto`` chooses."""
@@ -27,8 +29,8 @@ EXPONENTS = {
     "op/linear-attention": 1.0,
     "op/depthwise-conv": 1.0,
 }
-"""Of the multiply-adds in N on a square grid of N tokens, in the order in which operators are listed. Heat conduction
-multiplies every row and column by a cosine matrix of side sqrt(N) (vHeat, section 3.3); attention has N^2 pairs."""
+"""In the order in which operators are listed, others after them. The exponents are those of runs whose records do not
+hold their operator's own (``subjects/operators.py``); nothing has to be added here."""
 
 
 def is_heat(subject: str) -> bool:
@@ -42,21 +44,25 @@ def is_kernel(subject: str) -> bool:
 
 
 def rank(subject: str) -> int:
-    """Place in the order of :data:`EXPONENTS`; unknown operators come last."""
+    """Place in the order of :data:`EXPONENTS`; other operators come last."""
     order = list(EXPONENTS)
     return order.index(subject) if subject in order else len(order)
 
 
-def theory_of(subject: str, part: Part | None) -> str:
+def theory_of(subject: str, records: Iterable[Record]) -> str:
     """The exponent that theory expects of the time on large grids, where arithmetic and not memory limits it.
 
-    A layer adds projections that are linear in N, so it lies between 1 and its core's exponent. Empty for an
-    operator that is not in :data:`EXPONENTS`.
+    A layer adds projections that are linear in N, so it lies between 1 and its core's exponent. Empty for an operator
+    of which nobody has said one.
+
+    Args:
+        records: of one part, those of ``subject`` among them.
     """
-    exponent = EXPONENTS.get(subject)
-    if exponent is None:
+    own = [record for record in records if record.case.subject == subject]
+    built = next((record.subject for record in own if "exponent" in record.subject), {})
+    exponent = built.get("exponent", EXPONENTS.get(subject))
+    if not isinstance(exponent, int | float):
         return ""
-    logarithm = " and a log N" if subject == "op/heat-fft" else ""
-    if part == "layer" and exponent > 1:
+    if own and own[0].case.part == "layer" and exponent > 1:
         return f"1 to {exponent:g}"
-    return f"{exponent:g}{logarithm}"
+    return f"{exponent:g}{' and a log N' if built.get('log_factor', subject == 'op/heat-fft') else ''}"

@@ -95,7 +95,7 @@ def roofline_of(group: ChartGroup) -> Roofline | NoRoofline:
         if place in flop and place in traffic and min(flop[place].value, traffic[place].value, latency.value) > 0:
             points.append(_placed(*place, flop[place].value, traffic[place].value, latency, roof))
     if not points:
-        return NoRoofline("no operator has a latency, flops_per_step and min_bytes")
+        return NoRoofline("no operator has a latency, flops_per_step and min_bytes above 0")
     return Roofline(roof, tuple(points), tuple(_notes(points)))
 
 

@@ -224,4 +224,6 @@ def _matmul_macs(inputs: list[Any], outputs: list[Any]) -> float:
 
 def disagreement(ours: float, other: float) -> float:
     """Relative difference of two counts, signed: 0.01 means ``other`` counts 1 % more."""
-    return other / ours - 1 if ours else float("inf")
+    if not ours:
+        return float("inf") if other else 0.0
+    return other / ours - 1

@@ -118,7 +118,8 @@ def _drawing(name: str, curves: Sequence[Curve], view: View) -> str:
         axes = chart.axes
         if view == "log":
             axes.set_xscale("log")
-            axes.set_yscale("log")
+            if any(value > 0 for one in series for value in one.values):  # there are operators without multiply-adds
+                axes.set_yscale("log")
             if "guided" in info.roles:
                 _guides(axes, series, info.factor)
         for curve in curves:
@@ -212,7 +213,7 @@ def _scales(axes: Axes, series: Sequence[Series], view: View) -> None:
         one.set_xlabel(title)
     top.xaxis.label.set_fontsize(9)
     plain_numbers(axes.yaxis)
-    if view != "log":
+    if axes.get_yscale() != "log":
         axes.set_ylim(bottom=0)
         return
     low, high = axes.get_ylim()

@@ -154,7 +154,7 @@ def _caption(title: str, metric: str, curve: Curve, group: ChartGroup, switched:
 
 def _exponent_row(series: Series, scaling: Scaling, group: ChartGroup) -> tuple[str, ...]:
     local = scaling.local_exponents
-    theory = [theory_of(series.subject, group.records[0].case.part) or "—"] if group.kind == "operator" else []
+    theory = [theory_of(series.subject, group.records) or "—"] if group.kind == "operator" else []
     if step_name(series.metric) == "peak_memory_bytes" and theory:
         theory = ["—"]
     return (

@@ -84,13 +84,17 @@ class HeatLayer(nn.Module):
 
 @dataclass(frozen=True)
 class Operator:
-    """How an operator is built, what its core takes, and what it costs."""
+    """All that is known of an operator: how it is built, what its core takes, and what it costs."""
 
     core: Callable[[Case], nn.Module]
     layer: Callable[[Case], nn.Module]
     macs: Callable[[Case, str | None], OperatorMacs]
     """Multiply-adds of a case on one image, by the formulation that a heat operator runs. There is no default: the
-    count becomes a metric, and one operator's formula says nothing of another."""
+    count becomes a metric, and one operator's formula says nothing of another. 0 where nothing is multiplied."""
+    exponent: float
+    """Of the core's cost in the number of tokens N, on large square grids where arithmetic is the limit."""
+    log_factor: bool = False
+    """Whether that cost grows as N^exponent log N."""
     takes: str = "grid"
     """Input of the core: ``grid`` (H, W, C), ``packed`` (H, W, 3 C), ``heads`` three of (heads, N, d)."""
     backend: str | None = None
@@ -109,6 +113,9 @@ def _heat(backend: str) -> Operator:
         core=lambda case: HeatCore(channels(case), case.resolution, backend),
         layer=lambda case: HeatLayer(channels(case), case.resolution, backend, deploy=case.mode == "infer"),
         macs=lambda case, formulation: heat_macs(case.resolution, channels(case), formulation or backend),
+        # rows and columns are multiplied by a cosine matrix of side sqrt(N) (vHeat, section 3.3)
+        exponent=1.0 if backend == "fft" else 1.5,
+        log_factor=backend == "fft",
         backend=backend,
     )
 
@@ -118,6 +125,7 @@ def _attention(kernel: SDPBackend | None = None) -> Operator:
         core=lambda case: SoftmaxAttention(),
         layer=lambda case: AttentionLayer(channels(case), head_dim(case), SoftmaxAttention()),
         macs=lambda case, _: attention_macs(case.resolution, channels(case)),
+        exponent=2.0,
         takes="heads",
         kernel=kernel,
     )
@@ -133,18 +141,21 @@ OPERATORS: dict[str, Operator] = {
         core=lambda case: WindowAttention(head_dim(case)),
         layer=lambda case: WindowAttentionLayer(channels(case), head_dim(case)),
         macs=lambda case, _: window_attention_macs(case.resolution, channels(case)),
+        exponent=1.0,
         takes="packed",
     ),
     "op/linear-attention": Operator(
         core=lambda case: LinearAttention(),
         layer=lambda case: AttentionLayer(channels(case), head_dim(case), LinearAttention()),
         macs=lambda case, _: linear_attention_macs(case.resolution, channels(case), head_dim(case)),
+        exponent=1.0,
         takes="heads",
     ),
     "op/depthwise-conv": Operator(
         core=lambda case: DepthwiseConv(channels(case), bias=False),
         layer=lambda case: GatedConvLayer(channels(case)),
         macs=lambda case, _: depthwise_conv_macs(case.resolution, channels(case)),
+        exponent=1.0,
     ),
 }
 
@@ -223,6 +234,8 @@ def build_operator(case: Case, device: torch.device | str = "cpu") -> Built:
         "family": "operator",
         "form": _form(case, operator),
         "weights": "random, seed 0",
+        "exponent": operator.exponent,
+        "log_factor": operator.log_factor,
         "arguments": {"channels": channels(case)},
         "input": {"how": f"{case.part} on a grid of {height}x{width} tokens", "changed": {}},
     }
