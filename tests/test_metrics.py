@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -21,6 +22,7 @@ from vheatbench.report.records_table import records_table
 from vheatbench.store import Metric, Record
 from vheatbench.store.schema import Footer
 from vheatbench.verdict.compare import compare_runs
+from vheatbench.verdict.regroup import log_ratios
 from vheatbench.verdict.settings import Settings
 from vheatbench.verdict.text import rows
 
@@ -125,3 +127,25 @@ def test_a_new_metric_can_be_compared_and_asked_for(exact: bool, shown: tuple[st
     (row,) = rows(comparison)
     assert (row.metric, (row.base, row.head, row.verdict)) == ("heat_loss_j", shown)
     assert heat_loss.name in {info.name for info in with_role("timed")}
+
+
+@pytest.mark.parametrize(("allowance", "verdict"), [(0.0, "incomparable"), (0.01, "suspect")])
+def test_a_new_metric_that_may_be_zero_says_what_it_varies_by(
+    allowance: float, verdict: str, heat_loss: MetricInfo, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(metrics.CATALOGUE, heat_loss.name, replace(heat_loss, allowance=allowance))
+    base, head = (
+        [
+            with_heat_loss(record("vheat-t", 224, 0.1), value, exact=False).model_copy(update={"round": number})
+            for number in range(10)
+        ]
+        for value in (0.0, 0.02)
+    )
+    sides = [
+        run_of(records, run_id=f"{name}0001", rounds=10, pairing={"id": "one", "side": name})
+        for name, records in (("base", base), ("head", head))
+    ]
+    comparison = compare_runs(sides[:1], sides[1:], Settings(metrics=(heat_loss.name,)))
+    assert [case.verdict for case in comparison.cases if case.metric == heat_loss.name] == [verdict]
+    expected = [math.log(3)] * 10 if allowance else []
+    assert log_ratios(base, head, heat_loss.name) == pytest.approx(expected)

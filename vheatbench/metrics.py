@@ -60,6 +60,9 @@ class MetricInfo:
     """Of a metric of a whole step: the same of one image, which counts where the batch is the largest that fits."""
     step: str = ""
     """Of a metric of one image: the metric of a whole step that it comes from."""
+    allowance: float = 0.0
+    """In the stored unit. What a noisy metric varies by however small it is: a comparison adds it to both sides, which
+    may be 0. Without one a value of 0 is not compared."""
 
     @property
     def heading(self) -> str:
@@ -81,6 +84,8 @@ S, MS = ("s", 1.0), ("ms", 1e3)
 MIB, GB_PER_S, GFLOP_PER_S = ("MiB", 2.0**-20), ("GB/s", 1e-9), ("GFLOP/s", 1e-9)
 GMAC, GFLOP = ("GMAC per image", 1e-9), ("GFLOP per image", 1e-9)
 PERCENT = ("%", 100.0)
+SMALL_GROWTH = 2.0**20
+"""Bytes: the allowance of memory that a process takes from the system. It comes in pages and arenas."""
 
 _UNITS = {
     "s": MS, "s/image": ("ms per image", 1e3), "bytes": MIB, "bytes/image": ("MiB per image", 2.0**-20),
@@ -91,14 +96,14 @@ _UNITS = {
 
 def _info(
     name: str, title: str, unit: str | tuple[str, float] = "", roles: str = "", *, short: str = "", digits: int = 4,
-    per_image: str = "", step: str = "",
+    per_image: str = "", step: str = "", allowance: float = 0.0,
 ) -> MetricInfo:  # fmt: skip
     """A line. The unit is that of the record, or the one shown with the factor to it; roles stand between spaces."""
     shown, factor = unit if isinstance(unit, tuple) else (unit, 1.0)
     known = tuple(role for role in get_args(Role) if role in roles.split())
     if len(known) < len(roles.split()):
         raise ValueError(f"{name}: {roles} holds what is no role")
-    return MetricInfo(name, title, shown, factor, known, short, digits, per_image, step)
+    return MetricInfo(name, title, shown, factor, known, short, digits, per_image, step, allowance)
 
 
 _TIMED = (
@@ -122,7 +127,7 @@ _TIMED = (
         "peak_memory_bytes", "peak memory", MIB,
         "timed gated models operators records paper summary charted charted_operators fitted overlaid crossed trended "
         "training",
-        short="peak MiB", per_image="peak_memory_per_image_bytes",
+        short="peak MiB", per_image="peak_memory_per_image_bytes", allowance=SMALL_GROWTH,
     ),
     _info(
         "peak_allocated_bytes", "torch allocator peak", MIB, "timed models records summary trended",
@@ -130,10 +135,20 @@ _TIMED = (
     ),
     _info(
         "peak_reserved_bytes", "torch reserved peak", MIB, "timed records", per_image="peak_reserved_per_image_bytes",
+        allowance=SMALL_GROWTH,
     ),
-    _info("nvml_process_bytes", "NVML process", MIB, "timed records", per_image="nvml_process_per_image_bytes"),
-    _info("nvml_device_bytes", "NVML device", MIB, "timed", per_image="nvml_device_per_image_bytes"),
-    _info("peak_rss_growth_bytes", "growth of the process", MIB, "timed", per_image="peak_rss_growth_per_image_bytes"),
+    _info(
+        "nvml_process_bytes", "NVML process", MIB, "timed records", per_image="nvml_process_per_image_bytes",
+        allowance=SMALL_GROWTH,
+    ),
+    _info(
+        "nvml_device_bytes", "NVML device", MIB, "timed", per_image="nvml_device_per_image_bytes",
+        allowance=SMALL_GROWTH,
+    ),
+    _info(
+        "peak_rss_growth_bytes", "growth of the process", MIB, "timed", per_image="peak_rss_growth_per_image_bytes",
+        allowance=SMALL_GROWTH,
+    ),
     _info("activation_peak_bytes", "peak of activations", MIB, "timed", per_image="activation_peak_per_image_bytes"),
     _info(
         "min_bytes", "least traffic", MIB, "timed portable operators records", short="min MiB",
@@ -264,7 +279,7 @@ def _catalogue(*infos: MetricInfo) -> dict[str, MetricInfo]:
         if info.per_image and info.per_image not in own:
             found[info.per_image] = replace(
                 info, name=info.per_image, title=f"{info.title} per image", per_image="", step=info.name,
-                short=f"{info.terminal_heading}/image",
+                short=f"{info.terminal_heading}/image", allowance=0.0,  # of a step, of how many images nobody knows
             )  # fmt: skip
     return found
 

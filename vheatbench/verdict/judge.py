@@ -24,8 +24,6 @@ LARGEST_BATCH = "largest_batch"
 """Judged too: what fitted on the base and does not on the head got worse, whatever the times say."""
 BATCH_STEPS = 8
 """The search for the largest batch leaves at most this part of what it found open."""
-RSS_GRAIN = float(2**20)
-"""Bytes added to both sides of a resident set's growth: what it varies by however small it is, and it may be 0."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +236,6 @@ def _gated(
     case: Case, name: str, rounds: CaseRounds, example: Metric, settings: Settings, confidence: float
 ) -> CaseVerdict:
     higher = example.direction == "higher"
-    grain = RSS_GRAIN if example.unit == "bytes" else 0.0
     memory = example.unit.startswith("bytes")
     there = _having(rounds, name)
     base, head = ([round_value(r, name, settings.location, higher) for r in side] for side in (there.base, there.head))
@@ -252,7 +249,7 @@ def _gated(
         judged=case.kind != "ceiling" and example.direction != "neutral",
         higher_is_better=higher,
     )
-    if not all(math.isfinite(value) and value + grain > 0 for value in (*base, *head)):
+    if not all(math.isfinite(value) and value + info_of(name).allowance > 0 for value in (*base, *head)):
         return replace(verdict, base=None, head=None, reason=f"a value of {name} is zero, negative or no number")
     lost = rounds.count - there.count
     if lost and there.count < MIN_ROUNDS:
@@ -260,9 +257,9 @@ def _gated(
         return replace(verdict, verdict="inconclusive", reason=why, judged=not memory)
     rounds = there
     margin = settings.margin_of(name)
-    found = _gate(rounds, name, settings, confidence, margin, higher, grain)
+    found = _gate(rounds, name, settings, confidence, margin, higher)
     if found.verdict == "regressed" and rounds.fresh is not None:
-        again = _gate(rounds.fresh, name, settings, confidence, margin, higher, grain)
+        again = _gate(rounds.fresh, name, settings, confidence, margin, higher)
         if again.verdict != "regressed":
             change = math.expm1(again.estimate)
             why = f"not confirmed: {again.rounds} fresh rounds say {again.verdict} ({numbers.percent(change)})"
@@ -273,12 +270,12 @@ def _gated(
     return replace(verdict, verdict=judgement, gate=found, reason=_why(found))
 
 
-def _gate(
-    rounds: CaseRounds, name: str, settings: Settings, confidence: float, margin: float, higher: bool, grain: float
-) -> Gate:
+def _gate(rounds: CaseRounds, name: str, settings: Settings, confidence: float, margin: float, higher: bool) -> Gate:
+    allowance = info_of(name).allowance
+
     def logs(side: Sequence[Record]) -> list[float]:
         values = [round_value(record, name, settings.location, higher) for record in side]
-        return [(-1 if higher else 1) * math.log(value + grain) for value in values]
+        return [(-1 if higher else 1) * math.log(value + allowance) for value in values]
 
     base, head = logs(rounds.base), logs(rounds.head)
     if rounds.paired:

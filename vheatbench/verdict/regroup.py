@@ -13,9 +13,10 @@ import numpy as np
 
 from vheatbench.analysis.paired_ratio import round_log_ratio
 from vheatbench.analysis.signed_rank import Floats, hodges_lehmann
+from vheatbench.metrics import info_of
 from vheatbench.store.per_image import compared, compared_name
 from vheatbench.store.schema import Record
-from vheatbench.verdict.judge import RSS_GRAIN, round_value
+from vheatbench.verdict.judge import round_value
 from vheatbench.verdict.noise_floor import Floor
 from vheatbench.verdict.rule import gate
 from vheatbench.verdict.settings import Location
@@ -33,12 +34,11 @@ def log_ratios(base: Sequence[Record], head: Sequence[Record], metric: str, loca
     found = []
     for number in sorted(sides[0].keys() & sides[1].keys()):
         name = compared_name(sides[0][number].case, metric)
-        grain = RSS_GRAIN if sides[0][number].metrics[name].unit == "bytes" else 0.0
         in_turns = round_log_ratio(sides[0][number], sides[1][number], name)
         if in_turns is not None:
             found.append(in_turns)
             continue
-        values = [round_value(side[number], name, location, False) + grain for side in sides]
+        values = [round_value(side[number], name, location, False) + info_of(name).allowance for side in sides]
         if all(math.isfinite(value) and value > 0 for value in values):
             found.append(math.log(values[1] / values[0]))
     return found
