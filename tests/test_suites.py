@@ -413,6 +413,7 @@ def test_ceilings_come_first_once_for_every_dtype(write: Write) -> None:
         ("subjects: [a]\naxes: {channels: [96]}", "grid, channels and part belong to operators"),
         ("subjects: [a]\naxes: {part: [core]}", "grid, channels and part belong to operators"),
         ("subjects: [a]\naxes: {grid: [14], resolution: [14]}", "mine.yaml:2: axes: resolution is for models and grid"),
+        ("subjects: [a, data/photographs]", "data/photographs is no subject: a study looks at it"),
         ("subjects: [op/heat, ceiling/copy]\naxes: {grid: [14]}", "ceiling/copy is no subject: write 'ceilings: true'"),
         ("subjects: [op/heat]\naxes:\n  grid: [x]", "mine.yaml:3: axes.grid: 'x' is no resolution"),
         ("subjects: [op/heat]\naxes: {grid: [14], channels: [0]}", "axes.channels: channels are whole numbers of at"),
@@ -554,6 +555,9 @@ def test_labels_and_variants() -> None:
     assert rich.pixels == 480 * 640
     assert rich.label.startswith("swin-t 480x640 blargest float32 train channels_last compiled unfused attention deep=")
     assert rich.label == f"swin-t 480x640 {rich.variant}"
+    photographs = Case(subject="data/photographs", resolution=224, mode="eval", analysis={"images": 10})
+    assert photographs.kind == "data"
+    assert photographs.label == "data/photographs 224 eval images=10", "neither a batch nor a dtype: there is no model"
 
 
 # order

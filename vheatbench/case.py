@@ -12,9 +12,10 @@ TimedMode = Literal["infer", "forward", "forward_backward", "train"]
 """``infer``: deploy form, no gradients. ``forward``: training form, no gradients. ``forward_backward``: forward,
 loss and gradients of the parameters (of an operator: no loss, gradients of its input too). ``train``: the same
 and the optimizer's step."""
-Mode = Literal["infer", "forward", "forward_backward", "train", "erf", "heat", "eval", "fit", "profile"]
-"""A :data:`TimedMode`, or something that is not timed for its own sake: ``erf`` (effective receptive field), ``heat``,
-``eval`` (accuracy on images), ``fit`` (training to the end), ``profile`` (a step taken apart)."""
+Mode = Literal[TimedMode, "erf", "heat", "eval", "fit", "profile"]
+"""A :data:`TimedMode`, or that of a study (``studies/__init__.py``), which is not timed for its own sake: ``erf``
+(effective receptive field), ``heat``, ``eval`` (accuracy on images), ``fit`` (training to the end), ``profile`` (a step
+taken apart). They are part of the file format: a record of another mode is no record of this version."""
 Compile = bool | Literal["freezing", "cudagraphs"]
 """``freezing``: torch.compile with inductor's constant folding of weights (inference on a CPU). ``cudagraphs``:
 torch.compile that replays its kernels as CUDA graphs (mode ``reduce-overhead``), for steps bound by launches."""
@@ -23,18 +24,19 @@ Part = Literal["core", "layer"]
 DType = Literal["float32", "tf32", "bfloat16", "float16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 DeviceType = Literal["cpu", "cuda"]
-Kind = Literal["model", "operator", "ceiling"]
+Kind = Literal["model", "operator", "ceiling", "data"]
 
+PREFIXES: dict[str, Kind] = {"op/": "operator", "ceiling/": "ceiling", "data/": "data"}
+"""Of the names of what is no model."""
 
 PATCH = 16
 """Side in pixels of the patch that counts as one token of a model's input, whatever the model."""
 
 
 def kind_of(subject: str) -> Kind:
-    """What a name names: an operator (``op/...``), a ceiling of the device (``ceiling/...``), else a model."""
-    if subject.startswith("op/"):
-        return "operator"
-    return "ceiling" if subject.startswith("ceiling/") else "model"
+    """What a name names: an operator (``op/...``), a ceiling of the device (``ceiling/...``), what a study looks at
+    without any model (``data/...``), else a model."""
+    return next((kind for prefix, kind in PREFIXES.items() if subject.startswith(prefix)), "model")
 
 
 class Case(BaseModel):
@@ -48,7 +50,8 @@ class Case(BaseModel):
 
     subject: str
     """Catalog name: an alias such as ``vheat-t``, any timm model name, or ``package.module:name``; an operator
-    (``op/heat``, ``op/window-attention``, ...); or one of the device's ceilings (``ceiling/copy``)."""
+    (``op/heat``, ``op/window-attention``, ...); one of the device's ceilings (``ceiling/copy``); or what
+    a study that takes no model looks at (``data/photographs``)."""
     resolution: tuple[int, int]
     """Height and width: of a model's input in pixels, of an operator's token grid, of a ceiling's matrix."""
     batch: int | Literal["largest"] = 1
@@ -107,8 +110,8 @@ class Case(BaseModel):
     @property
     def variant(self) -> str:
         """Everything but subject and resolution: cases of one variant may be drawn on one chart."""
-        batch = "largest" if self.batch == "largest" else str(self.batch)
-        parts = [f"b{batch}", self.dtype, self.mode.replace("_", "+")]
+        step = [] if self.kind == "data" else [f"b{self.batch}", self.dtype]
+        parts = [*step, self.mode.replace("_", "+")]
         if self.part is not None:
             parts.append(self.part)
         if self.channels is not None:

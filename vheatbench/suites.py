@@ -232,6 +232,8 @@ class Suite(_Part):
         kinds = {kind_of(entry.model): entry.model for entry in self.subjects}
         if "ceiling" in kinds:
             raise ValueError(f"{kinds['ceiling']} is no subject: write 'ceilings: true' (--ceilings)")
+        if "data" in kinds:
+            raise ValueError(f"{kinds['data']} is no subject: a study looks at it, and stands under 'studies'")
         if len(kinds) > 1:
             raise ValueError(
                 f"{kinds['model']} is a model and {kinds['operator']} an operator: they share no axis, "

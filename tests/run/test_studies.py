@@ -7,13 +7,14 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import pytest
 from typer.testing import CliRunner
 
 from support import stub_study
+from vheatbench.case import Mode, TimedMode
 from vheatbench.cli import app
 from vheatbench.errors import StoreError, UserError, WorkerError
 from vheatbench.run.fork import fork_server
@@ -25,8 +26,13 @@ from vheatbench.run.schedule import Schedule
 from vheatbench.run.task import Event, StudyTask
 from vheatbench.store import Record, Run, RunWriter, read_run
 from vheatbench.store.read import begun_runs, list_runs
+from vheatbench.studies import STUDIES
 from vheatbench.studies.heat.results import point_responses_of
 from vheatbench.suites import SuitePolicy
+
+
+def test_every_mode_is_timed_or_of_a_study() -> None:
+    assert {*get_args(TimedMode), *(study.mode for study in STUDIES)} == set(get_args(Mode))
 
 
 def task_of(name: str, folder: Path) -> StudyTask:

@@ -79,7 +79,7 @@ def groups_of(records: Sequence[Record]) -> list[ChartGroup]:
     ceilings: dict[tuple[str, str], list[Record]] = {}
     for record in map(compared, records):
         case = record.case
-        if not case.timed:
+        if not case.timed or case.kind == "data":
             continue
         if case.kind == "ceiling":
             ceilings.setdefault((case.device, case.dtype), []).append(record)
