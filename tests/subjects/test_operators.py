@@ -32,11 +32,11 @@ from vheatbench.run.measure_case import measure_case
 from vheatbench.run.step import check_compile, place, prepare
 from vheatbench.run.task import InspectTask, MeasureTask
 from vheatbench.store import Metric, Record, read_run
-from vheatbench.subjects.attention import relative_position
 from vheatbench.subjects.catalog import build, list_subjects
 from vheatbench.subjects.closed_form import OperatorMacs, conduction_macs, operator_min_bytes, operator_step_macs
 from vheatbench.subjects.heat.cosines import cosine_matrix
 from vheatbench.subjects.operators import OPERATORS, Operator, build_operator, heat_backend, operator_macs
+from vheatbench.subjects.token_mixers import relative_position
 from vheatbench.suites import SuitePolicy, ceiling_cases
 
 pytestmark = pytest.mark.usefixtures("one_thread")

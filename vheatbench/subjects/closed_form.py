@@ -16,7 +16,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import nn
 
-from vheatbench.subjects.attention import KERNEL, WINDOW
+from vheatbench.subjects.token_mixers import KERNEL, WINDOW
 from vheatbench.subjects.vheat import VHeat
 
 

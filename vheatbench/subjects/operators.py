@@ -24,16 +24,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError
-from vheatbench.subjects.attention import (
-    HEAD_DIM,
-    AttentionLayer,
-    DepthwiseConv,
-    GatedConvLayer,
-    LinearAttention,
-    SoftmaxAttention,
-    WindowAttention,
-    WindowAttentionLayer,
-)
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.closed_form import (
     OperatorMacs,
@@ -47,6 +37,16 @@ from vheatbench.subjects.heat import triton as heat_triton
 from vheatbench.subjects.heat.conduct import BACKENDS, choose_backend, conduct_heat
 from vheatbench.subjects.heat.cosines import cosine_matrix, heat_decay
 from vheatbench.subjects.heat_operator import HeatOperator, frequency_embedding
+from vheatbench.subjects.token_mixers import (
+    HEAD_DIM,
+    AttentionLayer,
+    DepthwiseConv,
+    GatedConvLayer,
+    LinearAttention,
+    SoftmaxAttention,
+    WindowAttention,
+    WindowAttentionLayer,
+)
 from vheatbench.text import did_you_mean
 
 

@@ -1,6 +1,6 @@
-"""What heat conduction is measured against: global, window and linear attention, depthwise convolution.
+"""The token mixers beside heat conduction: global, window and linear attention, depthwise convolution.
 
-Each operator has a core, which mixes tokens and nothing else, and a layer around it that maps
+Each has a core, which mixes tokens and nothing else, and a layer around it that maps
 (B, H, W, C) to (B, H, W, C) with its projections, as the whole heat operator does.
 """
 
