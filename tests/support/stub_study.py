@@ -35,9 +35,9 @@ def cases(name: str) -> list[Case]:
     return [Case(subject=name, resolution=32, mode="heat", analysis={"part": part}) for part in (1, 2)]
 
 
-def measure(task: StudyTask, tell: Any) -> Iterator[Record]:
+def measure(task: StudyTask, progress: Any) -> Iterator[Record]:
     for done, case in enumerate(task.cases):
-        tell(f"{done} of {len(task.cases)}", done / len(task.cases))
+        progress(f"{done} of {len(task.cases)}", done / len(task.cases))
         if done == HALF:
             deed(case.subject, task)
         yield Record(
@@ -47,7 +47,7 @@ def measure(task: StudyTask, tell: Any) -> Iterator[Record]:
             started="2026-01-01T00:00:00Z",
             conditions={"variable": os.environ.get("OMP_NUM_THREADS", ""), "folder": str(Path.cwd())},
         )
-    tell("all", 1.0)
+    progress("all", 1.0)
 
 
 def deed(name: str, task: StudyTask) -> None:

@@ -64,8 +64,8 @@ class ChartGroup:
         case = self.records[0].case
         channels = f"C={case.channels}" if case.channels is not None else ""
         named = (case.part or "", case.mode.replace("_", " and "), channels, case.dtype)
-        said = (case.part or "", case.mode.replace("_", "+"), channels, case.dtype)
-        rest = " ".join(word for word in self.variant.split(" ") if word not in said)
+        named_already = (case.part or "", case.mode.replace("_", "+"), channels, case.dtype)
+        rest = " ".join(word for word in self.variant.split(" ") if word not in named_already)
         return ", ".join(word for word in (*named, rest) if word)
 
 

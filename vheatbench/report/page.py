@@ -43,7 +43,7 @@ MOST_OF_MANY = 250
 """The same of a page whose table of records is compact, and takes its time too."""
 
 MOST_SEEN = 3
-"""Findings of analyses that are told in short."""
+"""Findings of analyses that are part of the story."""
 
 
 @dataclass
@@ -236,9 +236,9 @@ def _part(
     published = published_section(run, outcomes, f"r{index}-published")
     analyses = [*_analyses(run, index, runs), *([published] if published else [])]
     story = _story(groups, sections, analyses, outcomes, records)
-    told = {one.text for one in story}
+    in_story = {one.text for one in story}
     for section in analyses:
-        section.findings = [pair for pair in section.findings if pair[0].text not in told]
+        section.findings = [pair for pair in section.findings if pair[0].text not in in_story]
     return RunPart(
         run=run,
         title=f"{run.header.suite} on {run.device_name}",

@@ -13,7 +13,7 @@ from vheatbench.metrics import MetricInfo, columns
 from vheatbench.store.per_image import compared_name
 
 COMPACT = 500
-"""Rows from which on intervals become a percentage and what is alike is told once: the page stays light."""
+"""Rows from which on intervals become a percentage and what is alike is written once: the page stays light."""
 
 MOST_WARNINGS = 200
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """How the records of a study are told and shown. Functions are named as ``module:function`` in its folder."""
+    """How the records of a study are printed and shown. Functions are named as ``module:function`` in its folder."""
 
     name: str
     """Of its folder."""
@@ -43,8 +43,8 @@ class Study:
     """Whether its module ``run`` has what the runner carries it out by.
 
     ``plan(settings)`` takes JSON, ``device`` (``auto``, ``cpu`` or ``cuda``) always among it, and returns groups of
-    cases and notes for the user. ``measure(task, tell)`` yields a record of every case of a group: what a model does
-    wrong is a record; UserError (wrong input) and StoreError (the disk) end the run.
+    cases and notes for the user. ``measure(task, progress)`` yields a record of every case of a group: what a
+    model does wrong is a record; UserError (wrong input) and StoreError (the disk) end the run.
     """
 
     @property

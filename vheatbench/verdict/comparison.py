@@ -108,8 +108,8 @@ def concluded(c: Comparison, common: int) -> Comparison:
         alike = [f"{v.label} {v.metric}" for v in undecided if v.reason == why]
         reasons.append(f"{_count(alike, 'metric')} open ({why or 'too noisy to tell'}): {some(alike)}")
     if c.differences:
-        said = "the machines or their software differ: " + "; ".join(c.differences)
-        return replace(c, verdict="incomparable", outcome="incomparable", reasons=(said, *reasons))
+        reason = "the machines or their software differ: " + "; ".join(c.differences)
+        return replace(c, verdict="incomparable", outcome="incomparable", reasons=(reason, *reasons))
     if worse or bent:
         return replace(c, verdict="regressed", outcome="regressed", reasons=tuple(reasons))
     if broken:
@@ -130,7 +130,7 @@ def _by(v: CaseVerdict) -> str:
 
 
 def _fell(failure: Failure, worse: Sequence[CaseVerdict]) -> bool:
-    """Whether a failure is a regression that is told already."""
+    """Whether a failure is a regression that is reported already."""
     return any(v.metric == "status" and v.case.id == failure.case.id for v in worse)
 
 

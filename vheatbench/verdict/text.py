@@ -33,7 +33,7 @@ class Row(NamedTuple):
 def headline(comparison: Comparison) -> str:
     """The verdict of the whole on one line."""
     c = comparison
-    said = {
+    meaning = {
         "pass": {
             "same": "nothing got worse by more than its margin",
             "improved": "something improved, nothing got worse by more than its margin",
@@ -44,7 +44,7 @@ def headline(comparison: Comparison) -> str:
         "inconclusive": "this comparison decides nothing",
         "incomparable": "measured on different machines or software: no ratio means anything",
     }[c.outcome]
-    return f"{c.verdict}: {said}"
+    return f"{c.verdict}: {meaning}"
 
 
 def detectable(comparison: Comparison) -> str:

@@ -264,7 +264,7 @@ def test_an_interrupted_evaluation_reads_no_image_twice(call, levels, monkeypatc
     read: list[int] = []
     stop_after = 2
 
-    answered = accuracy_run._Telling.answered
+    answered = accuracy_run._Reporter.answered
     chunks = []
 
     def stopping(self, done: int, correct: float) -> None:
@@ -275,7 +275,7 @@ def test_an_interrupted_evaluation_reads_no_image_twice(call, levels, monkeypatc
 
     get = evaluate.ImageTensors.__getitem__
     monkeypatch.setattr(evaluate.ImageTensors, "__getitem__", lambda self, i: (read.append(i), get(self, i))[1])
-    monkeypatch.setattr(accuracy_run._Telling, "answered", stopping)
+    monkeypatch.setattr(accuracy_run._Reporter, "answered", stopping)
     words = ("--model", "support.eval_models:levels", "--data", "levels", "--resolution", "32", "--batch", "6")
     done = call(*words, "--save-every", "1")
     assert done.exit_code == exits.INTERRUPTED

@@ -24,7 +24,7 @@
       .replace(/var\((--[\w-]+)\)/g, (_, name) => page.getPropertyValue(name));
   };
 
-  const tell = (plot) => {
+  const hover = (plot) => {
     const tip = make('div', { className: 'tip', role: 'status', hidden: true });
     plot.append(tip);
     plot.role = 'application';
@@ -107,7 +107,7 @@
     const savePictures = () => images.forEach(({ src }, i) => make('a', { href: src, download: `${figure.id}-${i}.png` }).click());
     if (images[0]) tools.append(make('button', { ariaLabel: `Save ${title} as PNG`, onclick: savePictures }, 'PNG'));
     plot.after(tools);
-    if (plot.querySelector('circle title')) tell(plot);
+    if (plot.querySelector('circle title')) hover(plot);
     draw();
   });
 

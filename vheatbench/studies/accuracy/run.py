@@ -37,7 +37,7 @@ def plan(asked: dict[str, Any]) -> tuple[list[Group], list[str]]:
     return [Group(label=f"{case.subject} {case.size}", cases=[case]) for case in cases], []
 
 
-def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
+def measure(task: StudyTask, progress: Tell) -> Iterator[Record]:
     """The record of one resolution; the answers of a worker that was killed before are not asked for again.
 
     Raises:
@@ -49,32 +49,32 @@ def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
     if case.id not in [known.id for known in planned.cases]:
         raise UserError(f"{task.label}: its images or weights are others than when the run was begun: begin a new run")
     processes = Processes(torch.device("cuda:0" if case.device == "cuda" else "cpu"))
-    telling = _Telling(tell, len(planned.images))
-    record = evaluate_case(case, planned, task.run_path, processes, telling, task.policy)
+    reporter = _Reporter(progress, len(planned.images))
+    record = evaluate_case(case, planned, task.run_path, processes, reporter, task.policy)
     if record.status == "ok":
         progress_file(task.run_path, case).unlink(missing_ok=True)
         top1 = with_unit(record.metrics["top1_accuracy"].value or 0.0, info_of("top1_accuracy"))
-        tell(f"top-1 {top1} of {len(planned.images)} images{telling.before}", 1.0)
+        progress(f"top-1 {top1} of {len(planned.images)} images{reporter.before}", 1.0)
     yield record
 
 
-class _Telling:
-    """The progress of an evaluation, as a worker tells it."""
+class _Reporter:
+    """Reports the progress of an evaluation to the runner."""
 
-    def __init__(self, tell: Tell, total: int) -> None:
-        self._tell, self._total, self.before = tell, total, ""
+    def __init__(self, progress: Tell, total: int) -> None:
+        self._progress, self._total, self.before = progress, total, ""
 
     def begun(self, case: object, done: int, total: int) -> None:
         if done:
             self.before = f", going on after {done} of {total} images"
-            self._tell(self.before.removeprefix(", "), done / total)
+            self._progress(self.before.removeprefix(", "), done / total)
 
     def answered(self, done: int, correct: float) -> None:
         so_far = with_unit(correct, info_of("top1_accuracy"))
-        self._tell(f"{done} of {self._total} images, top-1 {so_far}", done / self._total)
+        self._progress(f"{done} of {self._total} images, top-1 {so_far}", done / self._total)
 
     def ended(self, record: Record) -> None:
-        """The runner says it."""
+        """The runner reports that."""
 
 
 def settings_from(asked: dict[str, Any]) -> EvalSettings:

@@ -98,13 +98,13 @@ def _by_size(id_: str, outcomes: Sequence[Outcome]) -> Chart | None:
     rows = [
         (name, size, with_interval(point, TOP1)) for name, places in curves.items() for _, size, point in places
     ]  # fmt: skip
-    said = "; ".join(
+    text = "; ".join(
         f"{name} {', '.join(f'{with_unit(point.value, TOP1)} at {size}' for _, size, point in places)}"
         for name, places in curves.items()
     )
     caption = "Top-1 accuracy by image size; bars: 95 % interval for another sample of such images."
     return Chart(
-        id_, "Accuracy by resolution", _svg(id_, curves), caption, f"Top-1 accuracy: {said}.",
+        id_, "Accuracy by resolution", _svg(id_, curves), caption, f"Top-1 accuracy: {text}.",
         ("model", "size", TOP1.heading), rows,
     )  # fmt: skip
 

@@ -58,7 +58,7 @@ def plan(asked: dict[str, Any]) -> tuple[list[Group], list[str]]:
     return list(groups.values()), planned.notes
 
 
-def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
+def measure(task: StudyTask, progress: Tell) -> Iterator[Record]:
     """The records of a group.
 
     Raises:
@@ -70,8 +70,8 @@ def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
     wanted = {case.id for case in task.cases}
     for job in make_plan(settings, images, only=task.cases[0]).jobs:
         if wanted & {case.id for case in job.cases}:
-            records = measure_job(job, settings, images, task.run_path, tell, task.policy)
-            tell(outcome(records), 1.0)
+            records = measure_job(job, settings, images, task.run_path, progress, task.policy)
+            progress(outcome(records), 1.0)
             yield from (record for record in records if record.case_id in wanted)
             return
     raise UserError(f"{task.label}: its images or weights are others than when the run was begun: begin a new run")
@@ -94,14 +94,14 @@ def outcome(records: list[Record]) -> str:
 
 
 def measure_job(
-    job: Job, settings: ErfSettings, images: ImageSet, run_path: Path, tell: Tell, policy: SuitePolicy
+    job: Job, settings: ErfSettings, images: ImageSet, run_path: Path, progress: Tell, policy: SuitePolicy
 ) -> list[Record]:
     """The records of a job's layers, whose maps are attached to the run at ``run_path``. Never raises for a model."""
     records = [Record(case=case, case_id=case.id, status="ok", started=utc_now()) for case in job.cases]
     started = time.monotonic()
     try:
         with prepared_device(job.base, policy) as device:
-            subject, warnings, fields = _measure(job, settings, images, device, tell)
+            subject, warnings, fields = _measure(job, settings, images, device, progress)
         for i, (record, layer) in enumerate(zip(records, job.layers, strict=True)):
             record.subject, record.warnings = subject, list(warnings)
             _fill(record, job, layer, fields, i, settings, images, run_path)
@@ -120,7 +120,7 @@ def measure_job(
 
 
 def _measure(
-    job: Job, settings: ErfSettings, images: ImageSet, device: torch.device, tell: Tell
+    job: Job, settings: ErfSettings, images: ImageSet, device: torch.device, progress: Tell
 ) -> tuple[dict[str, Any], list[str], _Fields]:
     """What was built, what is to be said of it, and what was found."""
     built = build(job.base)
@@ -140,14 +140,14 @@ def _measure(
     ours = job.preprocessing
     gradients = GradientBatches(model, job.layers, device, ours.mean, ours.std, settings.protocol, settings.dtype)
     with built.context(), conducting(model, job.conduction or "learned"):
-        fields = measure_fields(gradients, job, settings, images, tell)
+        fields = measure_fields(gradients, job, settings, images, progress)
     if fields.largest is not None:
         warnings.append(f"memory ran out: images were taken {fields.largest} at a time, which changes no result")
     return subject, warnings, fields
 
 
 def measure_fields(
-    gradients: GradientBatches, job: Job, settings: ErfSettings, images: ImageSet, tell: Tell
+    gradients: GradientBatches, job: Job, settings: ErfSettings, images: ImageSet, progress: Tell
 ) -> _Fields:
     """Batch by batch until one of three rules ends it.
 
@@ -168,14 +168,14 @@ def measure_fields(
             mean.add(maps)
         n, batches = n + size, batches + 1
         if batches < 2 and n < images.count:
-            tell(_so_far(n, math.inf, settings), n / images.count)
+            progress(_so_far(n, math.inf, settings), n / images.count)
             continue
         estimates = [
             _estimates(mean, layer, centre, replknet)
             for mean, layer, centre in zip(means, job.layers, centres, strict=True)
         ]
         errors[n] = max(worst_error(found, replknet) for found in estimates)
-        tell(_so_far(n, errors[n], settings), n / images.count)
+        progress(_so_far(n, errors[n], settings), n / images.count)
         if errors[n] < settings.target:
             stopped_by = "precision"
             break

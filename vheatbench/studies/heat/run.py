@@ -235,7 +235,7 @@ def plan(asked: dict[str, Any]) -> tuple[list[Group], list[str]]:
     return list(groups.values()), []
 
 
-def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
+def measure(task: StudyTask, progress: Tell) -> Iterator[Record]:
     """The records of a group.
 
     Raises:
@@ -249,7 +249,7 @@ def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
             if piece.case.id in missing:
                 missing.remove(piece.case.id)
                 done = len(task.cases) - len(missing)
-                tell(f"{done} of {len(task.cases)}", done / len(task.cases))
+                progress(f"{done} of {len(task.cases)}", done / len(task.cases))
                 with prepared_device(piece.case, task.policy):
                     record = measured(piece, task.run_path)
                 yield record

@@ -93,7 +93,7 @@ def plan(asked: dict[str, Any]) -> tuple[list[Group], list[str]]:
     return [Group(label=case.label, cases=[case])], []
 
 
-def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
+def measure(task: StudyTask, progress: Tell) -> Iterator[Record]:
     """The record of the case, with the Chrome trace of its steps attached. Raises StoreError."""
     (case,) = task.cases
     record = Record(case=case, case_id=case.id, status="ok", started=utc_now())
@@ -115,7 +115,7 @@ def measure(task: StudyTask, tell: Tell) -> Iterator[Record]:
         # the same trace gives the same file
         data = gzip.compress(json.dumps(trace).encode(), mtime=0)
         record.files["trace"] = attach(task.run_path, f"{case.id}-trace.json.gz", data)
-        tell(f"{found.step_s * 1e3:.4g} ms", 1.0)
+        progress(f"{found.step_s * 1e3:.4g} ms", 1.0)
     record.elapsed_s = time.monotonic() - started
     yield record
 
