@@ -153,6 +153,13 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{value:+.{digits}%}".replace("%", " %").replace("-", "−")
 
 
+def clock(seconds: float) -> str:
+    """Seconds as ``1:05`` or ``2:03:04``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def _ends(found: Estimate | None) -> tuple[float, float] | None:
     """Of the interval; None where there is none, or nothing between its ends."""
     if found is None or found.low is None or found.high is None or found.low >= found.high:

@@ -19,7 +19,7 @@ from vheatbench.cli import app
 from vheatbench.errors import StoreError, UserError, WorkerError
 from vheatbench.run.fork import fork_server
 from vheatbench.run.process import Worker, calm_threads
-from vheatbench.run.progress import Item, LiveProgress, PlainProgress, Silent
+from vheatbench.run.progress import Item, RunProgress, Silent
 from vheatbench.run.recording import new_header
 from vheatbench.run.runner import Runner, inspect_machine, items_of, plan_study
 from vheatbench.run.schedule import Schedule
@@ -180,22 +180,37 @@ def test_the_process_that_forks_is_started_again_when_it_has_died(tmp_path: Path
     assert fork_server(calm_threads()) is not first
 
 
-def test_progress_counts_groups_and_shows_how_far_they_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+class Shown:
+    """What a display was told."""
+
+    def __init__(self) -> None:
+        self.last = (0.0, "", "")
+        self.lines: list[tuple[str, str, str]] = []
+
+    def update(self, share: float, count: str, now: str = "") -> None:
+        self.last = (share, count, now)
+
+    def line(self, label: str, words: str, status: str = "ok") -> None:
+        self.lines.append((label, words, status))
+
+
+def test_progress_counts_groups_and_shows_how_far_they_are(tmp_path: Path) -> None:
     tasks = [task_of(name, tmp_path) for name in ("one", "two")]
     done = {(case.id, 0) for case in tasks[0].cases}
     items, keys = items_of(Schedule([], 1, tasks, done), done)
     assert [item.label for item in items] == ["one", "two"]
     assert keys == {items[0].key}
-    plain = PlainProgress(items, keys)
-    plain.finished(items[1], "ok", "12 images", "cpu")
-    assert capsys.readouterr().err.endswith("two: 12 images\n")
-    live = LiveProgress(items, keys)
-    live.started(items[1], "cpu")
-    live.told(items[1], "6 of 12", 0.5, "cpu")
-    row = live._progress.tasks[0]
-    assert row.completed == pytest.approx(1.5 * items[0].weight)
-    assert row.fields["count"] == "1/2"
-    assert row.fields["now"] == "two: 6 of 12"
+    shown = Shown()
+    progress = RunProgress(items, keys, shown)
+    assert shown.last == (0.5, "1/2", "")
+    progress.started(items[1], "cpu")
+    assert shown.last == (0.5, "1/2", "two")
+    progress.told(items[1], "6 of 12", 0.5, "cpu")
+    assert shown.last == (0.75, "1/2", "two: 6 of 12")
+    assert shown.lines == []
+    progress.finished(items[1], "oom", "12 images", "cpu")
+    assert shown.last == (1.0, "2/2", "")
+    assert shown.lines == [("two", "12 images", "oom")]
 
 
 # Suites that hold studies

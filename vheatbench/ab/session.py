@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from vheatbench.ab.turns import TurnProgress, take_turns
 from vheatbench.analysis.fingerprint import differences, fingerprint
 from vheatbench.errors import UserError
 from vheatbench.metrics import names
+from vheatbench.run.progress import Display
 from vheatbench.run.task import Inspection
 from vheatbench.stop import stoppable
 from vheatbench.store.per_image import step_name
@@ -104,8 +106,8 @@ class Session:
     writers: Mapping[Side, RunWriter] = field(default_factory=dict, init=False)
     """Open once there is something to be kept."""
 
-    def measure(self) -> dict[Side, Run]:
-        """Measure what is due; the two finished runs.
+    def measure(self, display: AbstractContextManager[Display]) -> dict[Side, Run]:
+        """Measure what is due, and show how far it is; the two finished runs.
 
         Raises:
             UserError: a version, the working tree or a margin that will not do.
@@ -114,12 +116,12 @@ class Session:
         """
         try:
             with stoppable(self._kept):
-                paths = self._measure()
+                paths = self._measure(display)
         except ArmError as error:
             raise EndedError(str(error), "failed") from None
         return {side: read_run(path) for side, path in paths.items()}
 
-    def _measure(self) -> dict[Side, Path]:
+    def _measure(self, display: AbstractContextManager[Display]) -> dict[Side, Path]:
         """Take every turn that is due, and return the finished files."""
         if self.begun is not None and any(run.path.suffix != PARTIAL for run in self.begun.values()):
             return self._finish_other(self.begun)
@@ -142,7 +144,7 @@ class Session:
             try:
                 take_turns(
                     arms, writers, self.rounds, policy, self.request.device,
-                    TurnProgress(self.rounds, self.output.quiet),
+                    TurnProgress(self.rounds, stack.enter_context(display)),
                 )  # fmt: skip
             except ArmError:
                 for writer in writers.values():  # why it failed stays on disk

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
 
 from vheatbench.ab.arm import SIDES, Arm, ArmError, Side
 from vheatbench.ab.rounds import Rounds, Turn
 from vheatbench.run.executor import Executor, Seat
-from vheatbench.run.progress import clock, step_time
+from vheatbench.run.progress import Display, step_time
 from vheatbench.run.recording import keep
 from vheatbench.stop import deferred
 from vheatbench.store.read import read_run
@@ -19,40 +17,32 @@ from vheatbench.suites import SuitePolicy
 
 
 class TurnProgress:
-    """A line on stderr for every turn."""
+    """How far the rounds are, told to a display."""
 
-    def __init__(self, rounds: Rounds, quiet: bool = False) -> None:
-        self._rounds = rounds
-        self._quiet = quiet
-        self._start = time.monotonic()
-        self._taken = 0
+    def __init__(self, rounds: Rounds, display: Display) -> None:
+        self._rounds, self._display = rounds, display
+
+    def started(self, turn: Turn, due: int) -> None:
+        """A turn begins. ``due``: turns of this round that are left, with this one."""
+        last, looks = self._rounds.looks[-1], self._rounds.looks
+        if turn.round >= last:
+            count = f"confirmation {turn.round - last + 1}/{self._rounds.confirmation}"
+        else:
+            count = f"round {turn.round + 1}/{next(look for look in looks if turn.round < look)}"
+        # all until the first look; what comes after that, the rounds decide
+        left = max(0.0, looks[0] - 1 - turn.round + due / len(self._rounds.pairs)) if turn.round < looks[0] else 0.0
+        self._display.update(1 - left / looks[0], count, _label(turn))
 
     def taken(self, turn: Turn, records: Mapping[Side, Record], due: int) -> None:
         """Both sides of a turn are on disk. ``due``: turns of this round that are left."""
-        self._taken += 1
-        if self._quiet:
-            return
-        label = turn.pair.base.label
-        if turn.pair.head != turn.pair.base:
-            label += f" -> {turn.pair.head.subject}"
-        sides = ", ".join(f"{side} {_outcome(record)}" for side, record in records.items())
-        print(f"[{self._place(turn)} {self._times(turn, due)}] {label}: {sides}", file=sys.stderr, flush=True)
+        self.started(turn, due)
+        bad = next((record.status for record in records.values() if record.status != "ok"), "ok")
+        self._display.line(_label(turn), ", ".join(f"{side} {_outcome(one)}" for side, one in records.items()), bad)
 
-    def _place(self, turn: Turn) -> str:
-        last = self._rounds.looks[-1]
-        if turn.round >= last:
-            return f"confirmation {turn.round - last + 1}/{self._rounds.confirmation}"
-        look = next(look for look in self._rounds.looks if turn.round < look)
-        return f"round {turn.round + 1}/{look}"
 
-    def _times(self, turn: Turn, due: int) -> str:
-        """Elapsed, and what is left until the first look; what comes after that, the rounds decide."""
-        elapsed = time.monotonic() - self._start
-        first = self._rounds.looks[0]
-        if turn.round >= first:
-            return clock(elapsed)
-        left = due + (first - 1 - turn.round) * len(self._rounds.pairs)
-        return f"{clock(elapsed)}, about {clock(elapsed / self._taken * left)} left"
+def _label(turn: Turn) -> str:
+    base, head = turn.pair
+    return base.label + (f" -> {head.subject}" if head != base else "")
 
 
 def take_turns(
@@ -76,6 +66,7 @@ def take_turns(
     try:
         while turns := rounds.due(records["base"], records["head"]):
             for place, turn in enumerate(turns):
+                progress.started(turn, len(turns) - place)
                 new = _measure(turn, arms, writers, records, executor, rounds.seed)
                 for side, record in new.items():
                     records[side].append(record)

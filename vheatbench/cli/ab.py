@@ -263,10 +263,11 @@ def _carry_out(session: Session) -> None:
     """Measure what is due, print the answer, and end with its exit code."""
     from vheatbench.ab.session import EndedError
     from vheatbench.cli.compare import EXITS, present
+    from vheatbench.present.progress import display
 
     output = session.output
     try:
-        runs = session.measure()
+        runs = session.measure(display(output.quiet))
         if session.request.aa:
             _keep_floor(session.noise_floor(runs), runs["head"], output)
             code = exits.OK

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from vheatbench.stop import stoppable
 if TYPE_CHECKING:
     from torch import nn
 
+    from vheatbench.present.progress import Display
     from vheatbench.run.distributed import Group
     from vheatbench.studies.dense.answers import Answers, OnProgress
     from vheatbench.studies.dense.detection import DetectionResult
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vheatbench.studies.dense.task import About, DataFolder, Task
 
 EVERY_S = 10.0
-"""Between two lines of progress."""
+"""Between two lines of progress in a log."""
 
 BackboneName = Annotated[str, typer.Option(help="Backbone: an alias or a timm name with maps at strides 4 to 32.")]
 BackboneWeights = Annotated[
@@ -115,6 +115,7 @@ def train(
     with working(kind) as group:
         import torch
 
+        from vheatbench.present.progress import display
         from vheatbench.studies.dense import task as tasks
         from vheatbench.subjects.backbone import Beginning
 
@@ -125,14 +126,14 @@ def train(
 
         training = group.together(planned)
         _print_notes(training.folder, group, quiet)
-        progress = StepLines(quiet or not group.is_main)
+        shown = display(quiet or not group.is_main, EVERY_S)
         beginning = None
         if backbone_weights is not None:
             beginning = Beginning(backbone_weights, use, rule, trust_pickle)  # type: ignore[arg-type]
-        with _naming_what_is_kept(lambda: _checkpoint_kept(out, progress), group):
+        with _naming_what_is_kept(lambda: _checkpoint_kept(out, shown.begun), group), shown:
             path = tasks.train(
                 training.task, training.folder, training.about, training.schedule, group, out,
-                beginning=beginning, resume=resume, workers=workers, save_every=save_every, on_step=progress,
+                beginning=beginning, resume=resume, workers=workers, save_every=save_every, on_step=_steps_on(shown),
                 autocast=torch.bfloat16 if dtype == "bfloat16" else None,
             )  # fmt: skip
         main = group.is_main
@@ -161,6 +162,7 @@ def evaluate(
     with user_errors_on_rank0():
         kind = device_of(device)
     with working(kind) as group:
+        from vheatbench.present.progress import display
         from vheatbench.studies.dense.answers import Answers
         from vheatbench.studies.dense.files import TrainedFile, read_trained
         from vheatbench.studies.dense.record import write_evaluation
@@ -179,8 +181,9 @@ def evaluate(
         started = utc_now()
         trained, test, network, kept = group.together(planned)
         _print_notes(test.folder, group, quiet)
-        with _naming_what_is_kept(lambda: _answers_kept(kept), group):
-            result = test.evaluate(network, group, image_lines(quiet or not group.is_main), kept)
+        shown = display(quiet or not group.is_main, EVERY_S)
+        with _naming_what_is_kept(lambda: _answers_kept(kept), group), shown:
+            result = test.evaluate(network, group, _images_on(shown), kept)
         if group.is_main:
             path = write_evaluation(
                 test.task, trained, test.folder, result, results,
@@ -223,11 +226,11 @@ def _naming_what_is_kept(kept: Callable[[], str], group: Group) -> Iterator[None
         raise
 
 
-def _checkpoint_kept(out: Path, progress: StepLines) -> str:
+def _checkpoint_kept(out: Path, begun: bool) -> str:
     """Of a training; nothing of one that was refused before its first step."""
     from vheatbench.run.checkpointing import CHECKPOINT
 
-    there = progress.begun and (out / CHECKPOINT).exists()
+    there = begun and (out / CHECKPOINT).exists()
     again = command_line() if "--resume" in sys.argv else f"{command_line()} --resume"
     return f"the checkpoint in {out} is kept; continue with: {again}" if there else ""
 
@@ -237,35 +240,19 @@ def _answers_kept(kept: Answers) -> str:
     return f"what was answered is kept; continue with: {command_line()}" if kept.some else ""
 
 
-class StepLines:
-    """Prints steps on stderr, one line every few seconds."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet, self._last = quiet, 0.0
-        self.begun = False
-        """Whether a step was taken."""
-
-    def __call__(self, step: Step) -> None:
-        self.begun = True
-        if self._quiet or (time.monotonic() - self._last < EVERY_S and step.step != step.of):
-            return
-        self._last = time.monotonic()
+def _steps_on(shown: Display) -> Callable[[Step], None]:
+    def on_step(step: Step) -> None:
         parts = " ".join(f"{name.removeprefix('loss_')} {value:.3g}" for name, value in step.losses.items())
-        print(f"[{step.step}/{step.of}] loss {step.loss:.4g} ({parts}) lr {step.lr:.2g}", file=sys.stderr)
+        words = f"loss {step.loss:.4g} ({parts}) lr {step.lr:.2g}"
+        shown.update(step.step / step.of, f"{step.step}/{step.of}", words)
+
+    return on_step
 
 
-def image_lines(quiet: bool) -> OnProgress:
-    """Prints how many images are done on stderr, one line every few seconds."""
-    last = time.monotonic()
-
+def _images_on(shown: Display) -> OnProgress:
     def on_progress(done: int, of: int, before: bool) -> None:
-        nonlocal last
-        if before and not quiet:
-            print(f"going on after {done} of {of} images", file=sys.stderr)
-        if before or quiet or time.monotonic() - last < EVERY_S:
-            return
-        last = time.monotonic()
-        print(f"[{done}/{of}] images", file=sys.stderr)
+        words = f"going on after {done} of {of} images" if before else "images"
+        shown.update(done / of, f"{done}/{of}", words)
 
     return on_progress
 

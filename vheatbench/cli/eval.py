@@ -167,6 +167,7 @@ def _by_torchrun(
 
 
 def _in_group(settings: EvalSettings, path: Path | None, results: Path, group: Group, quiet: bool) -> Path:
+    from vheatbench.present.progress import display
     from vheatbench.run.distributed import PeerError
     from vheatbench.store.write import RunWriter
     from vheatbench.studies.accuracy.evaluate import begin, evaluate, reopen
@@ -181,10 +182,9 @@ def _in_group(settings: EvalSettings, path: Path | None, results: Path, group: G
         opened.append(writer.path)
         return writer
 
-    progress = EvalDisplay(len(plan.images), quiet or not group.is_main)
     try:
-        with stoppable(lambda: _kept(opened, settings)), progress.shown:
-            return evaluate(plan, open_run, group, progress)
+        with stoppable(lambda: _kept(opened, settings)), display(quiet or not group.is_main) as shown:
+            return evaluate(plan, open_run, group, EvalDisplay(plan.cases, len(plan.images), shown))
     except (UserError, PeerError):
         if opened:
             print(f"stopped: {_kept(opened, settings)}", file=sys.stderr)

@@ -317,7 +317,9 @@ def execute(
         Exit: with the code of a case that failed, where the budget did not suffice for every case once.
     """
     from vheatbench.analysis.group_ratios import uncertainty
-    from vheatbench.run.progress import clock, make_progress
+    from vheatbench.numbers import clock
+    from vheatbench.present.progress import display
+    from vheatbench.run.progress import RunProgress
     from vheatbench.run.runner import Runner, items_of
     from vheatbench.run.schedule import Schedule
     from vheatbench.store.read import read_run
@@ -332,8 +334,9 @@ def execute(
         # what takes no turns can be spread over all devices
         groups = groups_of(timed) if policy.turns or budget is not None else [[case] for case in timed]
         schedule = Schedule(groups, header.rounds, studies, writer.done, records, budget, uncertainty)
-        with make_progress(*items_of(schedule, writer.done), quiet) as progress:
-            runner = Runner(writer, policy, served, progress)
+        items, done = items_of(schedule, writer.done)
+        with display(quiet) as shown:
+            runner = Runner(writer, policy, served, RunProgress(items, done, shown, budget))
             try:
                 new = runner.run(schedule)
             except (UserError, WorkerError):
@@ -359,7 +362,7 @@ def execute(
 def where_time_went(records: Sequence[Record], elapsed_s: float) -> str:
     """One line: how long a run took, and the shares of what it was spent on, largest first."""
     from vheatbench.analysis.time_spent import shares
-    from vheatbench.run.progress import clock
+    from vheatbench.numbers import clock
 
     parts = [f"{share:.0%} {name}" for name, share in shares(records, elapsed_s).items() if share >= 0.005]
     return f"took {clock(elapsed_s)}: {', '.join(parts)}"

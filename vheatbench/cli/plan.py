@@ -17,9 +17,8 @@ def print_plan(
 ) -> None:
     """Every case in measuring order, with what it will cost and whether it fits."""
     from vheatbench.metrics import info_of
-    from vheatbench.numbers import MISSING, Value, value_of
+    from vheatbench.numbers import MISSING, Value, clock, value_of
     from vheatbench.present.terminal import Column, print_line, print_table, print_warnings
-    from vheatbench.run.progress import clock
 
     forecasts = {forecast.case_id: forecast for forecast in inspection.forecasts}
     rows = []

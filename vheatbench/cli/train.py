@@ -17,11 +17,13 @@ from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 
 if TYPE_CHECKING:
+    from vheatbench.present.progress import Display
     from vheatbench.run.distributed import Group
     from vheatbench.studies.training.data import Parts
     from vheatbench.studies.training.folder import TrainingFolder
     from vheatbench.studies.training.progress import Progress
     from vheatbench.studies.training.recipe import ModelEntry, Recipe
+    from vheatbench.studies.training.train import OnEpoch
 
 AUTO = "auto"
 
@@ -87,6 +89,7 @@ def _folder(
 def _carry_out(
     folder: TrainingFolder, continued: bool, data: str | None, group: Group, results: Path, quiet: bool
 ) -> Path:
+    from vheatbench.present.progress import display
     from vheatbench.run.distributed import PeerError, naming_lost_peers
     from vheatbench.studies.training.data import open_parts
     from vheatbench.studies.training.folder import FILE
@@ -106,10 +109,12 @@ def _carry_out(
     images = parts or group.together(lambda: open_parts(folder.recipe, folder.data))
     group.on_main(lambda: _check_places(folder.path, results))
     try:
-        with stoppable(lambda: _kept(folder)), naming_lost_peers():
-            return train(
-                folder, images, group, results, command_line(), continued, _print_nothing if quiet else _print_epoch
-            )
+        with (
+            stoppable(lambda: _kept(folder)),
+            naming_lost_peers(),
+            display(quiet or not group.is_main) as shown,
+        ):
+            return train(folder, images, group, results, command_line(), continued, _shown_by(shown))
     except (UserError, PeerError):
         if group.is_main and (folder.path / FILE).exists():
             print(f"stopped: {_kept(folder)}", file=sys.stderr)
@@ -135,20 +140,19 @@ def _place(folder: TrainingFolder, continued: bool) -> Path:
     return folder.path
 
 
-def _print_epoch(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
-    last = {name: values[-1] for name, values in progress.history.items()}
-    average = f" ({last['ema_top1_accuracy']:.2%} EMA)" if "ema_top1_accuracy" in last else ""
-    print(
-        f"{entry.label} epoch {progress.epoch}/{recipe.epochs}: loss {last['train_loss']:.4f}, "
-        f"test accuracy {last['top1_accuracy']:.2%}{average}, {last['throughput_images_per_s']:.1f} images/s, "
-        f"{last['epoch_s']:.1f} s",
-        file=sys.stderr,
-        flush=True,
-    )
+def _shown_by(shown: Display) -> OnEpoch:
+    def on_epoch(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
+        last = {name: values[-1] for name, values in progress.history.items()}
+        average = f" ({last['ema_top1_accuracy']:.2%} EMA)" if "ema_top1_accuracy" in last else ""
+        done, total = recipe.models.index(entry) * recipe.epochs + progress.epoch, len(recipe.models) * recipe.epochs
+        shown.update(done / total, f"{done}/{total}", entry.label)
+        shown.line(
+            f"{entry.label} epoch {progress.epoch}/{recipe.epochs}",
+            f"loss {last['train_loss']:.4f}, test accuracy {last['top1_accuracy']:.2%}{average}, "
+            f"{last['throughput_images_per_s']:.1f} images/s, {last['epoch_s']:.1f} s",
+        )
 
-
-def _print_nothing(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
-    pass
+    return on_epoch
 
 
 def _kept(folder: TrainingFolder) -> str:

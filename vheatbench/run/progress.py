@@ -1,8 +1,7 @@
-"""What a person sees while a run is carried out: a live line on a terminal, plain lines elsewhere. All on stderr."""
+"""How far a run is: what the runner tells, what it is expected to take, and what of it is seen on a display."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -32,11 +31,16 @@ class Item:
 class Progress(Protocol):
     """Told by the runner what happens."""
 
-    def __enter__(self) -> Progress: ...
-    def __exit__(self, *error: object) -> None: ...
     def started(self, item: Item, device: str) -> None: ...
     def told(self, item: Item, words: str, share: float, device: str) -> None: ...
     def finished(self, item: Item, status: Status, words: str, device: str) -> None: ...
+
+
+class Display(Protocol):
+    """Where progress is seen: :mod:`vheatbench.present.progress` has them."""
+
+    def update(self, share: float, count: str, now: str = "") -> None: ...
+    def line(self, label: str, words: str, status: str = "ok") -> None: ...
 
 
 def outcome(record: Record) -> str:
@@ -70,15 +74,11 @@ def _speed(case: Case, values: dict[str, float]) -> str:
     return f"{rate / 1e9:.3g} GFLOP/s"
 
 
-def clock(seconds: float) -> str:
-    """Seconds as ``1:05`` or ``2:03:04``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def weight(case: Case) -> float:
-    """Share of the run's time that a case is expected to take: start-up, then work by pixels or tokens."""
+    """Share of the run's time that a case is expected to take: start-up, then work by pixels or tokens.
+
+    Pixels times batch are fair: the last resolutions take most of the time.
+    """
     batch = case.batch if isinstance(case.batch, int) else 16
     if case.kind != "model":
         # starting takes most of it; a ceiling's samples take a second or two
@@ -88,12 +88,6 @@ def weight(case: Case) -> float:
 
 class Silent:
     """Says nothing."""
-
-    def __enter__(self) -> Silent:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
 
     def started(self, item: Item, device: str) -> None:
         """A worker begins an item."""
@@ -105,109 +99,41 @@ class Silent:
         """Its records are on disk."""
 
 
-class _Counting(Silent):
-    """How much is done, and how long the rest will take."""
+class RunProgress:
+    """How much of a run is done, and what every device is at, told to a display."""
 
-    def __init__(self, items: Sequence[Item], done: Collection[str]) -> None:
-        # A case's pixels times batch are a fair weight: the last resolutions take most of the time
-        self.total = len(items)
-        self.weight = sum(item.weight for item in items)
-        before = [item for item in items if item.key in done]
-        self.count = len(before)
-        self.done = self._before = sum(item.weight for item in before)
-        self._start = time.monotonic()
-
-    def finished(self, item: Item, status: Status, words: str, device: str) -> None:
-        self.count += 1
-        self.done += item.weight
-
-    @property
-    def elapsed(self) -> float:
-        return time.monotonic() - self._start
-
-    @property
-    def remaining(self) -> float | None:
-        worked = self.done - self._before
-        return self.elapsed * (self.weight - self.done) / worked if worked > 0 else None
-
-
-class PlainProgress(_Counting):
-    """A line when an item ends."""
-
-    def finished(self, item: Item, status: Status, words: str, device: str) -> None:
-        super().finished(item, status, words, device)
-        rest = self.remaining
-        left = f", about {clock(rest)} left" if rest is not None and self.count < self.total else ""
-        print(
-            f"[{self.count}/{self.total} {clock(self.elapsed)}{left}] {item.label}: {words}",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-class LiveProgress(_Counting):
-    """Finished items scroll by; below them a bar, what is being measured, elapsed and remaining."""
-
-    def __init__(self, items: Sequence[Item], done: Collection[str]) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as RichProgress
-
-        super().__init__(items, done)
-        self._now: dict[str, str] = {}
-        self._begun: dict[str, float] = {}
-        self._console = Console(stderr=True, highlight=False)
-        self._progress = RichProgress(
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]}"),
-            TextColumn("{task.fields[times]}"),
-            TextColumn("{task.fields[now]}", style="bold", markup=False),
-            console=self._console,
-            transient=True,
-        )
-        self._task = self._progress.add_task("", total=self.weight, count="", times="", now="starting")
-        self._refresh()
-
-    def __enter__(self) -> LiveProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+    def __init__(
+        self, items: Sequence[Item], done: Collection[str], display: Display, seconds: float | None = None
+    ) -> None:
+        """``done`` are the keys of what a resumed run holds, ``seconds`` what is left of its budget."""
+        self._begun, self._seconds = time.monotonic(), seconds
+        self._total, self._weight = len(items), sum(item.weight for item in items)
+        before = [item.weight for item in items if item.key in done]
+        self._count, self._done = len(before), sum(before)
+        self._at: dict[str, tuple[str, float]] = {}
+        """What every device is at, and what of its weight is done."""
+        self._display = display
+        self._update()
 
     def started(self, item: Item, device: str) -> None:
-        self._now[device] = item.label
-        self._refresh()
+        self._at[device] = item.label, 0.0
+        self._update()
 
     def told(self, item: Item, words: str, share: float, device: str) -> None:
-        self._now[device] = f"{item.label}: {words}"
-        self._begun[device] = share * item.weight
-        self._refresh()
+        self._at[device] = f"{item.label}: {words}", share * item.weight
+        self._update()
 
     def finished(self, item: Item, status: Status, words: str, device: str) -> None:
-        from rich.markup import escape
+        self._at.pop(device, None)
+        self._count, self._done = self._count + 1, self._done + item.weight
+        self._update()
+        self._display.line(item.label, words, status)
 
-        super().finished(item, status, words, device)
-        self._now.pop(device, None)
-        self._begun.pop(device, None)
-        colour = "green" if status == "ok" else "yellow" if status in ("oom", "skipped") else "red"
-        self._console.print(f"[{colour}]●[/] {escape(item.label)}  [dim]{escape(words)}[/]")
-        self._refresh()
-
-    def _refresh(self) -> None:
-        rest = self.remaining
-        times = clock(self.elapsed) + (f" elapsed, about {clock(rest)} left" if rest is not None else " elapsed")
-        self._progress.update(
-            self._task,
-            completed=self.done + sum(self._begun.values()),
-            count=f"{self.count}/{self.total}",
-            times=times,
-            now="  |  ".join(self._now.values()) or "…",
-        )
-
-
-def make_progress(items: Sequence[Item], done: Collection[str], quiet: bool) -> Progress:
-    """The right kind for where stderr goes; ``done`` are the keys of what a resumed run holds."""
-    if quiet:
-        return Silent()
-    return LiveProgress(items, done) if sys.stderr.isatty() else PlainProgress(items, done)
+    def _update(self) -> None:
+        done = self._done + sum(part for _, part in self._at.values())
+        now = "  |  ".join(label for label, _ in self._at.values())
+        share, count = done / (self._weight or 1.0), f"{self._count}/{self._total}"
+        if self._seconds is not None:  # how many rounds it will be is not known, but when it ends
+            share = min(1.0, (time.monotonic() - self._begun) / self._seconds)
+            count = count if self._count < self._total else f"{self._count}"
+        self._display.update(share, count, now)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from vheatbench.metrics import info_of
 from vheatbench.numbers import Value, with_interval, with_unit
 from vheatbench.present.parts import StudyTable
-from vheatbench.present.progress import display
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vheatbench.case import Case
+    from vheatbench.present.progress import Display
     from vheatbench.store.read import Run
     from vheatbench.store.schema import Record
 
@@ -18,35 +20,42 @@ if TYPE_CHECKING:
 class EvalDisplay:
     """What ``eval`` shows while images are answered: the accuracy so far, and a line for every resolution."""
 
-    def __init__(self, images: int, quiet: bool) -> None:
-        self.shown = display(images, quiet)
-        self._images, self._label = images, ""
+    def __init__(self, cases: Sequence[Case], images: int, shown: Display) -> None:
+        self._cases, self._images, self._shown = list(cases), images, shown
+        self._place = 0
 
     def begun(self, case: Case, done: int, total: int) -> None:
         """A resolution begins."""
-        self._label = f"{case.subject} {case.size}"
-        if done:
-            self.shown.line(f"{self._label}: going on after {done} of {total} images")
-        self.shown.update(done, f"{self._label}  {done}/{total}")
+        self._place = self._cases.index(case)
+        before = f"going on after {done} of {total} images" if done else ""
+        self._update(done, before)
+        if before:
+            self._shown.line(_label(case), before)
 
     def answered(self, done: int, correct: float) -> None:
         """So many images are done."""
-        so_far = with_unit(correct, info_of("top1_accuracy"))
-        self.shown.update(done, f"{self._label}  {done}/{self._images}  top-1 {so_far}")
+        self._update(done, f"top-1 {with_unit(correct, info_of('top1_accuracy'))}")
 
     def ended(self, record: Record) -> None:
         """The record is on disk."""
-        self.shown.line(outcome(record), record.status == "ok")
+        self._shown.line(_label(record.case), outcome(record), record.status)
+
+    def _update(self, done: int, words: str) -> None:
+        pixels = [case.pixels for case in self._cases]
+        share = (sum(pixels[: self._place]) + pixels[self._place] * done / self._images) / sum(pixels)
+        self._shown.update(share, f"{done}/{self._images}", f"{_label(self._cases[self._place])}  {words}")
+
+
+def _label(case: Case) -> str:
+    return f"{case.subject} {case.size}"
 
 
 def outcome(record: Record) -> str:
-    """A resolution on one line."""
-    label = f"{record.case.subject} {record.case.size}"
+    """The record of a resolution on one line."""
     if record.status != "ok":
-        return f"{label}: {record.status}: {record.reason}"
+        return f"{record.status}: {record.reason}"
     top1, images = record.metrics["top1_accuracy"].value or 0.0, record.metrics["images"].value
-    text = with_unit(top1, info_of("top1_accuracy"))
-    return f"{label}: top-1 {text} of {images:.0f} images, {record.elapsed_s:.1f} s"
+    return f"top-1 {with_unit(top1, info_of('top1_accuracy'))} of {images:.0f} images, {record.elapsed_s:.1f} s"
 
 
 def print_accuracies(run: Run, worst: int = 10) -> None:
@@ -58,9 +67,7 @@ def print_accuracies(run: Run, worst: int = 10) -> None:
     for record in run.records:
         if worst and record.status == "ok":
             _print_worst(record, worst)
-    print_warnings(
-        run.problems, ((f"{record.case.subject} {record.case.size}", record.warnings) for record in run.records)
-    )
+    print_warnings(run.problems, ((_label(record.case), record.warnings) for record in run.records))
 
 
 def _title(run: Run) -> str:
