@@ -19,6 +19,7 @@ def print_plan(
     from vheatbench.metrics import info_of
     from vheatbench.numbers import MISSING, Value, clock, value_of
     from vheatbench.present.terminal import Column, print_line, print_table, print_warnings
+    from vheatbench.suites import groups_of
 
     forecasts = {forecast.case_id: forecast for forecast in inspection.forecasts}
     rows = []
@@ -61,9 +62,31 @@ def print_plan(
         rows,
         title=f"{suite.name}: {len(plan)} cases, {suite.policy.rounds} round(s)",
     )
+    budget = suite.policy.budget_s
+    if budget is not None:
+        taken = {case.id: min(forecasts[case.id].seconds or 0.0, suite.policy.timeout_s) for case in plan}
+        groups_s = [sum(taken[case.id] for case in group) for group in groups_of(plan)]
+        print_line(_bought(budget, [seconds for seconds in groups_s if seconds > 0]))
     print_line(
         f"about {clock(total * suite.policy.rounds)} in all (rough: from multiply-adds and the speed of one matrix "
         f"product; within a factor of 3), {too_large} cases cannot fit. Peak: weights, input and activations "
         "foreseen without running; kernels may take more."
     )
     print_warnings([], ((case.label, forecasts[case.id].warnings) for case in plan))
+
+
+def _bought(budget_s: float, groups_s: Sequence[float]) -> str:
+    """What a budget buys, of groups that take so many seconds a round."""
+    from vheatbench.numbers import clock
+
+    once = sum(groups_s)
+    if once > budget_s:
+        fitting = sum(1 for i in range(len(groups_s)) if sum(groups_s[: i + 1]) <= budget_s)
+        return f"the budget of {clock(budget_s)} is too short: about {fitting} of {len(groups_s)} groups fit once"
+    if not groups_s:
+        return f"the budget of {clock(budget_s)} is for nothing that is timed"
+    more = budget_s - once
+    return (
+        f"the budget of {clock(budget_s)} buys one round of every group, and about {more / once:.1f} more of all or "
+        f"{more / max(groups_s):.0f} of the slowest"
+    )
