@@ -19,7 +19,9 @@ from support import forked
 from support.git_folder import commit, git, worktrees
 from vheatbench import cli
 from vheatbench.ab import worktree
-from vheatbench.ab.rounds import Answer, Pair, Rounds
+from vheatbench.ab.arm import Side
+from vheatbench.ab.rounds import Answer, Pair, Rounds, Turn
+from vheatbench.ab.turns import TurnProgress
 from vheatbench.analysis.history import entries_of
 from vheatbench.case import Case
 from vheatbench.metrics import with_role
@@ -181,6 +183,34 @@ def test_sides_take_turns_in_a_drawn_order() -> None:
             firsts[order[0]] += 1
     assert 50 < firsts["base"] < 100
     assert [rounds.order(p, 0) for p in pairs] != [the_rounds({}, pairs, seed=1).order(p, 0) for p in pairs]
+
+
+def test_progress_counts_down_to_the_first_look() -> None:
+    """What comes after it, the rounds decide: no remaining time is foretold there."""
+    pairs = [a_pair(32), a_pair(64)]
+    rounds = the_rounds({}, pairs)
+    first, second = rounds.looks[:2]
+    told: list[tuple[float, str, str]] = []
+
+    class Shown:
+        def update(self, share: float, count: str, now: str = "") -> None:
+            told.append((share, count, now))
+
+        def line(self, label: str, words: str, status: str = "ok") -> None:
+            told.append((0.0, status, f"{label}: {words}"))
+
+    progress = TurnProgress(rounds, Shown())
+    sides: tuple[Side, Side] = ("base", "head")
+    for round_, due in ((0, 2), (0, 1), (first - 1, 1), (first, 2), (rounds.looks[-1], 2)):
+        progress.started(Turn(pairs[0], round_, sides), due)
+    assert [share for share, _, _ in told] == pytest.approx([0, 0.5 / first, 1 - 0.5 / first, 1, 1])
+    assert told[2][1] == f"round {first}/{first}"
+    assert told[3][1] == f"round {first + 1}/{second}"
+    assert told[4][1] == f"confirmation 1/{rounds.confirmation}"
+    bad = records(pairs[0], 1, status="oom")[1][0]
+    progress.taken(Turn(pairs[0], first, sides), {"base": None, "head": bad}, 0)
+    assert told[-1][1] == "oom"
+    assert told[-1][2].startswith(f"{pairs[0].base.label}: head oom")
 
 
 def test_cases_are_shuffled_in_every_round() -> None:
