@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cycler import cycler
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from vheatbench.present.style import LineStyle, line_styles
@@ -79,12 +82,22 @@ def svg_of(figure: Figure, names: Sequence[str] = ()) -> str:
     with warnings.catch_warnings():
         # the browser draws the text, with fonts that matplotlib does not know of
         warnings.filterwarnings("ignore", message="Glyph .* missing")
+        _lay_out(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = tidied(buffer.getvalue(), names)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     # described by the figure's own text; a reader need not step through every tick
     return svg.replace("<svg", '<svg role="img" aria-hidden="true" focusable="false" stroke-linejoin="round"', 1)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Give everything its place once; savefig would draw the whole figure for that, and then again to write it."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        FigureCanvasSVG(figure)  # measures text as the file will have it
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def series_id(place: int) -> str:

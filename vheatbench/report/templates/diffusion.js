@@ -65,7 +65,7 @@
       views.forEach(([, paint]) => paint(moment));
     };
     const grid = make('div', { style: 'display:flex;gap:.6rem' }, ...views.map(([view]) => view));
-    script.before(make('label', { style: 'display:block;margin-top:.7rem' }, 'Any time', slider), output, grid);
+    script.before(make('label', {}, 'Any time', slider), output, grid);
     slider.oninput();
   };
   document.querySelectorAll('script[data-for]').forEach(start);
