@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from cycler import cycler
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
