@@ -356,6 +356,7 @@ def test_an_older_vheatbench_is_not_told_what_it_does_not_know(project: Path) ->
     old = "class {}:\n    model_fields = {}\n"
     (package / "case.py").write_text(old.format("Case", ["subject", "resolution", "device", "batch"]))
     (package / "suites.py").write_text(old.format("SuitePolicy", sorted(SuitePolicy.model_fields.keys() - {"fvcore"})))
+    (package / "run" / "task.py").write_text(old.format("MeasureTask", ["task", "case", "round", "policy"]))
     commit(project, "an old vheatbench")
     repository = Repository(project)
     with version_arms(repository, {"base": repository.version("main")}, [], print) as arms:  # type: ignore[dict-item]
@@ -364,6 +365,9 @@ def test_an_older_vheatbench_is_not_told_what_it_does_not_know(project: Path) ->
         told = task.model_dump(exclude=dict(arm.launch.leave_out))
         assert set(told["case"]) == {"subject", "resolution", "device", "batch"}
         assert "fvcore" not in told["policy"]
+        assert told.keys() == {"task", "case", "round", "policy"}
+        assert not arm.takes_turns
+        arm.check_understood([task.case], SuitePolicy(turns=False, budget_s=3.0))  # which is no business of a worker
         many = InspectTask(cases=[task.case]).model_dump(exclude=dict(arm.launch.leave_out))
         assert set(many["cases"][0]) == set(told["case"])
         arm.check_understood([task.case], SuitePolicy())

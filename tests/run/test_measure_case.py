@@ -11,7 +11,7 @@ from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.run import measure_case as module
 from vheatbench.run.device import classify
-from vheatbench.run.measure_case import _energy, measure_case
+from vheatbench.run.measure_case import Nobody, _energy, measure_case
 from vheatbench.run.task import Interim, MeasureTask
 from vheatbench.store import Samples
 from vheatbench.subjects.input_size import fit_input_size
@@ -61,7 +61,9 @@ def test_what_comes_after_the_measurement_changes_no_status(
         monkeypatch.setattr(module, name, no_memory)
     left: list[Interim] = []
     limit = resource.getrlimit(resource.RLIMIT_DATA)
-    one = measure_case(MeasureTask(case=Case(subject=subject, resolution=size), policy=QUICK), left.append)
+    runner = Nobody()
+    monkeypatch.setattr(runner, "left", left.append)
+    one = measure_case(MeasureTask(case=Case(subject=subject, resolution=size), policy=QUICK), runner)
     assert resource.getrlimit(resource.RLIMIT_DATA) == limit
     assert (one.status, one.reason) == ("ok", None)
     assert one.metrics["latency_s"].value > 0
