@@ -1,8 +1,8 @@
 """How often the gate cries wolf on this machine, and what it catches: ``python benchmarks/false_alarms.py``.
 
 What is compared computes the heat operator as it is, once more as it is, and 5, 10 and 20 % more often. A round is one
-fresh process of each, which take turns, and then one burst of each in random order, one after the other: today's and
-yesterday's way of measuring, in the same minutes. ``--neighbour`` starts another program beside it that keeps one core
+fresh process of each, which take turns, and in every second round a burst of some of them in random order, one after
+the other: both ways of measuring, in the same minutes. ``--neighbour`` starts another program beside it that keeps one core
 busy for some seconds out of ten. ``--forked`` forks the processes of turns instead of starting them anew.
 
 Rounds are kept in a pool, and comparisons are drawn from it: any rounds in any order, those of identical code with
@@ -40,13 +40,15 @@ from vheatbench.verdict.settings import QUANTILES, Location
 HEADS = {"again": "identical", "more_5": "5 % more", "more_10": "10 % more", "more_20": "20 % more"}
 """What is compared with ``as_it_is``."""
 SUBJECTS = ("as_it_is", *HEADS)
+BURSTS = ("as_it_is", "again", "more_10")
+"""What has a burst too."""
 VERDICTS: tuple[Verdict, ...] = ("regressed", "suspect", "same", "inconclusive", "improved")
 RULES = ((10, 0.05), (10, 0.02), (20, 0.05), (20, 0.02))
 """Rounds and margin of the comparisons."""
 LOCATION: Location = "p25"
 """What stands for a burst."""
 Round = dict[str, Any]
-"""Log ratios to ``as_it_is`` by way of measuring and head, and the seconds that each way took."""
+"""Log ratios to ``as_it_is`` by way of measuring and head, and the seconds that each way took for one process."""
 
 
 def main() -> None:
@@ -57,14 +59,15 @@ def main() -> None:
     parser.add_argument("--comparisons", type=int, default=300, help="comparisons of each kind")
     parser.add_argument("--neighbour", action="store_true", help="keep one core busy for seconds now and then")
     parser.add_argument("--forked", action="store_true", help="fork the processes instead of starting them")
-    parser.add_argument("--no-bursts", action="store_true", help="turns only")
+    parser.add_argument("--bursts-every", type=int, default=2, help="bursts too in every so-manieth round")
     parser.add_argument("--pool", type=Path, default=Path("false-alarms.json"), help="rounds measured so far")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     wanted = parser.parse_args()
     pool: list[Round] = json.loads(wanted.pool.read_text()) if wanted.pool.exists() else []
     with neighbour() if wanted.neighbour else contextlib.nullcontext():
         while len(pool) < wanted.rounds:
-            pool.append(a_round(len(pool), wanted.seconds, wanted.forked, not wanted.no_bursts))
+            bursts = wanted.bursts_every > 0 and len(pool) % wanted.bursts_every == 0
+            pool.append(a_round(len(pool), wanted.seconds, wanted.forked, bursts))
             unfinished = wanted.pool.with_suffix(".unfinished")
             unfinished.write_text(json.dumps(pool))
             unfinished.replace(wanted.pool)
@@ -80,15 +83,18 @@ def a_round(number: int, seconds: float, forked: bool, bursts: bool) -> Round:
     policy = SuitePolicy(
         ceiling_s=seconds, warmup_ceiling_s=0.5, min_samples=8, relative_precision=1e-6, max_samples=10**6
     )
-    names = random.Random(number).sample(SUBJECTS, len(SUBJECTS))
-    seats = [Seat(Case(subject=f"benchmarks.slower:{name}", resolution=32), number, count=False) for name in names]
     found: Round = {}
-    for way, turns in (("turns", True), ("bursts", False)) if bursts else (("turns", True),):
+    for way in ("turns", "bursts") if bursts else ("turns",):
+        subjects = SUBJECTS if way == "turns" else BURSTS
+        names = random.Random(number).sample(subjects, len(subjects))
+        seats = [Seat(Case(subject=f"benchmarks.slower:{name}", resolution=32), number, count=False) for name in names]
         begun = time.monotonic()
-        records = Executor(policy, "cpu", fresh=not forked, turns=turns).measure_group(seats, str(number))
-        taken = dict(zip(names, records, strict=True))
-        ratios = {head: log_ratio(taken["as_it_is"], taken[head], turns) for head in HEADS}
-        found[way] = {**ratios, "seconds": time.monotonic() - begun}
+        executor = Executor(policy, "cpu", fresh=not forked, turns=way == "turns")
+        taken = dict(zip(names, executor.measure_group(seats, str(number)), strict=True))
+        seconds = (time.monotonic() - begun) / len(names)
+        heads = [head for head in names if head != "as_it_is"]
+        found[way] = {head: log_ratio(taken["as_it_is"], taken[head], way == "turns") for head in heads}
+        found[way]["seconds"] = seconds
     return found
 
 
@@ -122,40 +128,39 @@ def neighbour() -> Iterator[None]:
         process.wait()
 
 
-def drawn(pool: Sequence[Round], way: str, head: str, rounds: int, seed: int) -> list[float]:
+def drawn(ratios: Sequence[float], head: str, rounds: int, seed: int) -> list[float]:
     """The log ratios of one comparison; identical code changes its names at random."""
-    chance = random.Random(f"{way} {head} {rounds} {seed}")
-    ratios = [entry[way][head] for entry in chance.sample(list(pool), rounds)]
-    return [ratio * chance.choice((-1, 1)) for ratio in ratios] if head == "again" else ratios
+    chance = random.Random(f"{head} {rounds} {seed}")
+    chosen = chance.sample(list(ratios), rounds)
+    return [ratio * chance.choice((-1, 1)) for ratio in chosen] if head == "again" else chosen
 
 
 def table(pool: Sequence[Round], comparisons: int) -> str:
     """Noise of a round, then shares of verdicts by way, rounds, margin and head, as markdown."""
-    ways = [way for way in ("turns", "bursts") if way in pool[0]]
+    measured = {way: [entry[way] for entry in pool if way in entry] for way in ("turns", "bursts")}
+    measured = {way: entries for way, entries in measured.items() if len(entries) >= 10}
+    seconds = {way: median([entry["seconds"] for entry in entries]) for way, entries in measured.items()}
     lines = [
         f"{len(pool)} rounds, {comparisons} comparisons of each kind drawn from them; 99 % intervals.",
         "",
-        "| way | seconds of a round | noise of its ratio | half-width of 10 rounds | of equal time |",
-        "|---|---|---|---|---|",
+        "| way | rounds | seconds of a side | noise of a round | half-width of 10 rounds | in equal time |",
+        "|---|---|---|---|---|---|",
     ]
-    quickest = min(median([entry[way]["seconds"] for entry in pool]) for way in ways)
-    for way in ways:
-        seconds = median([entry[way]["seconds"] for entry in pool])
-        ratios = [entry[way]["again"] for entry in pool]
+    for way, entries in measured.items():
+        ratios = [entry["again"] for entry in entries]
         noise = (quantile(ratios, 0.75) - quantile(ratios, 0.25)) / 1.349
-        widths = [half_width(drawn(pool, way, "again", 10, seed)) for seed in range(comparisons)]
-        alike = median(widths) * math.sqrt(seconds / quickest)
-        lines.append(f"| {way} | {seconds:.1f} | {noise:.1%} | ±{median(widths):.1%} | ±{alike:.1%} |")
+        width = median([half_width(drawn(ratios, "again", 10, seed)) for seed in range(comparisons)])
+        alike = width * math.sqrt(seconds[way] / min(seconds.values()))
+        lines.append(f"| {way} | {len(entries)} | {seconds[way]:.1f} | {noise:.1%} | ±{width:.1%} | ±{alike:.1%} |")
     lines += ["", f"| way | rounds | margin | head | {' | '.join(VERDICTS)} |", "|" + "---|" * (4 + len(VERDICTS))]
-    for way in ways:
+    for way, entries in measured.items():
         for rounds, margin in RULES:
-            if rounds > len(pool):
-                continue
             for head, named in HEADS.items():
-                verdicts: Counter[str] = Counter(
-                    gate(drawn(pool, way, head, rounds, seed), margin).verdict for seed in range(comparisons)
-                )
-                shares = " | ".join(f"{100 * verdicts[verdict] / comparisons:.3g} %" for verdict in VERDICTS)
+                ratios = [entry[head] for entry in entries if head in entry]
+                if len(ratios) < rounds:
+                    continue
+                found = Counter(gate(drawn(ratios, head, rounds, seed), margin).verdict for seed in range(comparisons))
+                shares = " | ".join(f"{100 * found[verdict] / comparisons:.3g} %" for verdict in VERDICTS)
                 lines.append(f"| {way} | {rounds} | {margin:.0%} | {named} | {shares} |")
     return "\n".join(lines)
 

@@ -54,6 +54,8 @@ def measured(task: dict[str, Any]) -> dict[str, Any]:
         log.write(f"{Path.cwd().name} {case['subject']} {task['round']}\n")
     while (HERE / "hold").exists():
         time.sleep(0.01)
+    if task.get("others"):
+        told({})
     module, _, name = case["subject"].partition(":")
     record = {"case": case, "case_id": task_id(case), "round": task["round"], "started": started}
     try:
@@ -62,12 +64,28 @@ def measured(task: dict[str, Any]) -> dict[str, Any]:
         return {**record, "status": "oom", "reason": f"out of memory: {error}"}
     except Exception as error:
         return {**record, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    turns = []
+    if task.get("others"):
+        while told({"samples": samples})["seconds"] is not None:
+            turns.append(len(samples))
     value = sorted(samples)[len(samples) // 2]
     metrics = {
         "latency_s": {"value": value, "unit": "s", "direction": "lower", "how": "made up"},
         "macs": {"value": macs, "unit": "MAC/image", "direction": "lower", "how": "made up", "deterministic": True},
     }
-    return {**record, "status": "ok", "metrics": metrics, "samples": {"latency_s": {"unit": "s", "values": samples}}}
+    taken = {"unit": "s", "values": samples * max(1, len(turns)), "turns": turns}
+    return {**record, "status": "ok", "metrics": metrics, "samples": {"latency_s": taken}}
+
+
+def told(event: dict[str, Any]) -> dict[str, Any]:
+    """What the runner answers to an event when it is this worker's turn."""
+    descriptor = int(sys.argv[3])
+    os.write(descriptor, json.dumps(event).encode() + b"\n")
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(descriptor, 4096) or os._exit(1)
+    answer: dict[str, Any] = json.loads(line)
+    return answer
 
 
 def task_id(case: dict[str, Any]) -> str:

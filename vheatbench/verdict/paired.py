@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from typing import NamedTuple
 
+from vheatbench.analysis.paired_ratio import turn_log_ratios
 from vheatbench.case import Case
 from vheatbench.store.per_image import compared
 from vheatbench.store.read import Run
@@ -132,8 +133,12 @@ def not_in_turns(pairs: Sequence[tuple[Record, Record]]) -> str | None:
     """Why rounds were not interleaved, by the times they started at; None if they were.
 
     Both halves of a round must stand together in time, and neither side may come first too often: with all of one
-    side first, or always the same one, the machine's drift looks like a difference.
+    side first, or always the same one, the machine's drift looks like a difference. Rounds whose sides lived at once
+    and sampled in turns are beyond doubt.
     """
+    pairs = [pair for pair in pairs if not turn_log_ratios(*pair)]
+    if not pairs:
+        return None
     try:
         times = [(_time(base.started), _time(head.started)) for base, head in pairs]
     except ValueError:
