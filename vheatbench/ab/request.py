@@ -17,7 +17,10 @@ from vheatbench.store.read import PARTIAL, Run, begun_runs, read_run
 from vheatbench.store.schema import Header
 from vheatbench.store.write import RunWriter
 
-ORDER = "one after the other within each round; who goes first is drawn per case and pair of rounds (ABBA or BAAB)"
+ORDER = (
+    "both sides of a round in turns of a fraction of a second where they can live at once, else one after the other; who "
+    "goes first is drawn (ABBA or BAAB)"
+)
 
 
 class Request(BaseModel):

@@ -179,6 +179,10 @@ class Session:
                 raise ArmError(f"{side} ({arms[side].name}): {problems[side][0]}")
         for line in problems["base"]:
             self._say(f"base ({arms['base'].name}) cannot measure all cases: {line}")
+        if policy.turns:
+            for side, arm in arms.items():
+                if not arm.takes_turns:
+                    self._say(f"{side} ({arm.name}) does not know turns: both sides are measured in bursts")
         self._check_machine({side: inspection.environment for side, inspection in found.items()})
         return found
 

@@ -46,7 +46,12 @@ def print_run(run: Run) -> None:
             row.append(_ratio(ratios.get(case.id), focuses, case.subject))
         rows.append([*row, _notes(outcome)])
     title = f"{run.header.suite} on {run.device_name}, {run.header.created}"
-    print_table(headings, rows, title=title, caption=_caption(run, variants))
+    print_table(
+        headings,
+        rows,
+        title=title,
+        caption=_caption(run, variants, {outcome.rounds for outcome in outcomes if outcome.rounds}),
+    )
     for table in published_tables(run) if run.header.reference else ():
         print_page_table(table)
     print_warnings(run.problems, ((outcome.case.label, outcome.warnings) for outcome in outcomes))
@@ -63,12 +68,13 @@ def _ratio(found: FocusRatio | None, focuses: set[str], subject: str) -> str:
     return ratio if len(focuses) == 1 else f"{ratio} {found.focus}"
 
 
-def _caption(run: Run, variants: list[str]) -> str:
+def _caption(run: Run, variants: list[str], rounds: set[int]) -> str:
     words = []
     if len(variants) == 1:
         words.append(variants[0])
-    rounds = run.header.rounds
-    spread = f"over {rounds} fresh processes" if rounds > 1 else "of the median within a process"
+    most = max(rounds, default=1)
+    up_to = "" if len(rounds) == 1 else "up to "
+    spread = f"over {up_to}{most} fresh processes" if most > 1 else "of the median within a process"
     words.append(f"± is half the interval {spread}; random weights")
     if any(record.session is not None for record in run.records):
         words.append("time ÷: from turns side by side")

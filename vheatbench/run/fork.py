@@ -1,8 +1,8 @@
 """Workers forked from a process that has loaded torch and timm: one begins in a tenth of a second instead of seconds.
 
-For what is not timed: plans, and the cases of studies. A case that is timed always has a process that was started anew,
-because memory layout and allocators differ between processes, and rounds are how that is seen; forks of one process
-would all have the same. Torch's thread pools and CUDA are started in the forks, never in the process that forks.
+For plans, the cases of studies, and timed cases on a CPU. Memory layout and allocators differ between processes that were
+started anew, and rounds are how that is seen; forks of one process begin alike. So the rounds of ``ab`` are never
+forked. Torch's thread pools and CUDA are started in the forks, never in the process that forks.
 
 The process that forks, one for each process that asks, ends when its socket is closed: when that process ends. Every
 fork has a keeper, which waits for it and says how it ended.
@@ -30,7 +30,7 @@ from typing import NoReturn
 
 from vheatbench.run.worker import die_with_parent, work
 
-PRELOADED = ("torch", "timm", "vheatbench.run.study", "vheatbench.run.inspect")
+PRELOADED = ("torch", "timm", "vheatbench.run.study", "vheatbench.run.inspect", "vheatbench.run.measure_case")
 """Modules that most tasks need."""
 
 

@@ -41,6 +41,8 @@ class CaseVerdict:
     """In ``unit``: median of the rounds, of an exact metric the worst."""
     gate: Gate | None = None
     """None where a metric is exact or not judged by rounds."""
+    in_turns: int = 0
+    """Rounds of the gate whose sides took turns; the others are bursts."""
     adjusted_p: float | None = None
     """``gate.p``, adjusted for all cases of the comparison (Holm)."""
     reason: str = ""
@@ -267,7 +269,8 @@ def _gated(
     judgement: Judgement = found.verdict
     if not verdict.judged and judgement in ("same", "improved", "regressed"):
         judgement = "unchanged" if judgement == "same" else "changed"
-    return replace(verdict, verdict=judgement, gate=found, reason=_why(found))
+    in_turns = sum(round_log_ratio(b, h, name) is not None for b, h in zip(rounds.base, rounds.head, strict=False))
+    return replace(verdict, verdict=judgement, gate=found, in_turns=in_turns, reason=_why(found))
 
 
 def _gate(rounds: CaseRounds, name: str, settings: Settings, confidence: float, margin: float, higher: bool) -> Gate:

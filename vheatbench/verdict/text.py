@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from vheatbench import numbers
 from vheatbench.metrics import info_of
+from vheatbench.store.per_image import step_name
 from vheatbench.verdict.comparison import Comparison
 from vheatbench.verdict.judge import CaseVerdict
 from vheatbench.verdict.rule import Gate
@@ -55,9 +56,17 @@ def detectable(comparison: Comparison) -> str:
         return "No timing had the rounds to detect a worsening of any size."
     low, high = (f"{100 * end:.1f} %" for end in found)
     span = low if low == high else f"{low} (quietest case) to {high} (noisiest)"
+    timings = [v for v in c.cases if v.gate is not None and step_name(v.metric) == "latency_s"]
+    bursts = sum(v.gate.rounds - v.in_turns for v in timings if v.gate is not None)
+    if not bursts:
+        taken = "the median of the turns of each round"
+    elif any(v.in_turns for v in timings):
+        taken = f"the median of the turns of each round, of bursts their {c.settings.location}"
+    else:
+        taken = f"the {c.settings.location} of each round, a burst of each side"
     return (
         f"The smallest worsening of latency that could have been called regressed: {span}, with a margin of "
-        f"{100 * c.settings.margin_of('latency_s'):g} % on the {c.settings.location} of each round."
+        f"{100 * c.settings.margin_of('latency_s'):g} % on {taken}."
     )
 
 
