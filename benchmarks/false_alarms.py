@@ -2,8 +2,8 @@
 
 What is compared computes the heat operator as it is, once more as it is, and 5, 10 and 20 % more often. A round is one
 fresh process of each, which take turns, and in every second round a burst of some of them in random order, one after
-the other: both ways of measuring, in the same minutes. ``--neighbour`` starts another program beside it that keeps one core
-busy for some seconds out of ten. ``--forked`` forks the processes of turns instead of starting them anew.
+the other: both ways of measuring, in the same minutes. ``--neighbour`` starts another program beside it that keeps one
+core busy for some seconds out of ten. ``--forked`` forks the processes of turns instead of starting them anew.
 
 Rounds are kept in a pool, and comparisons are drawn from it: any rounds in any order, those of identical code with
 either side as base. Comparisons thus share rounds, which hundreds of independent ones would take days for; their rates

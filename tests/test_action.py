@@ -137,8 +137,9 @@ def test_inputs_and_outputs_are_described_and_used():
 
 
 def test_the_command_of_the_action_exists():
-    commands = typer.main.get_command(app).commands
-    options = {name for parameter in commands["ab"].params for name in parameter.opts}
+    group = typer.main.get_command(app)
+    command = group.get_command(typer.Context(group), "ab").load()
+    options = {name for parameter in command.params for name in parameter.opts}
     used = set(re.findall(r"(--[a-z-]+)=", step("Compare")["run"]))
     assert {"--suite", "--base", "--verdict"} <= used <= options
 

@@ -270,7 +270,7 @@ def test_ratio():
     a = series("a", [2.0, 3.0], math.log(1.1) / Z95, (224, 448))
     b = series("b", [4.0, 3.0], math.log(1.2) / Z95, (224, 448))
     found = ratio_at(a, b, 224)
-    assert found == pytest.approx((0.5, 0.5 / 1.1 / 1.2, 0.5 * 1.1 * 1.2))
+    assert found[:3] == pytest.approx((0.5, 0.5 / 1.1 / 1.2, 0.5 * 1.1 * 1.2))
     assert ratio_at(a, b, (448, 448)).value == 1
     with pytest.raises(ValueError, match="a has no latency_s at 320x320"):
         ratio_at(a, b, 320)

@@ -354,7 +354,7 @@ def test_the_fastest_backend_by_grid():
         (56, "op/heat-matmul", ("op/heat-symmetric",)),  # both grow to the same: 16 ^ 0.25 = 2
         (112, "op/heat-symmetric", ()),
     ]
-    assert rows[0].over_official == pytest.approx((2, 2 * 0.99 / 1.01, 2 * 1.01 / 0.99))
+    assert rows[0].over_official[:3] == pytest.approx((2, 2 * 0.99 / 1.01, 2 * 1.01 / 0.99))
     assert rows[0].auto.value == 1
     # auto stayed with matmul: 64^1.5 * 1e-4 over 64^1.25 * 2e-4
     assert rows[3].auto.value == pytest.approx(64**0.25 / 2)

@@ -168,7 +168,7 @@ except SystemExit as ended:
         (["--shard", "3/2"], "--shard '3/2': give i/n with 1 <= i <= n, for example 2/5"),
         (["--shard", "0/2"], "--shard '0/2'"),
         (["--shard", "1"], "--shard '1'"),
-        (["--shard", "5/9", "--model", "one", "--resolution", "32"], "the suite has only 1 cases"),
+        (["--shard", "5/9", "--model", "one", "--resolution", "32"], "the suite has only 1 groups of cases"),
         (["--devices", "x"], "--devices 'x': give GPU numbers such as 0,1, or all"),
         (["--devices", ""], "--devices ''"),
         (["--devices", "²"], "--devices '²'"),
@@ -468,7 +468,9 @@ def in_terminal(arguments: list[str], folder: Path, **variables: str) -> tuple[i
 
 def test_a_terminal_shows_live_progress(tmp_path: Path) -> None:
     options = json.dumps({"model": "one", "options": {"a": "[bold]x[/nothing]"}})
-    (tmp_path / "suite.yaml").write_text(f'{{"subjects": [{options}, "fails"], "axes": {{"resolution": [32]}}}}')
+    (tmp_path / "suite.yaml").write_text(
+        f'{{"subjects": [{options}, "fails"], "axes": {{"resolution": [32]}}, "policy": {{"turns": false}}}}'
+    )
     arguments = ["run", "--device", "cpu", "--suite", "./suite.yaml"]
     code, shown = in_terminal(arguments, tmp_path, COLUMNS="150")
     assert code == 6

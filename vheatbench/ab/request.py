@@ -18,8 +18,8 @@ from vheatbench.store.schema import Header
 from vheatbench.store.write import RunWriter
 
 ORDER = (
-    "both sides of a round in turns of a fraction of a second where they can live at once, else one after the other; who "
-    "goes first is drawn (ABBA or BAAB)"
+    "both sides of a round in turns of a fraction of a second where they can live at once, else one after the other; "
+    "who goes first is drawn (ABBA or BAAB)"
 )
 
 

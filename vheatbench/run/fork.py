@@ -1,7 +1,7 @@
 """Workers forked from a process that has loaded torch and timm: one begins in a tenth of a second instead of seconds.
 
-For plans, the cases of studies, and timed cases on a CPU. Memory layout and allocators differ between processes that were
-started anew, and rounds are how that is seen; forks of one process begin alike. So the rounds of ``ab`` are never
+For plans, the cases of studies, and timed cases on a CPU. Memory layout and allocators differ between processes that
+were started anew, and rounds are how that is seen; forks of one process begin alike. So the rounds of ``ab`` are never
 forked. Torch's thread pools and CUDA are started in the forks, never in the process that forks.
 
 The process that forks, one for each process that asks, ends when its socket is closed: when that process ends. Every

@@ -6,7 +6,7 @@ import re
 import secrets
 import shlex
 import shutil
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,8 +164,9 @@ def _shard_order(run: Run) -> int:
 
 
 def _union(plans: list[list[Case]]) -> list[Case]:
-    # Shard i of n holds every n-th case from the i-th on: taking one of each in turn restores the order.
-    cases = (case for turn in zip_longest(*plans) for case in turn if case is not None)
+    # Shard i of n holds every n-th group from the i-th on: taking one of each in turn restores the order.
+    groups = [[list(cases) for _, cases in groupby(plan, lambda case: case.point)] for plan in plans]
+    cases = (case for turn in zip_longest(*groups, fillvalue=[]) for group in turn for case in group)
     return list({case.id: case for case in cases}.values())
 
 
