@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,13 @@ from vheatbench.analysis.time_spent import shares, used_s
 from vheatbench.case import Case
 from vheatbench.stats import median
 from vheatbench.store import Metric, Record, Samples
+from vheatbench.verdict.comparison import Comparison
+from vheatbench.verdict.judge import judge_case
+from vheatbench.verdict.paired import CaseRounds, not_in_turns
+from vheatbench.verdict.regroup import log_ratios
 from vheatbench.verdict.rule import gate
+from vheatbench.verdict.settings import Settings
+from vheatbench.verdict.text import detectable
 
 TURNS, PER_TURN = 24, 5
 
@@ -224,3 +231,32 @@ def test_a_rule_that_takes_turns_for_evidence_would_not(comparisons: list[list[t
         pooled = [ratio for pair in pairs[:2] for ratio in turn_log_ratios(*pair)]
         alarms += gate(pooled, 0.0).verdict in ("regressed", "improved")
     assert alarms > stats.binom.ppf(0.999, SEEDS, 0.01)
+
+
+def test_verdicts_and_noise_floors_are_made_of_the_turns() -> None:
+    """The machine halves its speed in the middle of each round, and the head sees less of the slow half."""
+    rounds = []
+    for number in range(10):
+        weather = np.where(np.arange(TURNS) < 6 + number, 1.0, 2.0)
+        base = a_record("a", drifting(1.0, weather), number, session=str(number))
+        head = a_record("a", drifting(1.2, weather)[: 8 + number], number, session=str(number))
+        rounds.append((base, head))
+    base, head = (tuple(side) for side in zip(*rounds, strict=True))
+    assert not_in_turns(rounds) is None, "whatever their records say of when they started"
+    unlike = [(b, h.model_copy(update={"session": "other"})) for b, h in rounds]
+    assert not_in_turns(unlike) is not None
+    case = base[0].case
+    (found,) = [
+        verdict
+        for verdict in judge_case(case, case, CaseRounds(base, head, True, None), Settings(), 0.99, comparable=True)
+        if verdict.metric == "latency_s"
+    ]
+    assert (found.verdict, found.in_turns) == ("regressed", 10)
+    assert found.gate is not None
+    assert (found.gate.low, found.gate.high) == pytest.approx((math.log(1.2),) * 2)
+    assert log_ratios(base, head, "latency_s") == pytest.approx([math.log(1.2)] * 10)
+    said = detectable(Comparison("regressed", "regressed", (), (found,), settings=Settings()))
+    assert "the median of the turns of each round" in said
+    assert "a burst of each side" in detectable(
+        Comparison("regressed", "regressed", (), (replace(found, in_turns=0),), settings=Settings())
+    )

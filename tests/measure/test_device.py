@@ -528,6 +528,34 @@ def test_a_short_measurement_goes_by_the_load_average(clock: Clock, load: float 
     assert ["by the load average" in w for w in watched.warnings] == ([True] if warned else [])
 
 
+def test_what_others_do_while_it_is_paused_is_not_noticed(clock: Clock) -> None:
+    watched = DeviceWatch("cpu", threads=8)
+    watched.start()
+    clock.work(2.0, own=8, others=0.5)
+    watched.pause()
+    clock.work(50.0, own=0, others=8)
+    watched.resume()
+    clock.work(2.0, own=8, others=0.5)
+    seen = watched.stop()
+    assert (seen["elapsed_s"], seen["other_cpu_cores"]) == pytest.approx((4.0, 0.5))
+
+
+def test_energy_is_that_of_its_own_turns_and_its_companions_are_no_strangers(install, clock: Clock) -> None:
+    board = FakeGpu(energy_step_mj=0)
+    install(board)
+    watched = DeviceWatch("cuda", every_s=0, companions=2)
+    watched.start()
+    start = board.energy_mj
+    for joules, own in ((30, True), (500, False), (12, True)):
+        (watched.resume if own else watched.pause)()
+        board.energy_mj += joules * 1000
+        clock.work(1.0, own=1, others=0)
+    seen = watched.stop()
+    assert seen["energy_end_j"] - seen["energy_start_j"] == pytest.approx(42)
+    assert seen["energy_start_j"] == pytest.approx(start / 1000)
+    assert not seen["other_processes"]
+
+
 def test_counters_that_miss_our_own_work_are_not_believed(clock: Clock) -> None:
     watched = DeviceWatch("cpu", threads=8)
     watched.start()

@@ -7,8 +7,10 @@ import gc
 import pytest
 import torch
 
+from support.clock import Clock
+from vheatbench.measure import timing as module
 from vheatbench.measure.stopping import Policy
-from vheatbench.measure.timing import CpuTimer, Reading, Timing, measure_time, timer_for, timing_metrics
+from vheatbench.measure.timing import CpuTimer, Reading, Sampler, Timing, measure_time, timer_for, timing_metrics
 
 
 class ScriptedTimer:
@@ -63,6 +65,37 @@ def test_a_step_that_fails_leaves_the_collector_on():
     with pytest.raises(RuntimeError):
         measure_time(fail, CpuTimer(), Policy())
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("step_s", "thrown_away", "samples"),
+    [
+        (1 / 64, 1, 7),  # what wakes up fills the caches first; the rest of an eighth of a second is for samples
+        (1 / 16, 0, 2),  # half a turn is too much to throw away
+        (7.0, 0, 1),  # one step, however long
+    ],
+)
+def test_a_turn_goes_by_time_and_throws_its_first_step_away_where_that_is_short(
+    monkeypatch, step_s, thrown_away, samples
+):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    timer, taken = ScriptedTimer([step_s]), []
+
+    def step():
+        taken.append(1)
+        clock.now += step_s
+
+    sampler = Sampler(step, timer, Policy(min_sample_s=0))
+    sampler.warm_up()
+    warm, before = len(sampler.timing.warmup_s), len(taken)
+    assert sampler.turn(0.125) == [step_s] * samples
+    assert sampler.turn(0.125) == [step_s] * samples
+    assert sampler.timing.turns == [samples] * 2
+    assert len(sampler.timing.device_s) == 2 * samples
+    assert len(sampler.timing.warmup_s) - warm == 2 * thrown_away
+    assert sampler.timing.warmup_steps == warm
+    assert len(taken) - before == 2 * (samples + thrown_away)
 
 
 def test_metrics_of_known_samples():

@@ -7,17 +7,9 @@ import re
 
 import pytest
 
+from support.clock import Clock
 from vheatbench.present import progress
 from vheatbench.present.progress import Bar, Display, Lines, display
-
-
-class Clock:
-    """A monotonic clock under the test's control."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from vheatbench.errors import UserError
 from vheatbench.run import measure_case as module
 from vheatbench.run.device import classify
 from vheatbench.run.measure_case import Nobody, _energy, measure_case
-from vheatbench.run.task import Interim, MeasureTask
+from vheatbench.run.task import Event, Interim, MeasureTask, Turn
 from vheatbench.store import Samples
 from vheatbench.subjects.input_size import fit_input_size
 from vheatbench.suites import SuitePolicy
@@ -71,6 +71,43 @@ def test_what_comes_after_the_measurement_changes_no_status(
     assert sum("out of memory" in text for text in one.warnings) == 2
     assert left[0].memory_limit_bytes == 64 * 2**30
     assert left[-1].record is one
+
+
+class Takes:
+    """A runner that lets a case take so many turns."""
+
+    def __init__(self, turns: int) -> None:
+        self.left_over = turns
+        self.events: list[Event] = []
+
+    def left(self, interim: Interim) -> None:
+        """Not needed."""
+
+    def turn(self, event: Event) -> Turn:
+        self.events.append(event)
+        # the first is for building and warming up
+        self.left_over -= len(self.events) > 1
+        return Turn(seconds=0.001 if self.left_over >= 0 else None, stopped_by="plateau")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_case_samples_when_it_is_told_to() -> None:
+    runner = Takes(3)
+    task = MeasureTask(case=Case(subject="test_vit", resolution=64), policy=QUICK, others=1, count=False, round=2)
+    one = measure_case(task, runner)
+    assert (one.status, one.reason, one.round) == ("ok", None, 2)
+    samples = one.samples["latency_s"]
+    assert len(samples.turns) == 3
+    assert sum(samples.turns) == len(samples.values)
+    assert samples.stopped_by == "plateau"
+    imported, warm, *turns = runner.events
+    assert imported.samples == []
+    assert warm.samples[0] in samples.warmup
+    assert [value for event in turns for value in event.samples] == samples.values
+    assert {"wait", "build", "warm-up", "samples", "memory"} <= one.spent_s.keys()
+    assert sum(one.spent_s.values()) == pytest.approx(one.elapsed_s, rel=0.05)
+    assert "macs" not in one.metrics, "they were counted in the first round"
+    assert one.metrics["params"].value is not None
 
 
 def conditions(start, end, **unavailable):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.clock import Clock
 from support.runner import a_case
 from vheatbench.case import Case
 from vheatbench.run import schedule as module
@@ -13,16 +14,6 @@ from vheatbench.store import Record
 
 SMALL, LARGE = [[a_case(name, batch=batch) for name in ("a", "b")] for batch in (1, 2)]
 PLAN = [SMALL, LARGE]
-
-
-class Clock:
-    """A monotonic clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

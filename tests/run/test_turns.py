@@ -18,6 +18,7 @@ from vheatbench.run.executor import Executor, Seat, StoppedError
 from vheatbench.run.progress import Silent
 from vheatbench.run.runner import Runner
 from vheatbench.run.schedule import Schedule
+from vheatbench.run.task import MeasureTask
 from vheatbench.run.turns import MIN_TURNS, orders_of
 from vheatbench.store import Record, Run, read_run
 from vheatbench.suites import SuitePolicy
@@ -82,7 +83,7 @@ def test_one_that_ends_before_its_time_leaves_the_turns_to_the_others(stub: Path
     for name in ("a", "b"):
         assert records[name].status == "ok"
         assert len(records[name].samples["latency_s"].turns) >= MIN_TURNS
-        assert any("turns from the 3th on were taken without" in text for text in records[name].warnings)
+        assert any("from turn 3 on without" in text for text in records[name].warnings)
 
 
 def test_one_that_never_gets_warm_is_a_failure_of_its_own(stub: Path) -> None:
@@ -139,6 +140,7 @@ def test_rounds_count_once_and_have_a_session_each(stub: Path) -> None:
     sessions = Counter(record.session for record in run.records)
     assert sorted(sessions.values()) == [2, 2, 2]
     assert [record.round for record in run.records] == [0, 0, 1, 1, 2, 2]
+    assert ["macs" in record.metrics for record in run.records] == [True, True, False, False, False, False]
 
 
 def test_what_took_turns_is_read_back(stub: Path, tmp_path: Path) -> None:
@@ -155,3 +157,15 @@ def test_an_executor_that_was_stopped_starts_nothing(stub: Path) -> None:
     with pytest.raises(StoppedError):
         executor.measure_group([Seat(a_case("a"), 0), Seat(a_case("b"), 0)], "seed")
     assert not os.path.exists(stub / "log")
+
+
+@pytest.mark.parametrize(
+    ("fresh", "device", "forks"), [(False, "cpu", True), (True, "cpu", False), (False, "cuda", False)]
+)
+def test_timed_cases_are_forked_on_a_cpu_and_never_where_processes_have_to_differ(
+    monkeypatch: pytest.MonkeyPatch, fresh: bool, device: str, forks: bool
+) -> None:
+    monkeypatch.delenv(process.FORK_ALL)
+    case = a_case("a", device=device)
+    assert process.Worker(fresh=fresh)._forks(MeasureTask(case=case)) is forks
+    assert process.Worker(launch=process.Launch(python="other"))._forks(MeasureTask(case=case)) is False

@@ -9,22 +9,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
-from vheatbench.cli.execute import (
-    DEVICES,
-    MEMORY_LIMIT,
-    RESUME,
-    SHARD,
-    How,
-    exit_code,
-    measure_study,
-    refuse_beside_resume,
-    say_skipped,
-    unfinished,
-)
-from vheatbench.cli.execute import resume as go_on
+from vheatbench.cli.execute import DEVICES, MEMORY_LIMIT, SHARD, How, exit_code, measure_study, say_skipped
 from vheatbench.cli.output import command_line, print_records
 from vheatbench.cli.parse import check_choice, device_kind, resolutions_of
 from vheatbench.cli.processes import by_torchrun, user_errors_on_rank0, working
+from vheatbench.cli.resume import RESUME, refuse_beside_resume, unfinished
+from vheatbench.cli.resume import resume as go_on
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 

@@ -1,4 +1,4 @@
-"""Carrying a planned run out, and going on with an unfinished one: what ``run`` and the studies' commands share."""
+"""Carrying a planned run out: what ``run`` and the studies' commands share."""
 
 from __future__ import annotations
 
@@ -28,10 +28,6 @@ TIMEOUT = typer.Option(3600.0, "--timeout", help="Seconds that one worker proces
 MEMORY_LIMIT = typer.Option(None, "--memory-limit", help="GiB of host memory that a worker may take.")
 DEVICES = typer.Option(None, "--devices", help="GPUs to use side by side: 0,1 or all. One worker each.")
 SHARD = typer.Option(None, "--shard", help="i/n: only the i-th of n parts; see 'merge'.")
-RESUME = typer.Option(None, "--resume", help="Continue this unfinished run (a .partial file, its id, or 'latest').")
-
-BESIDE_RESUME = frozenset({"resume", "out", "results", "device", "devices", "trust_pickle", "json_", "quiet"})
-"""Options that may stand beside ``--resume``: they do not change what is measured."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +54,6 @@ class How:
             option = "--timeout" if error.errors()[0]["loc"] == ("timeout_s",) else "--memory-limit"
             raise UserError(f"{option}: give a finite number greater than 0") from None
         return policy.model_dump(mode="json")
-
-
-def refuse_beside_resume(context: typer.Context, allowed: frozenset[str] = BESIDE_RESUME) -> None:
-    """Raise UserError where an option on the command line would change a run that is resumed."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            option = f"--{name.rstrip('_').replace('_', '-')}"
-            raise UserError(f"--resume continues a run as it was planned: leave {option} out")
 
 
 def check_devices(device: str, devices: str | None) -> None:
@@ -175,148 +162,19 @@ def tasks_of(name: str, planned: Planned, settings: dict[str, Any], path: Path) 
     ]
 
 
-def unfinished(name: str, results: Path, suite: str) -> Path:
-    """The unfinished run of a study's command that ``name`` means; ``latest`` is the newest of its suite.
-
-    Raises:
-        UserError: there is none, or it is a run of something else, finished, or of another version.
-    """
-    from vheatbench.store.read import PARTIAL, begun_runs, find_run, read_run, suite_of
-
-    if name == "latest":
-        partial = (path for path in begun_runs(results) if path.suffix == PARTIAL)
-        path = next((path for path in partial if suite_of(path) == suite), None)
-        if path is None:
-            raise UserError(f"--resume latest: there is no unfinished run of {suite!r} in {results}")
-    else:
-        path = find_run(name, results)
-    header = read_run(path).header
-    if header.suite != suite:
-        raise UserError(f"{path}: a run of {header.suite!r}, not of {suite!r}")
-    if path.suffix != PARTIAL:
-        raise UserError(f"{path}: is finished already; 'vheatbench show {header.run_id}' shows it")
-    if len(header.studies) != 1:
-        raise UserError(f"{path}: was begun by another version of vheatbench: begin a new one")
-    return path
-
-
-def resume(
-    name: str,
-    results: Path,
-    device: str,
-    devices: str | None,
-    quiet: bool,
-    suite: str | None = None,
-    budget: float | None = None,
-    **changes: Any,
-) -> Path:
-    """Go on with an unfinished run, and return the finished file.
-
-    Args:
-        name: a ``.partial`` file, its id, or ``latest``.
-        results: where runs are.
-        device, devices: as on the command line.
-        quiet: no progress.
-        suite: that it must be of; None for any.
-        budget: seconds that it may take from now on; by default what is left of the run's own budget.
-        changes: settings of the studies that change no number. ``trust_pickle`` is False if it is not given: what a
-            file was allowed when the run was begun is not what it is allowed now.
-
-    Raises:
-        UserError: it cannot be gone on with, on this machine or at all.
-    """
-    from vheatbench.run.runner import inspect_machine
-    from vheatbench.store.merge import differing_keys
-    from vheatbench.store.read import find_run
-    from vheatbench.store.write import RunWriter
-
-    check_devices(device, devices)
-    path = find_run(name, results) if suite is None else unfinished(name, results, suite)
-    with RunWriter.resume(path) as writer:
-        header = writer.header
-        if header.pairing:
-            raise UserError(
-                f"{writer.path} is one side of a comparison: "
-                f"continue it with `vheatbench ab --resume {header.pairing['id']}`"
-            )
-        if not header.studies and not all(case.timed for case in header.plan):
-            raise UserError(
-                f"{writer.path} is an analysis, which cannot be resumed: `vheatbench report` shows what it holds; "
-                f"to have it whole, start it again: {header.command}"
-            )
-        kind = header.plan[0].device if header.plan else "cpu"
-        wanted, option = (device_kind(device)[0], "--device") if devices is None else ("cuda", "--devices")
-        if wanted not in ("auto", kind):
-            raise UserError(f"{writer.path} was planned for {kind}, and a case keeps its device: leave {option} out")
-        with stoppable(lambda: kept(writer)):
-            inspection = inspect_machine([])
-            differing = differing_keys(header.environment, inspection.environment)
-            if not any(case.timed for case in header.plan):
-                # what is no time does not hang on threads and settings of this machine
-                differing = [key for key in differing if key.startswith("packages.")]
-            if differing:
-                raise UserError(
-                    f"{writer.path} was begun in another environment ({', '.join(differing[:3])} differ"
-                    f"{'s' * (len(differing) == 1)}): its numbers would not compare; start a new run"
-                )
-            if kind == "cuda" and inspection.cuda_devices == 0:
-                raise UserError("the run was measured on CUDA, and there is no CUDA device here")
-            served = served_devices(kind, device, devices, inspection.cuda_devices)
-            budget = budget if budget is not None else _left(writer)
-            return execute(writer, served, _planned_again(writer, changes), quiet, budget)
-
-
-def _left(writer: RunWriter) -> float | None:
-    """Seconds that are left of the budget of a run. Raises UserError where that is nothing."""
-    from vheatbench.analysis.time_spent import used_s
-    from vheatbench.store.read import read_run
-
-    budget = writer.header.policy.get("budget_s")
-    if budget is None:
-        return None
-    left = float(budget) - used_s(read_run(writer.path).records)
-    if left <= 0:
-        raise UserError(f"{writer.path}: its budget of {budget:g} s is spent: give it more with --budget 3m")
-    return left
-
-
-def _planned_again(writer: RunWriter, changes: dict[str, Any]) -> list[StudyTask]:
-    """What the studies of a run still have to do. Raises UserError where they would measure something else today."""
-    before = [case for case in writer.header.plan if not case.timed]
-    ids = {case.id for case in before}
-    tasks = []
-    for entry in writer.header.studies:
-        new = {key: value for key, value in {"trust_pickle": False, **changes}.items() if key in entry.settings}
-        settings = {**entry.settings, **new}
-        planned, _ = plan_of(entry.study, settings)
-        tasks += tasks_of(entry.study, planned, settings, writer.path)
-    now = [case for task in tasks for case in task.cases]
-    if writer.header.shard is None and [case.id for case in now] != [case.id for case in before]:
-        changed = {
-            key
-            for old, new_ in zip(before, now, strict=False)
-            for key in old.analysis
-            if old.analysis[key] != new_.analysis.get(key)
-        }
-        what = " and ".join(sorted(changed)) or "what it looks at"
-        raise UserError(f"{writer.path}: {what} changed since it was begun: begin a new run")
-    tasks = [task for task in tasks if ids.issuperset(case.id for case in task.cases)]
-    if {case.id for task in tasks for case in task.cases} != ids:
-        raise UserError(f"{writer.path}: what it looks at changed since it was begun: begin a new run")
-    return tasks
-
-
 def execute(
     writer: RunWriter, served: list[str], studies: Sequence[StudyTask], quiet: bool, budget: float | None = None
 ) -> Path:
     """Measure what is missing, and return the finished file.
 
-    ``budget``: seconds that are left, where the run has a budget.
+    ``budget``: seconds that it may take from now on; where not given, what its records leave of the run's own budget.
 
     Raises:
+        UserError: they leave nothing of it.
         Exit: with the code of a case that failed, where the budget did not suffice for every case once.
     """
     from vheatbench.analysis.group_ratios import uncertainty
+    from vheatbench.analysis.time_spent import used_s
     from vheatbench.numbers import clock
     from vheatbench.present.progress import display
     from vheatbench.run.progress import RunProgress
@@ -331,6 +189,11 @@ def execute(
         timed = [case for case in header.plan if case.timed]
         records = read_run(writer.path).records if writer.count else []
         policy = SuitePolicy.model_validate(header.policy)
+        if budget is None and policy.budget_s is not None:
+            budget = policy.budget_s - used_s(records)
+            if budget <= 0:
+                spent = f"its budget of {policy.budget_s:g} s is spent"
+                raise UserError(f"{writer.path}: {spent}: give it more with --budget 3m")
         # what takes no turns can be spread over all devices
         groups = groups_of(timed) if policy.turns or budget is not None else [[case] for case in timed]
         schedule = Schedule(groups, header.rounds, studies, writer.done, records, budget, uncertainty)

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vheatbench.cli import exits
-from vheatbench.cli.execute import (
-    MEMORY_LIMIT,
-    RESUME,
-    SHARD,
-    TIMEOUT,
-    How,
-    exit_code,
-    measure_study,
-    refuse_beside_resume,
-    say_skipped,
-)
-from vheatbench.cli.execute import resume as go_on
+from vheatbench.cli.execute import MEMORY_LIMIT, SHARD, TIMEOUT, How, exit_code, measure_study, say_skipped
 from vheatbench.cli.folders import REPORTS, check_writable
 from vheatbench.cli.output import print_records
 from vheatbench.cli.parse import check_choice, comma_list, resolution_of, resolutions_of
+from vheatbench.cli.resume import RESUME, refuse_beside_resume
+from vheatbench.cli.resume import resume as go_on
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 

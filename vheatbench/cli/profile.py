@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, get_args
 import typer
 
 from vheatbench.cli import exits
-from vheatbench.cli.execute import DEVICES, MEMORY_LIMIT, RESUME, TIMEOUT, How, measure_study, refuse_beside_resume
-from vheatbench.cli.execute import resume as go_on
+from vheatbench.cli.execute import DEVICES, MEMORY_LIMIT, TIMEOUT, How, measure_study
 from vheatbench.cli.parse import check_choice, device_kind, resolution_of
+from vheatbench.cli.resume import RESUME, refuse_beside_resume
+from vheatbench.cli.resume import resume as go_on
 from vheatbench.errors import UserError
 from vheatbench.files import check_target, reason_of, write_file
 from vheatbench.stop import stoppable

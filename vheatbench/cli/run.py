@@ -11,20 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vheatbench.cli.execute import (
-    BESIDE_RESUME,
-    check_devices,
-    execute,
-    exit_code,
-    plan_of,
-    refuse_beside_resume,
-    say_skipped,
-    served_devices,
-    tasks_of,
-)
-from vheatbench.cli.execute import resume as go_on
+from vheatbench.cli.execute import check_devices, execute, exit_code, plan_of, say_skipped, served_devices, tasks_of
 from vheatbench.cli.output import command_line, print_records
 from vheatbench.cli.parse import booleans, comma_list, device_kind, duration, numbers_or_words, shard
+from vheatbench.cli.resume import BESIDE_RESUME, refuse_beside_resume
+from vheatbench.cli.resume import resume as go_on
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 

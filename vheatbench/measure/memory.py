@@ -78,6 +78,11 @@ def unmeasured_memory(reason: str) -> dict[str, Metric]:
     return {name: _known(Unavailable(reason), how) for name in names}
 
 
+def without_value(metric: Metric, reason: str) -> Metric:
+    """The metric as one that has no value, and why."""
+    return metric.model_copy(update={"value": None, "unavailable": reason, "deterministic": False})
+
+
 def _measure_cuda(step: Step, device: torch.device) -> dict[str, Metric]:
     gc.collect()
     torch.cuda.synchronize(device)

@@ -115,7 +115,7 @@ class Executor:
         self, seats: Sequence[Seat], seed: str, until: float | None, on_turn: Callable[[int, float], None]
     ) -> dict[int, Record]:
         """Records by the id of their seat, without those whose cases have to be measured alone."""
-        started = {id(seat): utc_now() for seat in seats}
+        started = utc_now()
         workers = [
             LiveWorker(
                 self._worker(seat.launch),
@@ -141,7 +141,7 @@ class Executor:
                 self._alone[seat.case.id] = crowded[live]
                 continue
             assert live.outcome is not None
-            record = _record(seat.case, seat.round, started[id(seat)], live.outcome)
+            record = _record(seat.case, seat.round, started, live.outcome)
             if record.status == "oom":  # perhaps not if it is alone
                 self._alone[seat.case.id] = record.reason or ""
                 continue
@@ -149,7 +149,7 @@ class Executor:
             records[id(seat)] = self.placed(record)
             if record.status != "ok" and live.turns:
                 record.reason = f"{record.reason} (in turn {live.turns + 1})"
-                lost.append(f"turns from the {live.turns + 1}th on were taken without {seat.case.subject}, which ended")
+                lost.append(f"from turn {live.turns + 1} on without {seat.case.subject}, which ended")
         for record in records.values():
             record.warnings += lost if record.status == "ok" else []
         return records

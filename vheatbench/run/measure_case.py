@@ -15,7 +15,7 @@ from torch import nn
 from vheatbench.case import Case
 from vheatbench.measure.device import energy_metrics
 from vheatbench.measure.kernels import attention_kernels
-from vheatbench.measure.memory import host_baseline, measure_memory, released_bytes, unmeasured_memory
+from vheatbench.measure.memory import host_baseline, measure_memory, released_bytes, unmeasured_memory, without_value
 from vheatbench.measure.outputs import check_finite
 from vheatbench.measure.precision import slow_precision
 from vheatbench.measure.timing import Sampler, timer_for, timing_metrics, uncollected
@@ -150,6 +150,10 @@ def _measure(task: MeasureTask, device: torch.device, record: Record, runner: Ru
             )
         if memory.problem is not None:
             record.metrics |= unmeasured_memory(memory.problem)
+        if task.others and "nvml_device_bytes" in record.metrics:
+            record.metrics["nvml_device_bytes"] = without_value(
+                record.metrics["nvml_device_bytes"], "the others that it took turns with were on the device too"
+            )
         if case.kind == "operator" and task.count:
             # last: torch's profiler leaves memory behind that would hide the step's growth
             record.subject["kernel"] = backend

@@ -25,9 +25,8 @@ from vheatbench.studies.heat.diffusivity_figures import (
     map_limits,
     maps_figure,
     rules_figure,
-    rules_of,
-    series_of,
 )
+from vheatbench.studies.heat.diffusivity_groups import rules_of, series_of
 from vheatbench.studies.heat.figures import filmstrip_figure, overlay_figure, save_heat_figures
 from vheatbench.studies.heat.kernel_figures import draw_errors, draw_profile, draw_undershoot
 from vheatbench.studies.heat.labels import Clock, block_words, brief

@@ -13,13 +13,15 @@ from vheatbench.present.parts import Chart, Section
 from vheatbench.present.style import shorten
 from vheatbench.studies.heat.diffusivity_figures import (
     MOST_MAPS,
-    Blocks,
     draw_distribution,
     draw_last_blocks,
     draw_reach,
     draw_stages,
-    last_blocks,
     map_limits,
+)
+from vheatbench.studies.heat.diffusivity_groups import (
+    Blocks,
+    last_blocks,
     model_words,
     models_of,
     rules_of,
