@@ -355,7 +355,9 @@ def test_an_older_vheatbench_is_not_told_what_it_does_not_know(project: Path) ->
         (package / name).touch()
     old = "class {}:\n    model_fields = {}\n"
     (package / "case.py").write_text(old.format("Case", ["subject", "resolution", "device", "batch"]))
-    (package / "suites.py").write_text(old.format("SuitePolicy", sorted(SuitePolicy.model_fields.keys() - {"fvcore"})))
+    (package / "suites.py").write_text(
+        old.format("SuitePolicy", sorted(SuitePolicy.model_fields.keys() - {"fvcore", "turns", "budget_s"}))
+    )
     (package / "run" / "task.py").write_text(old.format("MeasureTask", ["task", "case", "round", "policy"]))
     commit(project, "an old vheatbench")
     repository = Repository(project)

@@ -541,7 +541,7 @@ def test_what_others_do_while_it_is_paused_is_not_noticed(clock: Clock) -> None:
 
 
 def test_energy_is_that_of_its_own_turns_and_its_companions_are_no_strangers(install, clock: Clock) -> None:
-    board = FakeGpu(energy_step_mj=0)
+    board = FakeGpu(energy_step_mj=0, compute=[Process(11, GIB), Process(12, GIB)])
     install(board)
     watched = DeviceWatch("cuda", every_s=0, companions=2)
     watched.start()

@@ -18,7 +18,7 @@ from vheatbench.run.executor import Executor, Seat, StoppedError
 from vheatbench.run.progress import Silent
 from vheatbench.run.runner import Runner
 from vheatbench.run.schedule import Schedule
-from vheatbench.run.task import MeasureTask
+from vheatbench.run.task import Event, MeasureTask, Turn
 from vheatbench.run.turns import MIN_TURNS, orders_of
 from vheatbench.store import Record, Run, read_run
 from vheatbench.suites import SuitePolicy
@@ -46,7 +46,8 @@ def turns_taken(folder: Path) -> list[str]:
 
 def test_all_of_a_group_take_turns_one_at_a_time_each_first_as_often_as_last(stub: Path) -> None:
     records = together(stub, "a", "b", "twice")
-    assert len({record.session for record in records.values()}) == 1
+    (session,) = {record.session for record in records.values()}
+    assert session
     for record in records.values():
         assert (record.status, record.warnings) == ("ok", ["noisy: the median is known to ±12% only"])
         assert len(record.samples["latency_s"].turns) >= MIN_TURNS
@@ -84,6 +85,13 @@ def test_one_that_ends_before_its_time_leaves_the_turns_to_the_others(stub: Path
         assert records[name].status == "ok"
         assert len(records[name].samples["latency_s"].turns) >= MIN_TURNS
         assert any("from turn 3 on without" in text for text in records[name].warnings)
+
+
+def test_the_time_limit_is_of_a_case_s_own_turns_together(stub: Path) -> None:
+    records = together(stub, "slow", "a", timeout_s=0.9, ceiling_s=60, slow_s=60)
+    assert records["slow"].status == "timeout"
+    assert "(in turn " in (records["slow"].reason or ""), "each of which is shorter than the limit"
+    assert records["a"].status == "ok", "and waiting is no part of it"
 
 
 def test_one_that_never_gets_warm_is_a_failure_of_its_own(stub: Path) -> None:
@@ -169,3 +177,12 @@ def test_timed_cases_are_forked_on_a_cpu_and_never_where_processes_have_to_diffe
     case = a_case("a", device=device)
     assert process.Worker(fresh=fresh)._forks(MeasureTask(case=case)) is forks
     assert process.Worker(launch=process.Launch(python="other"))._forks(MeasureTask(case=case)) is False
+
+
+def test_a_worker_that_ends_without_having_heard_all_has_said_what_it_said() -> None:
+    events: list[Event] = []
+    with process._Line(events.append) as line:
+        line.send(Turn(seconds=1.0))
+        os.write(line.fileno(), Event(samples=[0.5]).model_dump_json().encode() + b"\n")
+    assert [event.samples for event in events] == [[0.5]]
+    line.send(Turn())  # to one that is gone

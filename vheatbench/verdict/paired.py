@@ -137,8 +137,6 @@ def not_in_turns(pairs: Sequence[tuple[Record, Record]]) -> str | None:
     and sampled in turns are beyond doubt.
     """
     pairs = [pair for pair in pairs if not turn_log_ratios(*pair)]
-    if not pairs:
-        return None
     try:
         times = [(_time(base.started), _time(head.started)) for base, head in pairs]
     except ValueError:
