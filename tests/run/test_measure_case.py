@@ -10,7 +10,7 @@ from support.records import record
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.run import measure_case as module
-from vheatbench.run.device import classify
+from vheatbench.run.device import classify, device_for
 from vheatbench.run.measure_case import Nobody, _energy, measure_case
 from vheatbench.run.task import Event, Interim, MeasureTask, Turn
 from vheatbench.store import Samples
@@ -39,6 +39,27 @@ def test_running_out_of_memory_is_known_whatever_says_it(error: BaseException, s
     wrapped = UserError("cannot be built")
     wrapped.__cause__ = error
     assert classify(wrapped)[0] == ("oom" if status == "oom" else "skipped")
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "found"),
+    [
+        ("auto", False, "cpu"),
+        ("auto", True, "cuda"),
+        ("cpu", True, "cpu"),
+        ("cuda", True, "cuda"),
+        ("cuda", False, None),
+    ],
+)
+def test_a_device_is_one_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, asked: str, there: bool, found: str | None
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    if found is not None:
+        assert device_for(asked, "float32") == found  # type: ignore[arg-type]
+        return
+    with pytest.raises(UserError, match="torch sees no CUDA device"):
+        device_for(asked, "float32")  # type: ignore[arg-type]
 
 
 def test_memory_that_runs_out_while_a_model_is_built_is_no_refusal_of_its_size() -> None:
