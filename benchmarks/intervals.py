@@ -122,8 +122,9 @@ def steps(name: str, size: int, warm_up: int, count: int) -> float:
 
 def table(found: dict[str, list[tuple[float, float, float]]], size: int) -> str:
     """Medians over the repeats, and the range of the ratios, as markdown."""
+    count = len(next(iter(found.values())))
     lines = [
-        f"Time of {OTHER} over that of {FOCUS} at {size}; medians of {len(next(iter(found.values())))} repeats.",
+        f"Time of {OTHER} over that of {FOCUS} at {size}; medians of the repeats, of which there are {count}.",
         "",
         "| way | seconds | half of the 95 % interval | ratio (range of the repeats) |",
         "|---|---|---|---|",
