@@ -155,7 +155,8 @@ def fit_overhead(
     if distinct < 4:
         return Unfit(f"{distinct} token counts: an overhead and an exponent need at least 4")
     plain = fit_power(tokens, values, confidence)
-    if isinstance(plain, PowerFit) and plain.high is not None and plain.high < 0:
+    # a constant has a slope of rounding, of either sign
+    if isinstance(plain, PowerFit) and plain.high is not None and plain.high < -EXACT:
         return Unfit("the values fall as N grows: an overhead is part of a growing cost")
     log_x, log_y = np.log(data[0] / data[0][0]), np.log(data[1])
     log_z = log_y - log_y.mean()
