@@ -406,13 +406,14 @@ def test_ceilings_come_first_once_for_every_dtype(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("subjects: [a, op/heat]\naxes: {grid: [14]}", "a is a model and op/heat an operator: they share no axis, so "),
+        ("subjects: [a, op/heat]\naxes: {resolution: [224]}", "operators are measured on grids of tokens: give grid ("),
         ("subjects: [op/heat]\naxes: {resolution: [224]}", "operators are measured on grids of tokens: give grid ("),
         ("subjects: [op/heat]", "operators are measured on grids of tokens: give grid (--grid 14,28), not resolution"),
         ("subjects: [a]\naxes: {grid: [14]}", "grid, channels and part belong to operators (op/heat, ...): leave them"),
         ("subjects: [a]\naxes: {channels: [96]}", "grid, channels and part belong to operators"),
         ("subjects: [a]\naxes: {part: [core]}", "grid, channels and part belong to operators"),
-        ("subjects: [a]\naxes: {grid: [14], resolution: [14]}", "mine.yaml:2: axes: resolution is for models and grid"),
+        ("subjects: [a]\naxes: {grid: [14], resolution: [14]}", "grid, channels and part belong to operators"),
+        ("subjects: [op/heat]\naxes: {grid: [14], resolution: [14]}", "give grid (--grid 14,28), not resolution"),
         ("subjects: [a, data/photographs]", "data/photographs is no subject: a study looks at it"),
         ("subjects: [op/heat, ceiling/copy]\naxes: {grid: [14]}", "ceiling/copy is no subject: write 'ceilings: true'"),
         ("subjects: [op/heat]\naxes:\n  grid: [x]", "mine.yaml:3: axes.grid: 'x' is no resolution"),
@@ -440,7 +441,29 @@ def test_a_size_from_the_command_line_replaces_either_of_the_files(write: Write)
     suite = load_suite(str(operators), "cpu", {"subjects": ["a"], "resolution": [224]})
     assert [c.size for c in suite.cases("cpu")] == ["224"]
     assert "--grid: 'x' is no resolution" in refusal(operators, {"grid": ["x"]})
-    assert "give one of them" in refusal(operators, {"grid": [14], "resolution": [224]})
+    assert "give grid (--grid 14,28), not resolution" in refusal(operators, {"grid": [14], "resolution": [224]})
+
+
+def test_models_and_operators_in_one_suite_have_a_size_each(write: Write) -> None:
+    both = write("subjects: [op/heat, a, b]\naxes: {resolution: [224, 320], grid: [14], channels: [32], batch: [1, 2]}")
+    suite = load_suite(str(both))
+    cases = suite.cases("cpu")
+    assert len(cases) == suite.size == 2 * (2 * 2 + 1)
+    assert [case.kind for case in cases] == ["model"] * 8 + ["operator"] * 2
+    assert {(case.size, case.channels, case.part) for case in cases} == {
+        ("224", None, None), ("320", None, None), ("14", 32, "core"),
+    }  # fmt: skip
+    assert [len(group) for group in groups_of(suite.plan("cpu"))] == [2, 2, 2, 2, 1, 1]
+
+    def sizes(overrides: dict[str, Any]) -> list[tuple[str, str]]:
+        return [(c.subject, c.size) for c in load_suite(str(both), "cpu", {"batch": [1], **overrides}).cases("cpu")]
+
+    assert sizes({"resolution": [64]}) == [("a", "64"), ("b", "64"), ("op/heat", "14")]
+    assert sizes({"grid": [7], "resolution": [64]}) == [("a", "64"), ("b", "64"), ("op/heat", "7")]
+    assert sizes({"subjects": ["c"]}) == [("c", "224"), ("c", "320")]
+    assert sizes({"subjects": ["op/attention"]}) == [("op/attention", "14")]
+    assert sizes({"subjects": ["c", "op/attention"], "resolution": [64]}) == [("c", "64"), ("op/attention", "14")]
+    assert "leave them out for models" in refusal(both, {"subjects": ["c"], "grid": [7]})
 
 
 # resolutions
@@ -634,7 +657,9 @@ def test_any_suite_gives_unique_cases_that_survive_json(content: dict[str, Any])
 
 
 def test_the_axes_are_fields_of_a_case_and_the_policy_that_of_the_stopping_rule() -> None:
-    assert set(Axes().values()) | {"subject", "options", "device", "analysis"} == set(Case.model_fields)
-    assert set(Axes.model_fields) == {*Axes().values(), "grid"}
+    of_models, of_operators = (Axes().values(kind) for kind in ("model", "operator"))
+    assert set(of_models) == set(of_operators)
+    assert set(of_models) | {"subject", "options", "device", "analysis"} == set(Case.model_fields)
+    assert set(Axes.model_fields) == {*of_models, "grid"}
     assert set(Policy.model_fields) <= set(SuitePolicy.model_fields)
     assert {name: getattr(SuitePolicy(), name) for name in Policy.model_fields} == Policy().model_dump()

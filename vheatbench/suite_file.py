@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vheatbench.case import DeviceType
+from vheatbench.case import DeviceType, kind_of
 from vheatbench.errors import UserError
-from vheatbench.suites import Axes, Suite, SuitePolicy
+from vheatbench.suites import OF_OPERATORS, Axes, Suite, SuitePolicy
 from vheatbench.yaml_file import Place, YamlFile, explain, find_yaml, read_yaml, yaml_files
 
 OPTIONS = {"subjects": "model", "timeout_s": "timeout", "memory_limit_gib": "memory-limit", "budget_s": "budget"}
@@ -42,11 +42,8 @@ def load_suite(name: str, device: DeviceType = "cpu", overrides: dict[str, Any] 
     """
     file = _read(find_yaml(name, "suite", list_suites(), "suites"))
     merged = _specialise(file.content, device)
-    if {"resolution", "grid"} & (overrides or {}).keys():
-        # a size from the command line stands for the file's, whichever of the two that has
-        axes = merged.get("axes")
-        if isinstance(axes, dict):
-            merged["axes"] = {key: value for key, value in axes.items() if key not in ("resolution", "grid")}
+    if isinstance(axes := merged.get("axes"), dict):
+        merged["axes"] = {key: value for key, value in axes.items() if key not in _replaced(axes, overrides or {})}
     for key, value in (overrides or {}).items():
         section = "axes" if key in Axes.model_fields else "policy" if key in SuitePolicy.model_fields else None
         if section is None:
@@ -58,6 +55,19 @@ def load_suite(name: str, device: DeviceType = "cpu", overrides: dict[str, Any] 
         return Suite.model_validate(merged)
     except ValidationError as error:
         raise UserError(explain(error, Suite, _where(file, device, overrides or {}), _allowed)) from None
+
+
+def _replaced(axes: dict[str, Any], overrides: dict[str, Any]) -> set[str]:
+    """Axes of the file that do not stand beside what the command line asks for.
+
+    In a file of models and operators other subjects need the axes of their own kind only; elsewhere a size stands for
+    the file's, whichever of the two that has.
+    """
+    sizes = {"resolution", "grid"}
+    if not sizes <= axes.keys():
+        return sizes if sizes & overrides.keys() else set()
+    kinds = {kind_of(str(name)) for name in overrides.get("subjects", [])}
+    return {*(["resolution"] if kinds == {"operator"} else ["grid", *OF_OPERATORS] if kinds == {"model"} else [])}
 
 
 _SECTIONS = {"name", "description", "subjects", "studies", "axes", "policy", "reference", "devices", "ceilings"}

@@ -8,7 +8,7 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from vheatbench.case import Case, Compile, DeviceType, DType, MemoryFormat, Part, TimedMode, kind_of
+from vheatbench.case import Case, Compile, DeviceType, DType, Kind, MemoryFormat, Part, TimedMode, kind_of
 from vheatbench.errors import UserError
 from vheatbench.measure.stopping import Policy
 
@@ -70,9 +70,9 @@ class Axes(_Part):
     """Values of every axis; the cases are their product with the subjects."""
 
     resolution: list[Size] | None = Field(default=None, min_length=1)
-    """Of the input image; 224 if not given. For suites of models."""
+    """Of the input image of models; 224 if not given."""
     grid: list[Size] | None = Field(default=None, min_length=1)
-    """Of tokens: what suites of operators write instead."""
+    """Of tokens: the size of operators."""
     batch: list[int | Literal["largest"]] = Field(default=[1], min_length=1)
     dtype: list[DType] = Field(default=["float32"], min_length=1)
     mode: list[TimedMode] = Field(default=["infer"], min_length=1)
@@ -98,16 +98,19 @@ class Axes(_Part):
             )
         return values
 
-    @model_validator(mode="after")
-    def _one_size(self) -> Axes:
-        if self.resolution is not None and self.grid is not None:
-            raise ValueError("resolution is for models and grid for operators: give one of them")
-        return self
+    def values(self, kind: Kind) -> dict[str, list[Any]]:
+        """Values by field of a case of a model or an operator; the order is that of the plan.
 
-    def values(self) -> dict[str, list[Any]]:
-        """Values by field of a case; the order is that of the plan, ``resolution`` the grid of operators."""
+        ``resolution`` is the grid of operators. What belongs to the other kind is left at its default.
+        """
         named = {name: getattr(self, name) for name in Axes.model_fields if name != "grid"}
-        return {**named, "resolution": self.resolution or self.grid or [(224, 224)]}
+        if kind == "operator":
+            return {**named, "resolution": self.grid or []}
+        return {**named, **{name: [None] for name in OF_OPERATORS}, "resolution": self.resolution or [(224, 224)]}
+
+
+OF_OPERATORS = ("channels", "part")
+"""Axes that models do not have, beside the grid."""
 
 
 class SuitePolicy(Policy):
@@ -226,7 +229,7 @@ class Suite(_Part):
         return [{"model": value} if isinstance(value, str) else value for value in values]
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Suite:
+    def _sized(self) -> Suite:
         if not self.subjects and not self.studies:
             raise ValueError("a suite needs subjects, studies, or both")
         kinds = {kind_of(entry.model): entry.model for entry in self.subjects}
@@ -234,15 +237,10 @@ class Suite(_Part):
             raise ValueError(f"{kinds['ceiling']} is no subject: write 'ceilings: true' (--ceilings)")
         if "data" in kinds:
             raise ValueError(f"{kinds['data']} is no subject: a study looks at it, and stands under 'studies'")
-        if len(kinds) > 1:
-            raise ValueError(
-                f"{kinds['model']} is a model and {kinds['operator']} an operator: they share no axis, "
-                "so measure them in two suites"
-            )
         axes = self.axes
-        if "operator" in kinds and axes.grid is None:
+        if "operator" in kinds and (axes.grid is None or ("model" not in kinds and axes.resolution is not None)):
             raise ValueError("operators are measured on grids of tokens: give grid (--grid 14,28), not resolution")
-        if "model" in kinds and (axes.grid is not None or axes.channels != [None] or axes.part != [None]):
+        if "operator" not in kinds and (axes.grid is not None or axes.channels != [None] or axes.part != [None]):
             raise ValueError("grid, channels and part belong to operators (op/heat, ...): leave them out for models")
         return self
 
@@ -251,7 +249,7 @@ class Suite(_Part):
         only = {"resolution" if name == "grid" else name: values for name, values in entry.only.items()}
         return {
             name: [value for value in values if value in only[name]] if name in only else values
-            for name, values in self.axes.values().items()
+            for name, values in self.axes.values(kind_of(entry.model)).items()
         }
 
     @property
@@ -263,7 +261,7 @@ class Suite(_Part):
         )
 
     def cases(self, device: DeviceType) -> list[Case]:
-        """Every case: ceilings first, then listed by axes with the subjects innermost.
+        """Every case: ceilings first, then models before operators, listed by axes with the subjects innermost.
 
         Raises UserError over 10,000, or if no subject is left with a case.
         """
@@ -272,20 +270,24 @@ class Suite(_Part):
                 f"suite {self.name!r} has {self.size:,} cases, the limit is {MAX_CASES:,}: "
                 "take values out of an axis or split the suite"
             )
-        axes = self.axes.values()
-        allowed = [(entry, self._axes_of(entry)) for entry in self.subjects]
-        names = [*(name for name in axes if name != "resolution"), "resolution"]
-        cases = [
-            Case(subject=entry.model, options=entry.options, device=device, **dict(zip(names, values, strict=True)))
-            for values in itertools.product(*(axes[name] for name in names))
-            for entry, own in allowed
-            if all(value in own[name] for name, value in zip(names, values, strict=True))
-        ]
+        cases = [case for kind in get_args(Kind) for case in self._cases_of(kind, device)]
         if not cases and self.subjects:
             raise UserError(f"suite {self.name!r} has no cases: every subject is restricted ('only') to other values")
         if self.ceilings:
             cases = [ceiling for dtype in self.axes.dtype for ceiling in ceiling_cases(device, dtype)] + cases
         return list({case.id: case for case in cases}.values())
+
+    def _cases_of(self, kind: Kind, device: DeviceType) -> list[Case]:
+        """Those of the models, or of the operators."""
+        allowed = [(entry, self._axes_of(entry)) for entry in self.subjects if kind_of(entry.model) == kind]
+        axes = self.axes.values(kind)
+        names = [*(name for name in axes if name != "resolution"), "resolution"]
+        return [
+            Case(subject=entry.model, options=entry.options, device=device, **dict(zip(names, values, strict=True)))
+            for values in itertools.product(*(axes[name] for name in names))
+            for entry, own in allowed
+            if all(value in own[name] for name, value in zip(names, values, strict=True))
+        ]
 
     def plan(self, device: DeviceType) -> list[Case]:
         """The cases in measuring order.
