@@ -94,6 +94,17 @@ def test_what_comes_after_the_measurement_changes_no_status(
     assert left[-1].record is one
 
 
+def test_a_round_that_is_there_for_the_ratios_has_no_memory_and_no_counts() -> None:
+    case = Case(subject="test_vheat", resolution=32)
+    whole, further = (
+        measure_case(MeasureTask(case=case, policy=QUICK.model_copy(update={"fvcore": False}), count=more, memory=more))
+        for more in (True, False)
+    )
+    assert {"macs", "peak_memory_bytes"} <= whole.metrics.keys()
+    assert further.status == "ok"
+    assert set(further.metrics) == {"latency_s", "throughput_images_per_s", "params"}
+
+
 class Takes:
     """A runner that lets a case take so many turns."""
 

@@ -81,6 +81,31 @@ def test_a_budget_goes_to_what_is_known_worst(clock: Clock) -> None:
     assert order == [(1, 0), (2, 0), (2, 1), (2, 2), (1, 1), (1, 2), (1, 3), (1, 4)]
 
 
+def test_models_have_twice_the_further_time_of_operators_however_badly_either_is_known(clock: Clock) -> None:
+    operators = [a_case(name, batch=3) for name in ("op/heat", "op/attention")]
+    worse = {1: 9.0, 2: 1.0, 3: 5.0}
+    schedule = Schedule(
+        [*PLAN, operators], 1, seconds=430, uncertainty=lambda records: worse[records[0].case.batch]  # type: ignore[index]
+    )  # fmt: skip
+    order = carried_out(schedule, clock, {1: 10.0, 2: 10.0, 3: 10.0})
+    further = [batch for batch, number in order if number]
+    assert set(further) == {1, 3}
+    assert len(order) == 43
+    models, others = sum(batch != 3 for batch, _ in order), sum(batch == 3 for batch, _ in order)
+    assert abs(models - 2 * others) <= 2
+
+
+def test_rounds_that_the_time_has_room_for_are_there_for_the_ratios_alone(clock: Clock) -> None:
+    schedule = Schedule([SMALL], 2, seconds=60)
+    items = []
+    while (item := schedule.next()) is not None:
+        assert isinstance(item, GroupRound)
+        items.append(item)
+        clock.now += 10
+        schedule.finished(item, [a_record(case, item.round) for case in item.cases], 10.0)
+    assert [item.further for item in items] == [False, False, True, True, True, True]
+
+
 def test_a_budget_ends_on_time_whatever_the_groups_take(clock: Clock) -> None:
     begun = clock.now
     schedule = Schedule(PLAN, 1, seconds=114, uncertainty=lambda records: float(records[0].case.batch))  # type: ignore[arg-type]

@@ -41,6 +41,8 @@ class Seat:
     """The runner's own if None."""
     count: bool = True
     """Whether to count multiply-adds too, and what else is the same in every round."""
+    memory: bool = True
+    """Whether to measure the memory too."""
 
 
 @dataclass
@@ -120,7 +122,12 @@ class Executor:
             LiveWorker(
                 self._worker(seat.launch),
                 MeasureTask(
-                    case=seat.case, round=seat.round, policy=self.policy, count=seat.count, others=len(seats) - 1
+                    case=seat.case,
+                    round=seat.round,
+                    policy=self.policy,
+                    count=seat.count,
+                    memory=seat.memory,
+                    others=len(seats) - 1,
                 ),
                 self.policy.timeout_s,
             )
@@ -160,7 +167,7 @@ class Executor:
         policy, elapsed = self.policy, 0.0
         warnings: list[str] = []
         while True:
-            task = MeasureTask(case=case, round=seat.round, policy=policy, count=seat.count)
+            task = MeasureTask(case=case, round=seat.round, policy=policy, count=seat.count, memory=seat.memory)
             ended = self.run(task, elapsed, seat.launch)
             record = _record(case, seat.round, started, ended)
             elapsed += record.elapsed_s

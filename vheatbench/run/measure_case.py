@@ -133,23 +133,24 @@ def _measure(task: MeasureTask, device: torch.device, record: Record, runner: Ru
             lap.end("count")
         baseline = host_baseline() if device.type == "cpu" else None
         _first_call(setup, case, device, record)
-        lap.end("first call")
+        lap.end("compile" if case.compile else "warm-up")
         loops = _time(setup.step, task, device, batch, record, runner, lap)
         # The case is measured. What follows adds to the record, and whatever becomes of it the status stays.
         runner.left(interim.model_copy(update={"record": record}))
         if device.type == "cuda":
             with _added(record, "energy was not taken"):
                 _energy(record, loops, batch)
-        with _added(record, "memory was not measured") as memory:
-            record.metrics |= measure_memory(
-                setup.step,
-                device,
-                weights_bytes=setup.weights_bytes,
-                input_bytes=setup.input_bytes,
-                baseline=baseline,
-            )
-        if memory.problem is not None:
-            record.metrics |= unmeasured_memory(memory.problem)
+        if task.memory:
+            with _added(record, "memory was not measured") as memory:
+                record.metrics |= measure_memory(
+                    setup.step,
+                    device,
+                    weights_bytes=setup.weights_bytes,
+                    input_bytes=setup.input_bytes,
+                    baseline=baseline,
+                )
+            if memory.problem is not None:
+                record.metrics |= unmeasured_memory(memory.problem)
         if task.others and "nvml_device_bytes" in record.metrics:
             record.metrics["nvml_device_bytes"] = without_value(
                 record.metrics["nvml_device_bytes"], "the others that it took turns with were on the device too"

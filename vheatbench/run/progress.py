@@ -48,7 +48,7 @@ def outcome(record: Record) -> str:
     if record.status != "ok":
         return f"{record.status}: {record.reason}"
     values = {name: metric.value for name, metric in record.metrics.items() if metric.value is not None}
-    text = f"{step_time(record)}  {_speed(record.case, values)}"
+    text = "  ".join(filter(None, (step_time(record), _speed(record.case, values))))
     memory = values.get("peak_memory_bytes")
     if memory is not None:
         text += f"  {memory / 2**20:.0f} MiB"
@@ -70,6 +70,8 @@ def _speed(case: Case, values: dict[str, float]) -> str:
         return f"{images:.0f} images/s" if images >= 1000 else f"{images:.3g} images/s"
     if "bandwidth_bytes_per_s" in values:
         return f"{values['bandwidth_bytes_per_s'] / 1e9:.3g} GB/s"
+    if "rate_flop_per_s" not in values and "flops_per_step" not in values:  # of a round that counts nothing
+        return ""
     rate = values.get("rate_flop_per_s", values.get("flops_per_step", 0.0) / values["latency_s"])
     return f"{rate / 1e9:.3g} GFLOP/s"
 

@@ -155,7 +155,7 @@ class Runner:
 
         with self._lock:
             self._progress.started(whole, executor.device)
-        seats = [Seat(case, group.round, count=group.round == 0) for case in group.cases]
+        seats = [Seat(case, group.round, count=group.round == 0, memory=not group.further) for case in group.cases]
         seed = f"{self._policy.seed} {group.cases[0].point} {group.round}"
         measured = executor.measure_group(seats, seed, group.until, on_turn)
         with self._lock, deferred():

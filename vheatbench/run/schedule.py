@@ -24,6 +24,9 @@ ENDING = 0.1
 FIRST_SHARE = 0.6
 """Share of the time left that the first rounds of all groups may take, where a budget is short."""
 
+SHARES = {"model": 2.0, "operator": 1.0}
+"""How the time of further rounds is divided where a run has both."""
+
 Uncertainty = Callable[[Sequence[Record]], float]
 """How badly the ratios of a group are known from all of its records; the group with the largest value comes next."""
 
@@ -36,6 +39,8 @@ class GroupRound:
     round: int
     until: float | None = None
     """Moment of the monotonic clock at which sampling should end."""
+    further: bool = False
+    """Whether it is one that the time of a budget had room for, which is there for the ratios alone."""
 
 
 @dataclass
@@ -44,7 +49,14 @@ class _Group:
     records: list[Record] = field(default_factory=list)
     next_round: int = 0
     longest_s: float = 0.0
+    spent_s: float = 0.0
+    """By all rounds of this run."""
     busy: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Of its subjects."""
+        return self.cases[0].kind
 
     def before(self) -> float:
         """Seconds of the longest round that the run holds."""
@@ -66,7 +78,7 @@ class Schedule:
 
     Without a budget that is every group in every round, odd rounds backwards; then the studies. With one, the first
     rounds, the studies, and then whole rounds of the groups whose ratios are known worst, as long as one more fits
-    into the time.
+    into the time; models and operators have their shares of it.
     """
 
     def __init__(
@@ -154,11 +166,16 @@ class Schedule:
             ]  # fmt: skip
             if not fitting:
                 return None
-            worst = max(fitting, key=lambda group: self._uncertainty(group.records))
+            spent = dict.fromkeys(SHARES, 0.0)
+            for group in self.groups:
+                spent[group.kind] = spent.get(group.kind, 0.0) + group.spent_s
+            least = min((group.kind for group in fitting), key=lambda kind: spent[kind] / SHARES.get(kind, 1.0))
+            alike = [group for group in fitting if group.kind == least]
+            worst = max(alike, key=lambda group: self._uncertainty(group.records))
             worst.busy = True
             worst.next_round += 1
             cases = _ordered(worst.cases, worst.next_round - 1)
-            return GroupRound(cases, worst.next_round - 1, now + left - ENDING * worst.longest_s)
+            return GroupRound(cases, worst.next_round - 1, now + left - ENDING * worst.longest_s, further=True)
 
     def finished(self, item: GroupRound, records: Sequence[Record], seconds: float) -> None:
         """Tell what a round has given, and how long it took."""
@@ -166,6 +183,7 @@ class Schedule:
             group = self._of[item.cases[0].id]
             group.records += records
             group.longest_s = max(group.longest_s, seconds)
+            group.spent_s += seconds
             group.busy = False
 
     def _in_its_time(self, item: GroupRound, now: float, left: float) -> GroupRound:

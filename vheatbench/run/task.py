@@ -30,6 +30,8 @@ class MeasureTask(_Message):
     policy: SuitePolicy = SuitePolicy()
     count: bool = True
     """Whether to count multiply-adds too, and what else is the same in every round."""
+    memory: bool = True
+    """Whether to measure the memory too, in a pass of its own after the samples."""
     others: int = 0
     """How many cases it takes turns with. With any, the worker says when it has imported what it needs, and waits; says
     when it is warm, and waits; and then samples when it is told to (:class:`Turn`)."""

@@ -101,7 +101,7 @@ class Record(_Line):
     elapsed_s: float = 0.0
     """Wall-clock seconds from starting the worker process to its end."""
     spent_s: dict[str, float] = Field(default_factory=dict)
-    """The same by what they went to: ``start`` (of the process), ``count``, ``build``, ``first call`` (compiling too),
+    """The same by what they went to: ``start`` (of the process), ``count``, ``build``, ``compile``,
     ``warm-up``, ``samples``, ``wait`` (for others' turns), ``memory`` and what else comes after the samples."""
 
     @property
