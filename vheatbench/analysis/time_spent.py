@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vheatbench.numbers import clock
 from vheatbench.store.schema import Record
 
 MEASURING = "warm-up and samples"
@@ -39,3 +40,14 @@ def used_s(records: Sequence[Record]) -> float:
     """Seconds that measuring these records took, devices side by side counted once."""
     own = ((r.elapsed_s - r.spent_s.get("wait", 0.0), r.conditions.get("devices_side_by_side", 1)) for r in records)
     return sum(seconds / float(devices) for seconds, devices in own)
+
+
+def time_line(records: Sequence[Record], elapsed_s: float | None) -> str:
+    """``took 2:50: 63% warm-up and samples, ...``: the shares of what it was spent on, largest first.
+
+    Without ``elapsed_s`` (of an unfinished run) it is empty.
+    """
+    if elapsed_s is None:
+        return ""
+    parts = [f"{share:.0%} {name}" for name, share in shares(records, elapsed_s).items() if share >= 0.005]
+    return f"took {clock(elapsed_s)}: {', '.join(parts)}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from vheatbench.cli import exits
+from vheatbench.cli.options import DEVICE_OR_INDEX, JSON, OLD, QUIET, results_option
 from vheatbench.cli.output import command_line
 from vheatbench.errors import StoreError, UserError
 
@@ -52,7 +53,7 @@ def ab(
         None, "--turns/--no-turns", help="Whether both sides of a round live at once and sample in turns."
     ),
     burst: float = typer.Option(3.0, help="Seconds of sampling in a round, at most; the suite may say less."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:INDEX."),
+    device: str = DEVICE_OR_INDEX,
     rounds: str | None = typer.Option(
         None, help="After how many rounds the answer is asked for (10,15,20; 1 where only exact metrics are compared)."
     ),
@@ -63,12 +64,12 @@ def ab(
     location: str = typer.Option("p25", help="What stands for a round: p25, min, p10 or median of its samples."),
     seed: int = typer.Option(0, help="Of the order."),
     resume: str | None = typer.Option(None, help="Continue an interrupted comparison: its id, or 'latest'."),
-    out: Path = typer.Option(Path("results"), help="Folder for the two runs and for the measured noise."),
+    out: Path = results_option("Folder for the two runs and for the measured noise.", OLD),
     verdict: Path = typer.Option(Path("verdict.json"), help="File for the verdict."),
     markdown: str | None = typer.Option(None, help="Also write it as markdown to this file; - for stdout."),
     everything: bool = typer.Option(False, "--all", help="Also show what did not change."),
-    json_: bool = typer.Option(False, "--json", help="Print the verdict as JSON."),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+    json_: bool = JSON,
+    quiet: bool = QUIET,
 ) -> None:
     """Measure two sides in turns, as many rounds as it takes, and say what got worse.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vheatbench.cli import exits
+from vheatbench.cli.options import results_option
 from vheatbench.errors import UserError
 from vheatbench.text import one_line
 
@@ -42,7 +43,7 @@ def compare(
     verdict: Path | None = typer.Option(None, help="Also write the JSON to this file, for example verdict.json."),
     allow_missing_baseline: bool = typer.Option(False, help="No baseline ends 0 instead of 4."),
     allow_missing_cases: bool = typer.Option(False, help="Cases that only the base has do not end in 4."),
-    results: Path = typer.Option(Path("results"), help="Folder of run files and of the measured noise floor."),
+    results: Path = results_option("Folder of run files and of the measured noise floor."),
 ) -> None:
     """Compare two runs, or two sets of runs, and say what got worse.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from vheatbench.cli.folders import check_writable
+from vheatbench.cli.options import OLD
 from vheatbench.cli.output import command_line
 from vheatbench.cli.parse import check_choice
 from vheatbench.cli.processes import device_of, user_errors_on_rank0, working
@@ -53,12 +54,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read images, per process that trains.")]
 SaveEvery = Annotated[int, typer.Option(min=1, help="Steps after which what is done is on disk.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of weights, order and augmentation.")]
-Out = Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")]
+Out = Annotated[Path, typer.Option("--checkpoints", OLD, help="Folder for the checkpoint and the weights.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the training in --checkpoints.")]
 TestSplit = Annotated[str, typer.Option(help="Part of the data to answer.")]
 TrainSplit = Annotated[str, typer.Option(help="Part of the data to learn from.")]
-Results = Annotated[Path, typer.Option(help="Folder for the run's file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON on stdout.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder for the run's file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print what was found as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
@@ -121,7 +122,7 @@ def train(
 
         def planned() -> Training:
             found = plan(group)
-            check_writable(out, "--out")
+            check_writable(out, "--checkpoints")
             return found
 
         training = group.together(planned)
@@ -200,7 +201,7 @@ def _check_new(out: Path, resume: bool) -> None:
     from vheatbench.run.checkpointing import CHECKPOINT
 
     if not resume and (out / CHECKPOINT).exists():
-        raise UserError(f"{out} holds a training: continue it with --resume, or give another --out")
+        raise UserError(f"{out} holds a training: continue it with --resume, or give another --checkpoints")
 
 
 def _print_notes(folder: DataFolder, group: Group, quiet: bool) -> None:

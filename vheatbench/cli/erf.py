@@ -12,6 +12,7 @@ import typer
 from vheatbench.cli import exits
 from vheatbench.cli.execute import DEVICES, MEMORY_LIMIT, SHARD, TIMEOUT, How, exit_code, measure_study, say_skipped
 from vheatbench.cli.folders import REPORTS, check_writable
+from vheatbench.cli.options import DEVICE, JSON, QUIET, figures_option, results_option
 from vheatbench.cli.output import print_records
 from vheatbench.cli.parse import check_choice, comma_list, device_kind, resolutions_of
 from vheatbench.cli.resume import RESUME, refuse_beside_resume
@@ -40,7 +41,7 @@ def erf(
         None, help="Of vHeat, by commas: learned, none (k = 0), a constant k such as 5; default learned."
     ),
     dtype: str = typer.Option("float32", help="float32, tf32, bfloat16 or float16; the last two by autocast."),
-    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    device: str = DEVICE,
     target: float = typer.Option(0.05, min=0, help="Relative standard error at which there are enough images."),
     max_images: int = typer.Option(50, min=1, max=100_000, help="Images at most."),
     batch: int = typer.Option(5, min=1, help="Images at once; at least two such batches are taken."),
@@ -51,16 +52,16 @@ def erf(
     devices: str | None = DEVICES,
     shard_: str | None = SHARD,
     resume: str | None = RESUME,
-    out: Path | None = typer.Option(None, help="Folder for figures; default reports/erf-RUN."),
-    results: Path = typer.Option(Path("results"), help="Folder for the run's file and its maps."),
-    json_: bool = typer.Option(False, "--json", help="Print the records as JSON on stdout."),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+    out: Path | None = figures_option("reports/erf-RUN"),
+    results: Path = results_option("Folder for the run's file and its maps."),
+    json_: bool = JSON,
+    quiet: bool = QUIET,
 ) -> None:
     """Where a layer's centre looks: effective receptive fields of one or several models, with intervals."""
     figures = out if out is not None else REPORTS
     if resume is not None:
         refuse_beside_resume(context)
-        check_writable(figures, "--out")
+        check_writable(figures, "--figures")
         path = go_on(resume, results, device, devices, quiet, "erf", trust_pickle=trust_pickle)
     else:
         settings = _settings(
@@ -82,7 +83,7 @@ def erf(
             "erf",
             "Effective receptive fields: where in the image a layer's centre looks.",
             How(results, device, devices, timeout, memory_limit, shard_, quiet),
-            lambda: check_writable(figures, "--out"),
+            lambda: check_writable(figures, "--figures"),
         )
     _show(path, out, json_)
 
@@ -159,7 +160,7 @@ def _figures(run: Run, out: Path | None) -> tuple[list[Path], bool]:
     try:
         return save_erf_figures(found, folder), False
     except (UserError, StoreError) as error:
-        print(f"! --out {folder}: no figures: {error}; the numbers are kept", file=sys.stderr)
+        print(f"! --figures {folder}: no figures: {error}; the numbers are kept", file=sys.stderr)
         return [], isinstance(error, StoreError)
 
 

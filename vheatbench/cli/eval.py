@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 
 from vheatbench.cli.execute import DEVICES, MEMORY_LIMIT, SHARD, How, exit_code, measure_study, say_skipped
+from vheatbench.cli.options import DEVICE, JSON, QUIET, results_option
 from vheatbench.cli.output import command_line, print_records
 from vheatbench.cli.parse import check_choice, device_kind, resolutions_of
 from vheatbench.cli.processes import by_torchrun, user_errors_on_rank0, working
@@ -40,7 +41,7 @@ def eval(
     resolution: str | None = typer.Option(None, help="By commas: 224,288 or 480x640; default the model's own."),
     batch: int = typer.Option(64, min=1, help="Images at once, per process."),
     dtype: str = typer.Option("float32", help="float32, tf32, bfloat16 or float16; the last two by autocast."),
-    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    device: str = DEVICE,
     workers: int | None = typer.Option(
         None, min=0, help="Processes that read images.  [default: 0 on a CPU, up to 8 beside a GPU]"
     ),
@@ -66,9 +67,9 @@ def eval(
     shard_: str | None = SHARD,
     resume: str | None = RESUME,
     worst: int = typer.Option(10, min=0, max=10, help="Classes to print, the worst first."),
-    results: Path = typer.Option(Path("results"), help="Folder for the run's file and its answers."),
-    json_: bool = typer.Option(False, "--json", help="Print the records as JSON on stdout."),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+    results: Path = results_option("Folder for the run's file and its answers."),
+    json_: bool = JSON,
+    quiet: bool = QUIET,
 ) -> None:
     """Top-1 and top-5 accuracy with intervals, loss and images/s of a model on labelled images, by resolution.
 

@@ -174,7 +174,7 @@ def execute(
         Exit: with the code of a case that failed, where the budget did not suffice for every case once.
     """
     from vheatbench.analysis.group_ratios import uncertainty
-    from vheatbench.analysis.time_spent import used_s
+    from vheatbench.analysis.time_spent import time_line, used_s
     from vheatbench.numbers import clock
     from vheatbench.present.progress import display
     from vheatbench.run.progress import RunProgress
@@ -213,22 +213,13 @@ def execute(
                 ) from error
         elapsed = time.monotonic() - began
         if not quiet and new:
-            print(where_time_went(new, elapsed), file=sys.stderr)
+            print(time_line(new, elapsed), file=sys.stderr)
         missing = [case for case in header.plan if (case.id, 0) not in writer.done]
         if missing:
             words = some([case.label for case in missing], 3)
             print(f"the budget ended after {clock(elapsed)}, without {words}\n{kept(writer)}", file=sys.stderr)
             raise typer.Exit(exits.FAILED)
         return writer.finish(elapsed)
-
-
-def where_time_went(records: Sequence[Record], elapsed_s: float) -> str:
-    """One line: how long a run took, and the shares of what it was spent on, largest first."""
-    from vheatbench.analysis.time_spent import shares
-    from vheatbench.numbers import clock
-
-    parts = [f"{share:.0%} {name}" for name, share in shares(records, elapsed_s).items() if share >= 0.005]
-    return f"took {clock(elapsed_s)}: {', '.join(parts)}"
 
 
 def kept(writer: RunWriter) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vheatbench.cli.options import results_option
+
 if TYPE_CHECKING:
     from vheatbench.report.exports import Export
     from vheatbench.store.read import Run
@@ -19,7 +21,7 @@ def export(
     run: str = typer.Argument("latest", help="A run file, its id or the start of its name, or 'latest'."),
     format_: str = typer.Option(..., "--format", help=f"One of {', '.join(FORMATS)}."),
     output: Path | None = typer.Option(None, "--output", "-o", help="The file; default stdout."),
-    results: Path = typer.Option(Path("results"), help="Folder of run files."),
+    results: Path = results_option("Folder of run files."),
 ) -> None:
     """Write a run for another tool.
 

@@ -12,6 +12,7 @@ import typer
 from vheatbench.cli import exits
 from vheatbench.cli.execute import MEMORY_LIMIT, SHARD, TIMEOUT, How, exit_code, measure_study, say_skipped
 from vheatbench.cli.folders import REPORTS, check_writable
+from vheatbench.cli.options import DEVICE, JSON, QUIET, figures_option, results_option
 from vheatbench.cli.output import print_records
 from vheatbench.cli.parse import check_choice, comma_list, resolution_of, resolutions_of
 from vheatbench.cli.resume import RESUME, refuse_beside_resume
@@ -37,10 +38,8 @@ WEIGHTS = typer.Option(None, help="Checkpoint; without one, random weights (they
 TRUST = typer.Option(
     False, "--trust-pickle", help="Run code that the checkpoint may contain: the official ones need it."
 )
-OUT = typer.Option(None, help="Folder for figures and animations.  [default: reports/heat-...]")
-RESULTS = typer.Option(Path("results"), help="Folder for the run's file.")
-JSON = typer.Option(False, "--json", help="Print the records as JSON on stdout.")
-QUIET = typer.Option(False, "--quiet", "-q", help="No progress.")
+OUT = figures_option("reports/heat-...")
+RESULTS = results_option("Folder for the run's file.")
 
 
 @app.command("diffuse")
@@ -70,6 +69,7 @@ def diffuse(
     timeout: float = TIMEOUT,
     memory_limit: float | None = MEMORY_LIMIT,
     shard_: str | None = SHARD,
+    device: str = DEVICE,
     resume: str | None = RESUME,
     json_: bool = JSON,
     quiet: bool = QUIET,
@@ -89,6 +89,7 @@ def diffuse(
         "weights": None if weights is None else str(weights),
         "trust_pickle": trust_pickle,
     }
+    check_cpu(device)
     how = How(results, timeout=timeout, memory_limit=memory_limit, shard=shard_, quiet=quiet)
     _carry_out(context, "diffuse", settings, how, resume, out, json_)
 
@@ -106,6 +107,7 @@ def diffusivity(
     timeout: float = TIMEOUT,
     memory_limit: float | None = MEMORY_LIMIT,
     shard_: str | None = SHARD,
+    device: str = DEVICE,
     resume: str | None = RESUME,
     json_: bool = JSON,
     quiet: bool = QUIET,
@@ -121,6 +123,7 @@ def diffusivity(
         "weights": None if weights is None else str(weights),
         "trust_pickle": trust_pickle,
     }
+    check_cpu(device)
     how = How(results, timeout=timeout, memory_limit=memory_limit, shard=shard_, quiet=quiet)
     _carry_out(context, "diffusivity", settings, how, resume, out, json_)
 
@@ -136,6 +139,7 @@ def kernel(
     timeout: float = TIMEOUT,
     memory_limit: float | None = MEMORY_LIMIT,
     shard_: str | None = SHARD,
+    device: str = DEVICE,
     resume: str | None = RESUME,
     json_: bool = JSON,
     quiet: bool = QUIET,
@@ -146,8 +150,15 @@ def kernel(
         "kt": [_number(word, "--kt") for word in comma_list(kt) or []],
         "source": source,
     }
+    check_cpu(device)
     how = How(results, timeout=timeout, memory_limit=memory_limit, shard=shard_, quiet=quiet)
     _carry_out(context, "kernel", settings, how, resume, out, json_)
+
+
+def check_cpu(device: str) -> None:
+    """Raises UserError for a GPU: all of it is computed in float64 on the CPU."""
+    if device not in ("auto", "cpu"):
+        raise UserError(f"--device {device}: heat is computed exactly, in float64 on the CPU: leave it at auto or cpu")
 
 
 def _k(word: str) -> str:
@@ -187,7 +198,7 @@ def _carry_out(
     suite = f"heat-{kind}"
 
     def check() -> None:
-        check_writable(out if out is not None else REPORTS, "--out")
+        check_writable(out if out is not None else REPORTS, "--figures")
 
     if resume is not None:
         refuse_beside_resume(context)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import typer
 
+from vheatbench.cli.options import OLD, results_option
+
 
 def merge(
     runs: list[str] = typer.Argument(help="Run files, ids or starts of names: the shards of one suite."),
-    out: Path = typer.Option(Path("results"), help="Folder for the merged run; also where names are looked up."),
+    out: Path = results_option("Folder for the merged run; also where names are looked up.", OLD),
     allow_mixed: bool = typer.Option(False, help="Merge runs of different environments, marked as such."),
 ) -> None:
     """Merge shards (``run --shard i/n``) into one run."""

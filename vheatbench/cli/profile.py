@@ -11,6 +11,7 @@ import typer
 
 from vheatbench.cli import exits
 from vheatbench.cli.execute import DEVICES, MEMORY_LIMIT, TIMEOUT, How, measure_study
+from vheatbench.cli.options import DEVICE, JSON, OLD, QUIET, results_option
 from vheatbench.cli.parse import check_choice, device_kind, resolution_of
 from vheatbench.cli.resume import RESUME, refuse_beside_resume
 from vheatbench.cli.resume import resume as go_on
@@ -30,20 +31,20 @@ def profile(
     batch: int = typer.Option(1, min=1, help="Images per step."),
     dtype: str = typer.Option("float32", help="float32, tf32, bfloat16 or float16."),
     mode: str = typer.Option("infer", help="infer (deploy form), forward (training form), forward_backward or train."),
-    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    device: str = DEVICE,
     compile: bool = typer.Option(False, "--compile", help="Profile under torch.compile: time by operator only."),
     depth: int = typer.Option(2, min=1, help="Levels of module names to tell apart; indices are no level."),
     steps: int = typer.Option(5, min=1, max=1000, help="Profiled steps; medians are shown."),
     out: Path | None = typer.Option(
-        None, help="The Chrome trace, gzipped if it ends in .gz; default reports/profile-....json.gz."
+        None, "--trace", OLD, help="The Chrome trace, gzipped if it ends in .gz; default reports/profile-....json.gz."
     ),
     timeout: float = TIMEOUT,
     memory_limit: float | None = MEMORY_LIMIT,
     devices: str | None = DEVICES,
     resume: str | None = RESUME,
-    results: Path = typer.Option(Path("results"), help="Folder for the run's file."),
-    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+    results: Path = results_option("Folder for the run's file."),
+    json_: bool = JSON,
+    quiet: bool = QUIET,
 ) -> None:
     """Take a step apart: share of time, FLOPs and memory by module, by part of the heat operator, by operator."""
     from vheatbench.store.read import read_run
@@ -117,11 +118,11 @@ def _check_writable(path: Path) -> None:
     try:
         check_target(path)
     except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({reason_of(error)})") from None
+        raise UserError(f"--trace {path}: cannot be written ({reason_of(error)})") from None
 
 
 def _write_trace(run: Run, path: Path) -> None:
-    """Also where ``--out`` says, as it is or unpacked."""
+    """Also where ``--trace`` says, as it is or unpacked."""
     from vheatbench.store.attachments import read_attachment
 
     data = read_attachment(run, run.records[0].files["trace"])

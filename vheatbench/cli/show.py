@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from vheatbench.cli.options import JSON, results_option
 
 if TYPE_CHECKING:
     from vheatbench.store.read import Run
@@ -13,8 +16,11 @@ if TYPE_CHECKING:
 
 def show(
     run: str = typer.Argument("latest", help="A run file, its id or the start of its name, or 'latest'."),
-    results: Path = typer.Option(Path("results"), help="Folder of run files."),
-    json_: bool = typer.Option(False, "--json", help="Print header and records as JSON."),
+    results: Path = results_option("Folder of run files."),
+    json_: bool = JSON,
+    why: str | None = typer.Option(
+        None, help='Explain one case, by its id or words of its name ("swin-t 448"): from samples to numbers.'
+    ),
     csv: Path | None = typer.Option(None, help="Also write the table as CSV to this file."),
 ) -> None:
     """Print the table of a run, with what is wrong with the file and every warning."""
@@ -31,6 +37,11 @@ def show(
         records = [record.model_dump(mode="json") for record in found.records]
         print_json({"header": found.header.model_dump(mode="json"), "records": records, "problems": found.problems})
         return
+    if why is not None:
+        from vheatbench.cli.why import explain
+
+        explain(found, why)
+        return
     print_parts(found)
 
 
@@ -44,4 +55,14 @@ def print_parts(run: Run) -> None:
             continue
         from vheatbench.cli.table import print_run
 
-        print_run(part)
+        for of_one_kind in _by_kind(part):
+            print_run(of_one_kind)
+
+
+def _by_kind(run: Run) -> list[Run]:
+    """Models and operators apart, with the columns of each; what is wrong with the file is said with the first."""
+    models = [record for record in run.records if record.case.kind == "model"]
+    others = [record for record in run.records if record.case.kind != "model"]
+    if not models or not others:
+        return [run]
+    return [replace(run, records=models), replace(run, records=others, problems=[])]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vheatbench.cli.folders import check_writable
+from vheatbench.cli.options import DEVICE, JSON, QUIET, checkpoints_option, results_option
 from vheatbench.cli.output import command_line
 from vheatbench.cli.processes import device_of, user_errors_on_rank0, working
 from vheatbench.errors import UserError
@@ -37,11 +38,11 @@ def train(
     resume: str | None = typer.Option(
         None, help="Folder of a training to continue, or auto: the newest of this recipe, else a new one."
     ),
-    out: Path | None = typer.Option(None, help="Folder for checkpoints.  [default: trainings/NAME-ID]"),
-    results: Path = typer.Option(Path("results"), help="Folder for the run's file."),
-    device: str = typer.Option("auto", help="auto, cpu or cuda."),
-    json_: bool = typer.Option(False, "--json", help="Print the records as JSON on stdout."),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="No line per epoch."),
+    out: Path | None = checkpoints_option("trainings/NAME-ID"),
+    results: Path = results_option("Folder for the run's file."),
+    device: str = DEVICE,
+    json_: bool = JSON,
+    quiet: bool = QUIET,
 ) -> None:
     """Train every model of a recipe by the vHeat paper's procedure; accuracy and loss per epoch, speed and memory.
 
@@ -68,7 +69,7 @@ def _folder(
     begun: Path | None = None
     if resume is not None and resume != AUTO:
         if out is not None and out != Path(resume):
-            raise UserError(f"--resume {resume} continues in its own folder: leave --out out")
+            raise UserError(f"--resume {resume} continues in its own folder: leave --checkpoints out")
         begun = Path(resume)
     elif recipe is None:
         raise UserError(f"--config is missing: give a recipe ({', '.join(sorted(list_recipes()))}), or --resume FOLDER")
@@ -123,7 +124,7 @@ def _carry_out(
 
 def _check_places(folder: Path, results: Path) -> None:
     """Raises UserError where checkpoints or the run could not be written after hours."""
-    check_writable(folder, "--out")
+    check_writable(folder, "--checkpoints")
     check_writable(results, "--results")
 
 
@@ -136,7 +137,9 @@ def _place(folder: TrainingFolder, continued: bool) -> Path:
     if folder.path == Path():
         return new_folder(folder.recipe)
     if (folder.path / FILE).exists():
-        raise UserError(f"--out {folder.path}: holds a training already: --resume {folder.path}, or another folder")
+        raise UserError(
+            f"--checkpoints {folder.path}: holds a training already: --resume {folder.path}, or another folder"
+        )
     return folder.path
 
 
