@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vheatbench.cli.execute import check_devices, execute, exit_code, plan_of, say_skipped, served_devices, tasks_of
+from vheatbench.cli.options import DEVICE_OR_INDEX, JSON, OLD, QUIET, results_option
 from vheatbench.cli.output import command_line, print_records
 from vheatbench.cli.parse import booleans, comma_list, device_kind, duration, numbers_or_words, shard
 from vheatbench.cli.resume import BESIDE_RESUME, refuse_beside_resume
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def run(
     context: typer.Context,
-    suite: str = typer.Option("resolution-scaling", help="Name of a suite, or the path of a YAML file."),
+    suite: str = typer.Option("overview", help="Name of a suite, or the path of a YAML file."),
     model: str | None = typer.Option(
         None,
         help="Instead of the suite's subjects: aliases, timm names or package.module:name, by commas; or operators "
@@ -50,7 +51,7 @@ def run(
     ceilings: bool | None = typer.Option(
         None, "--ceilings/--no-ceilings", help="Also measure a large copy and a large matrix product."
     ),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:INDEX."),
+    device: str = DEVICE_OR_INDEX,
     devices: str | None = typer.Option(None, help="GPUs to use side by side: 0,1 or all. One worker each."),
     rounds: int | None = typer.Option(None, help="Repeat every case in this many fresh processes, interleaved."),
     budget: str | None = typer.Option(
@@ -64,10 +65,10 @@ def run(
     threads: int | None = typer.Option(None, help="CPU threads of a worker."),
     shard_: str | None = typer.Option(None, "--shard", help="i/n: only the i-th of n parts; see 'merge'."),
     resume: str | None = typer.Option(None, help="Continue this unfinished run (a .partial file, or 'latest')."),
-    out: Path = typer.Option(Path("results"), help="Folder for the run's file."),
+    out: Path = results_option("Folder for the run's file.", OLD),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show the cases, their cost and which cannot fit."),
-    json_: bool = typer.Option(False, "--json", help="Print the records as JSON on stdout."),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+    json_: bool = JSON,
+    quiet: bool = QUIET,
 ) -> None:
     """Measure a suite: throughput, latency, FLOPs, peak memory of every case, each in a fresh process."""
     began = time.monotonic()
@@ -165,7 +166,11 @@ def _plan(
     if inspection.problems:
         more = f" (and {len(inspection.problems) - 1} more)" if len(inspection.problems) > 1 else ""
         raise UserError(inspection.problems[0] + more)
-    studies = _studies(suite, kind)
+    of_others = bool(suite.studies) and "subjects" in overrides
+    if of_others:
+        names = ", ".join(dict.fromkeys(entry.study for entry in suite.studies))
+        print(f"--model: {names} of suite {suite.name!r} look at its own models: left out", file=sys.stderr)
+    studies = [] if of_others else _studies(suite, kind)
     if part is not None:
         for _, planned, _ in studies:
             here = [group for i, group in enumerate(planned.groups, start=of) if i % part[1] == part[0] - 1]
@@ -222,6 +227,7 @@ def _header(plan: _Plan, part: str | None) -> Header:
 def _finish(path: Path, json_: bool) -> None:
     """Print the run, and say by the exit code whether every case was measured."""
     from vheatbench.cli.show import print_parts
+    from vheatbench.report.story import story_of_run
     from vheatbench.store.read import read_run
 
     run = read_run(path)
@@ -229,6 +235,8 @@ def _finish(path: Path, json_: bool) -> None:
         if json_:
             print_records(run)
         else:
+            for sentence in story_of_run(run).sentences:
+                print(sentence.text)
             print_parts(run)
     print(f"{path}\nreport: vheatbench report {shlex.quote(str(path))}", file=sys.stderr)
     say_skipped(run.records)
