@@ -7,6 +7,7 @@ The styles of a metric's value, for everybody who shows one:
 - :func:`value_of` and :func:`interval_of`: the two apart;
 - :func:`latex_of`, ``$48.1 \\pm 2.4$``;
 - :func:`with_unit`, ``48.1 ms``: alone in a line of text;
+- :func:`rounded`, ``1.3``: a ratio in a sentence;
 - :func:`exact`: a count with all its digits.
 """
 
@@ -105,6 +106,16 @@ def with_unit(value: float, info: MetricInfo) -> str:
 def exact(value: float) -> str:
     """``12,345,678``: every digit, where any change counts."""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
+
+
+def rounded(found: Estimate) -> str:
+    """A ratio or an exponent in a sentence without its interval: two digits, and between 1 and 2 three where the
+    interval supports them."""
+    if found.value is None:
+        return MISSING
+    ends = _ends(found)
+    sure = ends is not None and (ends[1] - ends[0]) / 2 < 0.02 * abs(found.value)
+    return plain(found.value, 3 if sure and 1 <= found.value < 2 else 2)
 
 
 def as_printed(value: float | None, info: MetricInfo) -> str:

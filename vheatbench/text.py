@@ -43,3 +43,13 @@ def utc_now() -> str:
 def listed(names: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def moment(iso: str) -> str:
+    """``29 Nov 2026, 10:17 UTC`` of a time in ISO 8601; what is no time stays as it is."""
+    try:
+        when = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    zone = " UTC" if when.utcoffset() is not None and not when.utcoffset() else ""
+    return f"{when.day} {when:%b %Y, %H:%M}{zone}"

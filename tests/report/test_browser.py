@@ -83,7 +83,7 @@ def visible(tab, selector: str) -> int:
     )
 
 
-@pytest.mark.parametrize(("name", "charts"), [("models", 4), ("operators", 5), ("runs", 10)])
+@pytest.mark.parametrize(("name", "charts"), [("models", 5), ("operators", 6), ("runs", 12)])
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 320)])
 def test_every_chart_is_seen_once_and_nothing_sticks_out(opened, name, charts, scheme, width):
     tab = opened(name, width=width, color_scheme=scheme)
@@ -109,12 +109,13 @@ def test_zoomed_to_200_percent_nothing_sticks_out(opened):
 def test_without_scripts_the_page_is_complete_and_has_no_controls(opened):
     tab = opened("models", java_script_enabled=False)
     assert tab.locator("button, input, select").count() == 0
-    assert tab.locator("figure svg:visible").count() == 4
+    assert tab.locator("figure svg:visible").count() == 5
     assert tab.locator("figure [data-view=log]:visible").count() == 4
     first = tab.locator("[data-view=log] circle title").first
     assert first.text_content().startswith("vheat-t at 224 px, 196 tokens: ")
     tab.locator("figure summary").first.click()
     assert tab.locator("figure table").first.is_visible()
+    assert tab.locator("#r0-relative svg:visible").count() == 1
 
 
 def test_the_keyboard_reads_every_point(opened):
@@ -192,7 +193,7 @@ def test_an_address_opens_the_chart_as_it_was(opened):
 def test_a_link_of_the_story_leads_to_its_chart(opened):
     tab = opened("models")
     tab.locator(".story a").first.click()
-    assert tab.locator("#r0g0-throughput_images_per_s").bounding_box()["y"] < 100
+    assert tab.locator("#r0g0-latency_s").bounding_box()["y"] < 100
 
 
 def test_tables_sort_by_number_and_back(opened):
@@ -257,7 +258,7 @@ def test_printed_it_is_light_without_controls_and_with_all_folds_open(opened):
     tab.emulate_media(media="print", color_scheme="dark")
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert visible(tab, "nav, .tools, .tip") == 0
-    assert visible(tab, "figure svg") == 20
+    assert visible(tab, "figure svg") == 21
     pdf = tab.pdf(format="A4")
     assert pdf.startswith(b"%PDF")
     assert 4 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) < 60

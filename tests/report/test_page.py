@@ -60,7 +60,7 @@ def test_own_scripts_stay_under_ten_kilobytes():
 
 
 def test_every_chart_has_caption_text_and_numbers(page):
-    figures = re.findall(r"<figure.*?</figure>", page, flags=re.S)
+    figures = re.findall(r'<figure id="r0g0.*?</figure>', page, flags=re.S)
     assert len(figures) == 4
     for figure in figures:
         assert "<figcaption>" in figure
@@ -115,7 +115,8 @@ def test_a_page_of_operators_speaks_of_operators_and_grids(core_page):
     assert "core, infer, C=96, float32, b1" in shown
     figures = {re.search(r'id="([^"]*)"', f)[1]: f for f in re.findall(r"<figure.*?</figure>", text, flags=re.S)}
     assert list(figures) == [
-        f"r0g0-{key}" for key in ("latency_s", "backends", "peak_memory_bytes", "macs", "roofline")
+        "r0-exponents",
+        *(f"r0g0-{key}" for key in ("latency_s", "backends", "peak_memory_bytes", "macs", "roofline")),
     ]
     assert "token grid (side of the square)" in figures["r0g0-latency_s"]
     assert "op/heat-matmul" not in figures["r0g0-latency_s"]
@@ -134,11 +135,11 @@ def test_a_page_of_operators_speaks_of_operators_and_grids(core_page):
 
 
 def test_speed_and_fastest_backend_by_grid_are_tables(core_page):
-    speed = re.search(r'<h3 id="r0g0-speed">.*?</table>', core_page, flags=re.S)[0]
+    speed = re.search(r'<details class="table" id="r0g0-speed">.*?</table>', core_page, flags=re.S)[0]
     # attention takes 4 times as long as heat at 14, and grows with N^2 against N^1.5
     row = re.search(r"over op/attention</th>(.*?)</tr>", speed)[1]
     assert re.findall(r"<td>([\d.]+)×", row) == ["4.00", "8.00", "16.0"]
-    fastest = re.search(r'<h3 id="r0g0-fastest">.*?</table>', core_page, flags=re.S)[0]
+    fastest = re.search(r'<details class="table" id="r0g0-fastest">.*?</table>', core_page, flags=re.S)[0]
     row = re.search(r"28×28</th>(.*?)</tr>", fastest)[1]
     assert re.findall(r"<td>([^<]*)</td>", row) == [
         "op/heat-official", "0.1600 (0.1584 to 0.1616)", "≈ 1.00× (0.98–1.02)", "clear", "0.50× (0.49–0.51)",
@@ -161,7 +162,7 @@ def test_many_groups_of_operators_fold_and_stand_at_a_glance(operators_page):
     assert "16.0× (15.7 to 16.3) as fast" not in glance
     assert "16.0× (15.7 to 16.3) at 56×56" in glance
     assert "over op/attention-flash" not in glance
-    sections = re.findall(r'<section id="r0g\d">\s*<details class="fold"( open)?>', text)
+    sections = re.findall(r'<div id="r0g\d" class="block">\s*<details class="fold"( open)?>', text)
     assert sections == [" open", "", "", ""]
     assert text.count("At a grid of 56×56 op/heat is 16.0× (15.7 to 16.3) as fast as op/attention") == 4
 

@@ -8,7 +8,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from support.pages import SIZES, Page, a_run
+from support.pages import SIZES, Page, a_run, operator_run
 from support.records import failed, operator, record, run_of
 from vheatbench.analysis.findings import Finding
 from vheatbench.analysis.groups import groups_of
@@ -16,8 +16,8 @@ from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.cli import app
 from vheatbench.present.parts import Chart, Section
 from vheatbench.report.across import across_section, labels_of
-from vheatbench.report.page import _story, render
-from vheatbench.report.story import story_of
+from vheatbench.report.page import render
+from vheatbench.report.story import MOST, story_of
 from vheatbench.report.verdict_section import verdict_section
 from vheatbench.store import RunWriter
 from vheatbench.verdict.compare import compare_runs
@@ -39,89 +39,124 @@ def of_one_size(**header):
 # The story
 
 
-def test_the_story_has_speed_memory_crossover_exponents_and_what_is_missing():
+def test_the_story_has_cost_crossovers_memory_and_what_is_missing():
     run = a_run()
     latency = run.records[1].metrics["latency_s"]
     run.records[1].metrics["latency_s"] = latency.model_copy(update={"high": latency.value * 1.5})
-    speed, crossing, exponents, health = told(run)
-    # (448/224)^2 and so on: vheat-t takes 0.1 s * (640/224)^2.2, swin-t 0.12 s * (640/224)^2
-    ratio = 0.12 / (0.1 * (640 / 224) ** 0.2)
-    assert speed.text.startswith(f"At 640 px vheat-t is {ratio:.2f}× ({ratio * 0.99 / 1.01:.2f} to ")
-    assert "as fast as swin-t, with 1.00× its peak memory" in speed.text
-    assert speed.anchor == "g0-throughput_images_per_s"
-    assert "vheat-t is faster than vit-s from" in crossing.text
-    assert "N^1.10 (1.10 to 1.10) for vheat-t" in exponents.text
-    assert exponents.anchor == "g0-latency_s"
+    cost, crossing, memory = told(run).sentences
+    # vheat-t takes 0.1 s * (640/224)^2.2, swin-t 0.12 s * (640/224)^2, vit-s 0.08 s * (640/224)^2.8
+    growth = 640 / 224
+    ratios = 1.2 / growth**0.2, 0.8 * growth**0.6
+    assert (
+        cost.text == f"At 640 px, swin-t takes {ratios[0]:.2f}× and vit-s takes {ratios[1]:.1f}× the time of vheat-t."
+    )
+    assert cost.anchor == "g0-latency_s"
+    assert crossing.text == (
+        "vheat-t is faster than swin-t only up to about 560 px; faster than vit-s from about 320 px on."
+    )
+    assert crossing.anchor == "g0-crossovers"
+    assert memory.text == "At 640 px, swin-t takes 1.0× and vit-s takes 1.0× the peak memory of vheat-t."
+    (health,) = told(run).caveats
     assert "1 case did not fit into memory: vit-s 1024" in health.text
-    assert "1 of 13 cases is noisy (median known to worse than ±10 %): swin-t 224" in health.text
+    assert health.text.endswith("1 of 13 cases is noisy (median known to worse than ±10 %)."), "which stands below"
     assert health.anchor == "records"
 
 
-def test_a_warning_of_most_cases_of_a_subject_stands_in_the_story():
+def test_on_equal_footing_own_products_are_told_beside():
+    records = [
+        record(name, size, at * size / 224)
+        for size in SIZES[:2]
+        for name, at in (("vheat-t", 0.1), ("vheat-t-official", 0.2), ("swin-t", 0.3))
+    ]
+    cost, crossing, *_ = told(run_of(records)).sentences
+    assert cost.text == (
+        "At 320 px, swin-t takes 1.5× the time of vheat-t where all run by plain PyTorch; by its own products "
+        "vheat-t itself takes 0.50× that time."
+    )
+    assert crossing.text == "By plain PyTorch vheat-t is faster than swin-t at every measured size (224 to 320 px)."
+
+
+def test_what_the_interval_does_not_tell_from_one_is_about_one():
+    records = [
+        record(name, size, at, spread=0.2) for size in SIZES[:2] for name, at in (("vheat-t", 1), ("vit-s", 1.1))
+    ]
+    assert told(run_of(records)).sentences[0].text == "At 320 px, vit-s takes about 1× the time of vheat-t."
+
+
+def test_a_warning_of_most_cases_of_a_subject_stands_beside_the_story():
     cases = [("vheat-t", 224), ("vheat-t", 448), ("swin-t", 224), ("swin-t", 448)]
     records = [record(name, size, 0.1 * size / 224, warnings=["its products are <fast>."] * (name == "vheat-t"))
                for name, size in cases]  # fmt: skip
     records[2].warnings.append("only once")
     run = run_of(records)
     groups = [(group, "g0") for group in groups_of(run.records)]
-    *_, caveat, _health = story_of(groups, outcomes_of(run.records), "r0-records", "r0-warnings")
+    caveat, _health = story_of(groups, outcomes_of(run.records), "r0-records", "r0-warnings").caveats
     assert (caveat.text, caveat.anchor) == ("Of vheat-t: its products are <fast>.", "r0-warnings")
     assert "Of vheat-t: its products are &lt;fast&gt;." in render([run])
-    assert not any("once" in one.text for one in told(run))
+    assert not any("once" in one.text for one in told(run).everything)
 
 
 def test_of_one_size_the_story_tells_the_warning_of_its_subject():
-    records = [record(name, 224, 0.1, warnings=[f"of {name}", "more"]) for name in ("swin-t", "vheat-t")]
-    speed, caveat, _health = told(run_of(records))
-    assert speed.text.startswith("At 224 px vheat-t is")
+    records = [
+        record(name, 224, at, warnings=[f"of {name}", "more"]) for name, at in (("swin-t", 0.2), ("vheat-t", 0.1))
+    ]
+    speed, caveat, _health = told(run_of(records)).everything
+    assert speed.text == "At 224 px, swin-t takes 2.0× the time of vheat-t."
     assert caveat.text == "Of vheat-t: of vheat-t."
     records[1].warnings.clear()
-    assert [one.text.startswith("Of ") for one in told(run_of(records))] == [False, False], "swin-t's is of no ratio"
+    found = told(run_of(records)).everything
+    assert [one.text.startswith("Of ") for one in found] == [False, False], "swin-t's is of no ratio"
 
 
 def test_the_story_says_when_all_went_well_and_when_nothing_can_be_compared():
-    (alone,) = told(run_of([record("vheat-t", 224, 0.1)]))
-    assert alone.text == "The only case was measured and not flagged as noisy."
+    alone = told(run_of([record("vheat-t", 224, 0.1)]))
+    assert alone.sentences == []
+    assert [one.text for one in alone.caveats] == ["The only case was measured and not flagged as noisy."]
 
 
-def test_the_story_of_operators_speaks_of_grids():
-    records = [operator(name, grid, 1e-5 * (grid / 14) ** (2 * alpha)) for grid in (14, 28, 56)
-               for name, alpha in (("op/heat", 1.5), ("op/attention", 2.0))]  # fmt: skip
-    speed = told(run_of(records))[0]
+def test_the_story_of_operators_begins_with_the_exponents_at_the_large_end():
+    records = [
+        operator(name, grid, 1e-5 * (grid / 14) ** (2 * alpha), flop=grid ** (2 * alpha))
+        for grid in (14, 28, 56)
+        for name, alpha in (("op/heat", 1.5), ("op/attention", 2.0))
+    ]
+    growth, speed = told(run_of(records)).sentences
+    assert growth.text == (
+        "Alone, on the largest grids of N tokens, the time of op/heat grows as N^1.5, its multiply-adds as N^1.50; the "
+        "time of op/attention grows as N^2.0, its multiply-adds as N^2.00."
+    )
     assert speed.text.startswith("At 56×56 op/heat is 4.00× (3.92 to 4.08) as fast as op/attention")
 
 
-def test_intervals_of_memory_stand_in_the_story():
-    records = [record("vheat-t", 224, 0.1), record("swin-t", 224, 0.2)]
-    for one, value in zip(records, (50.0, 100.0), strict=True):
-        memory = one.metrics["peak_memory_bytes"].model_copy(
-            update={"value": value, "low": value * 0.9, "high": value * 1.1, "confidence": 0.95}
-        )
-        one.metrics["peak_memory_bytes"] = memory
-    assert "with 0.50× (0.41 to 0.61) its peak memory" in told(run_of(records))[0].text
-
-
-def test_what_matters_of_an_analysis_stands_in_the_story():
-    run = a_run()
+def studied(monkeypatch):
+    """A page of a run with a study that has six findings, five of them important; and its section."""
     chart = Chart("r0erf-maps", "Maps", "<svg></svg>", "", "", (), ())
     found = [(Finding(f"Field {i}.", "", important=i > 0), "r0erf-maps") for i in range(6)]
     section = Section("r0erf", "Effective receptive fields", findings=found, charts=[chart])
-    groups = groups_of(run.records)
-    told = _story(groups, [Section("r0g0", "")], [section], outcomes_of(run.records), "r0-records")
-    assert [one.text for one in told[3:-1]] == ["Field 1.", "Field 2.", "Field 3."]
-    assert told[3].anchor == "r0erf-maps"
-    assert told[-1].anchor == "r0-records"
-    assert told[0].anchor == ""  # its chart is not on the page
+    monkeypatch.setattr("vheatbench.report.page._studies", lambda *_: {"sees": [section]})
+    return render([a_run()])
 
 
-def test_what_the_story_says_is_not_said_again_in_its_section(monkeypatch):
-    chart = Chart("r0erf-maps", "Maps", "<svg></svg>", "", "", (), ())
-    found = [(Finding(f"Field {i}.", "", important=i > 0), "r0erf-maps") for i in range(6)]
-    section = Section("r0erf", "Effective receptive fields", findings=found, charts=[chart])
-    monkeypatch.setattr("vheatbench.report.page._analyses", lambda *_: [section])
-    page = render([a_run()])
-    assert [page.count(f"Field {i}.") for i in range(6)] == [1] * 6
-    assert [finding.text for finding, _ in section.findings] == ["Field 0.", "Field 4.", "Field 5."]
+def test_what_matters_of_a_study_stands_in_the_story_and_all_of_it_under_its_topic(monkeypatch):
+    page = studied(monkeypatch)
+    story = re.search(r'<ul class="story">.*?</ul>', page, flags=re.S)[0]
+    assert story.count("<li>") == MOST
+    assert re.findall(r"Field \d\.", story) == ["Field 1.", "Field 2."], "before the memory"
+    assert 'href="#r0erf-maps">Chart</a>' in story
+    topic = re.search(r'<section id="topic-sees".*?</section>', page, flags=re.S)[0]
+    assert re.findall(r"Field \d\.", topic) == [f"Field {i}." for i in range(6)]
+    assert "5 more findings" in topic
+
+
+def test_topics_stand_in_their_order_whatever_runs_there_are():
+    operators = operator_run(parts=("core",), modes=("infer",))
+    page = render([operators, a_run()])
+    topics = re.findall(r'<section id="topic-(\w+)"', page)
+    assert topics == ["cost", "operator", "machine", "records"]
+    assert page.index('id="r1g0"') < page.index('id="r0g0"'), "the operators' run was given first"
+    story = re.search(r'<ul class="story">.*?</ul>', page, flags=re.S)[0]
+    assert story.index("Alone, on the largest grids") < story.index("At 640 px, swin-t"), "of each run in turn"
+    assert len(re.findall(r'<figure id="r\d-(relative|exponents)"', page)) == 2
 
 
 # Several runs
@@ -129,13 +164,16 @@ def test_what_the_story_says_is_not_said_again_in_its_section(monkeypatch):
 
 def test_runs_that_may_be_compared_have_ratios():
     other = run_of(
-        [record("vheat-t", size, 0.05 * (size / 224) ** 2.2) for size in SIZES], run_id="b", environment=SAME
+        [record("vheat-t", size, 0.05 * (size / 224) ** 2.2) for size in SIZES],
+        run_id="b",
+        environment=SAME,
+        created="2026-01-03T03:04:05+00:00",
     )
     section = across_section([a_run(), other], ["swin-t", "vheat-t", "vit-s"], ("log",))
     assert section.alerts == []
     ratios = next(table for table in section.tables if table.id == "across-ratios")
     ((run, subject, _, size, speed, memory),) = ratios.rows
-    assert (run, subject, size) == ("run b", "vheat-t", "640 px")
+    assert (run, subject, size) == ("3 Jan 2026, 03:04 UTC", "vheat-t", "640 px")
     assert speed.startswith("2.00× (1.96 to 2.04)")
     assert memory == "1.00×"
     environments = next(table for table in section.tables if table.id == "across-environment")
@@ -156,11 +194,11 @@ def test_runs_of_different_machines_have_no_ratio_and_say_why():
 
 
 def test_curves_of_several_runs_share_a_chart():
-    section = across_section([a_run(), a_run(run_id="b")], ["swin-t", "vheat-t", "vit-s"], ("log",))
+    section = across_section([a_run(), a_run(suite="b")], ["swin-t", "vheat-t", "vit-s"], ("log",))
     assert [chart.id for chart in section.charts] == ["across-0-latency_s", "across-0-peak_memory_bytes"]
     names = set(re.findall(r'data-s="(.*?)"', section.charts[0].svg))
     assert len(names) == 6
-    assert "vheat-t · run b" in names
+    assert "vheat-t · b, 2 Jan 2026, 03:04 UTC" in names
     assert len(section.charts[0].rows) == 24
 
 
@@ -185,16 +223,20 @@ def test_only_runs_that_hold_the_same_cases_are_set_side_by_side():
     assert across_section([a_run(), others, field], subjects, ("log",)).empty
     section = across_section([field, a_run(), heat, a_run(run_id="b", environment=H100)], subjects, ("log",))
     (alert,) = section.alerts
-    assert alert.startswith("run abcd1234 and run b are not comparable, so no ratio is given: ")
+    assert alert.startswith(
+        "resolution-scaling, 2 Jan 2026, 03:04 UTC (2) and resolution-scaling, 2 Jan 2026, 03:04 UTC (4) are "
+    )
     environments = next(table for table in section.tables if table.id == "across-environment")
     assert len(environments.header) == 4  # the two of the same cases
 
 
 def test_labels_differ_even_of_the_same_run_twice():
-    assert labels_of([a_run(), a_run()]) == ["run abcd1234 (1)", "run abcd1234 (2)"]
+    at = "2 Jan 2026, 03:04 UTC"
+    assert labels_of([a_run(), a_run()]) == [f"resolution-scaling, {at} (1)", f"resolution-scaling, {at} (2)"]
+    assert labels_of([a_run(), a_run(created="2026-02-02T00:00:00+00:00")]) == [at, "2 Feb 2026, 00:00 UTC"]
     elsewhere = a_run(environment={"cpu": {"name": "B", "affinity_cores": 4}})
     assert labels_of([a_run(), elsewhere]) == ["A processor (2 cores)", "B (4 cores)"]
-    assert labels_of([a_run(), elsewhere, a_run(run_id="c")])[2] == "A processor (2 cores), run c"
+    assert labels_of([a_run(), elsewhere, a_run(run_id="c")])[2] == f"A processor (2 cores), {at} (3)"
     parsed = Page(render([a_run(), a_run()]))
     assert len(parsed.ids) == len(set(parsed.ids))
     assert all(link[1:] in parsed.ids for link in parsed.links)
@@ -297,4 +339,4 @@ def test_small_runs_are_drawn_in_every_view_and_weigh_little():
 def test_the_environment_of_every_run_is_there(count):
     runs = [of_one_size(run_id=f"id{i}", command=f"command {i}") for i in range(count)]
     text = render(runs)
-    assert all(f"Command: <code>command {i}</code>" in text for i in range(count))
+    assert all(f"by the command <code>command {i}</code>" in text for i in range(count))

@@ -26,6 +26,8 @@ class Finding:
     text: str
     chart: str
     important: bool = False
+    failed: bool = False
+    """Whether it is about cases without a result."""
 
 
 def model_findings(group: ChartGroup) -> list[Finding]:
@@ -150,7 +152,8 @@ def failure_findings(outcomes: Sequence[Outcome]) -> list[Finding]:
     for status, word in words.items():
         hit = [outcome.case.label for outcome in outcomes if outcome.status == status]
         if hit:
-            findings.append(Finding(f"{len(hit)} {'case' if len(hit) == 1 else 'cases'} {word}: {some(hit, 4)}.", ""))
+            text = f"{len(hit)} {'case' if len(hit) == 1 else 'cases'} {word}: {some(hit, 4)}."
+            findings.append(Finding(text, "", failed=True))
     noisy = [outcome.case.label for outcome in outcomes if _noisy(outcome.latency)]
     if noisy:
         verb = "case is" if len(outcomes) == 1 else "cases is" if len(noisy) == 1 else "cases are"

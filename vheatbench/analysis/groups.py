@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -109,6 +109,12 @@ def is_focus(subject: str) -> bool:
 def is_official(subject: str) -> bool:
     """Whether a model is the official formulation of another, kept as its baseline."""
     return "official" in subject.lower()
+
+
+def in_order(subjects: Iterable[str]) -> list[str]:
+    """Each subject once: operators in their order; of models vHeat, its official formulation, others as they came."""
+    order = {True: 0, False: 2}
+    return sorted(dict.fromkeys(subjects), key=lambda name: (rank(name), order[is_focus(name)] - is_official(name)))
 
 
 def pairs_of(group: ChartGroup) -> list[SubjectPair]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -23,6 +24,8 @@ NOTICEABLE = 0.1
 """Change of the local exponent over a series from which on a single power is a bad description."""
 NARROW = 4.0
 """Ratio of largest to smallest N under which an exponent is called one of a narrow range."""
+END_SPAN = 1.7
+"""Ratio of the two N between which the exponent at the large end is taken, at least."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,58 @@ class Scaling:
     local_exponents: tuple[float, float] | None
     """At the small and at the large end; None where not even a power can be fitted."""
     warnings: list[str]
+
+
+@dataclass(frozen=True)
+class EndExponent:
+    """d log cost / d log N between the largest N and one well below it, with an interval."""
+
+    value: float
+    low: float
+    high: float
+    first: float
+    """The smaller N."""
+    last: float
+
+
+def end_exponent(points: Sequence[EndPoint]) -> EndExponent | None:
+    """The exponent at the large end, where fixed overheads count least; None with fewer than two sizes.
+
+    It is the slope between the largest N and the largest of the others that is at least ``END_SPAN`` times smaller
+    (else the smallest): far enough apart that the noise of two points does not decide it. Its interval is the most
+    cautious one, from the one's low to the other's high end; a point without an interval is taken as exact.
+
+    Args:
+        points: with positive values, by growing N.
+    """
+    if len(points) < 2:
+        return None
+    last = points[-1]
+    below = [point for point in points[:-1] if point.tokens * END_SPAN <= last.tokens] or [points[0]]
+    first = below[-1]
+    if first.tokens >= last.tokens or min(first.value, last.value, first.low or 1.0, last.low or 1.0) <= 0:
+        return None
+    span = math.log(last.tokens / first.tokens)
+
+    def slope(start: float | None, end: float | None) -> float:
+        return math.log((end or last.value) / (start or first.value)) / span
+
+    return EndExponent(
+        slope(None, None), slope(first.high, last.low), slope(first.low, last.high), first.tokens, last.tokens
+    )
+
+
+class EndPoint(Protocol):
+    """What :func:`end_exponent` needs of a point."""
+
+    @property
+    def tokens(self) -> float: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
 
 
 def curvature(tokens: Sequence[float], values: Sequence[float], deterministic: bool = False) -> Curvature | Unfit:

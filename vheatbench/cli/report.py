@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vheatbench.cli.options import results_option
+
 if TYPE_CHECKING:
     from vheatbench.present.parts import Section
     from vheatbench.store.read import Run
@@ -16,9 +18,14 @@ FORMATS = ("html", "md", "tex")
 
 
 def report(
-    runs: list[str] = typer.Argument(None, help="Run files, ids or starts of names; default the latest run."),
+    runs: list[str] = typer.Argument(
+        None, help="Run files, ids or starts of names; default the newest run of every suite on this machine."
+    ),
     output: Path | None = typer.Option(
-        None, "--output", "-o", help="The file; default reports/<run>.html, standard output for md and tex."
+        None,
+        "--output",
+        "-o",
+        help="The file; default reports/<run>.html, of several this-machine.html; standard output for md and tex.",
     ),
     format_: str = typer.Option("html", "--format", help="html: the page; md: Markdown; tex: LaTeX with booktabs."),
     compare: tuple[str, str] | None = typer.Option(
@@ -28,12 +35,12 @@ def report(
         None, help="With --compare: worsening that is tolerated, as in `vheatbench compare`. Repeatable."
     ),
     history: Path | None = typer.Option(None, help="Show the trends of this history, a file or a folder of runs."),
-    results: Path = typer.Option(Path("results"), help="Folder of run files and of the measured noise floor."),
+    results: Path = results_option("Folder of run files and of the measured noise floor."),
 ) -> None:
     """Write a self-contained HTML page: what it says in short, charts, tables, warnings, environment."""
     from vheatbench.errors import UserError
     from vheatbench.files import write_file
-    from vheatbench.store.read import find_measured, read_run
+    from vheatbench.store.read import find_measured, newest_of_each_suite, read_run
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_!r} is not known: {', '.join(FORMATS)}")
@@ -42,7 +49,8 @@ def report(
     if margin and not compare:
         raise UserError("--margin is of a verdict: name what is compared with --compare BASE HEAD")
     sides = [read_run(find_measured(name, results)) for name in compare or ()]
-    found = [read_run(find_measured(name, results)) for name in runs or ([] if sides else ["latest"])] or sides
+    paths = [find_measured(name, results) for name in runs or []]
+    found = [read_run(path) for path in (paths if paths or sides else newest_of_each_suite(results))] or sides
     if format_ == "html":
         verdict = [_verdict(sides[0], sides[1], margin or [], results)] if sides else []
         _write_page(found, verdict, history, output)
@@ -83,7 +91,8 @@ def _write_page(runs: list[Run], sections: list[Section], history: Path | None, 
         if not trends:
             print_warnings([f"{found.path}: no case has two runs yet, so there is no trend to show"])
         sections += trends
-    target = output or Path("reports") / f"{runs[0].path.name.split('.')[0]}.html"
+    named = runs[0].path.name.split(".")[0] if len(runs) == 1 or sections else "this-machine"
+    target = output or Path("reports") / f"{named}.html"
     write_report(runs, target, sections)
     print(target)
     print(f"{target.stat().st_size / 1024:.0f} KiB, one file, no network needed", file=sys.stderr)

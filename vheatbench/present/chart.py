@@ -61,16 +61,18 @@ class PageChart:
 
 
 @contextmanager
-def page_chart(name: str, names: Sequence[str] = (), *, height: float = HEIGHT) -> Iterator[PageChart]:
+def page_chart(
+    name: str, names: Sequence[str] = (), *, height: float = HEIGHT, width: float = WIDTH
+) -> Iterator[PageChart]:
     """A chart in the page's colours; its ``svg`` is there when the block ends.
 
     Args:
         name: unique on the page; keeps the SVG's internal ids apart.
         names: of the series, which the page can then hide.
-        height: in inches, without a legend below.
+        height, width: in inches, without a legend below.
     """
     with matplotlib.rc_context(chart_style(name)):
-        chart = PageChart(Figure(figsize=(WIDTH, height), dpi=72, layout="constrained"), names)
+        chart = PageChart(Figure(figsize=(width, height), dpi=72, layout="constrained"), names)
         yield chart
         # within the axes it would cover error bars
         legend_below(chart.figure)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -62,16 +64,27 @@ def colour_table(levels: int = LEVELS) -> NDArray[np.uint8]:
 
 def palette_uri(indices: NDArray[np.uint8], *further: str) -> str:
     """A picture of the map's colours, index 0 the darkest; from ``LEVELS`` on stand the ``further`` colours."""
+    return image_uri(_palette_picture(indices, *further))
+
+
+def film_uri(frames: Sequence[NDArray[np.uint8]], frame_ms: int, last_ms: int) -> str:
+    """Such pictures one after the other as an APNG that plays for ever, the last one held longer."""
+    first, *rest = map(_palette_picture, frames)
+    durations = [frame_ms] * len(rest) + [last_ms]
+    return image_uri(first, save_all=True, append_images=rest, duration=durations, loop=0)
+
+
+def _palette_picture(indices: NDArray[np.uint8], *further: str) -> Image.Image:
     picture = Image.fromarray(np.ascontiguousarray(indices))
     colours = [round(255 * channel) for colour in further for channel in to_rgb(colour)]
     picture.putpalette([*colour_table().ravel().tolist(), *colours])
-    return image_uri(picture)
+    return picture
 
 
-def image_uri(picture: Image.Image, kind: str = "PNG") -> str:
+def image_uri(picture: Image.Image, kind: str = "PNG", **options: Any) -> str:
     """The picture as a ``data:`` URI, ``PNG`` or ``JPEG``."""
     buffer = io.BytesIO()
-    picture.save(buffer, format=kind, optimize=True, **({"quality": 80} if kind == "JPEG" else {}))
+    picture.save(buffer, format=kind, optimize=True, **({"quality": 80} if kind == "JPEG" else {}), **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 

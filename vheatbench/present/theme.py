@@ -11,6 +11,7 @@ from cycler import cycler
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from vheatbench.case import kind_of
 from vheatbench.present.style import LineStyle, line_styles
 from vheatbench.present.svg import SERIES_GROUP, tidied
 
@@ -61,8 +62,9 @@ PAGE_LINES = line_styles(SERIES_COLOURS, PAPER)
 
 
 def style_of(subject: str, subjects: Sequence[str]) -> LineStyle:
-    """The style of a subject by its place among all subjects of the page, alike in every chart."""
-    return PAGE_LINES[list(subjects).index(subject) % len(PAGE_LINES)]
+    """The style of a subject by its place among those of its kind on the page, alike in every chart."""
+    alike = [one for one in subjects if kind_of(one) == kind_of(subject)]
+    return PAGE_LINES[alike.index(subject) % len(PAGE_LINES)]
 
 
 def chart_style(name: str) -> dict[Any, Any]:

@@ -22,6 +22,7 @@ from vheatbench.present.theme import PAPER, style_of
 from vheatbench.report.charts import Curve, View, chart_of
 from vheatbench.report.section import MOST_CURVES, samples_of
 from vheatbench.store.read import Run
+from vheatbench.text import moment
 
 MOST_ENTRIES = 40
 """Of differing environments, beside those that decide."""
@@ -68,13 +69,17 @@ def _cases(run: Run) -> set[str]:
 
 
 def labels_of(runs: Sequence[Run]) -> list[str]:
-    """A short name for each run, alike for none: the device; where that tells nothing, the run's id."""
+    """A short name for each run, alike for none: the device; where that tells nothing, when it was measured."""
     names = [run.device_name for run in runs]
-    ids = [f"run {run.header.run_id}" for run in runs]
+    times = [moment(run.header.created) for run in runs]
     if len(set(names)) == 1:
-        labels = ids
+        labels = (
+            times
+            if len(set(times)) == len(times)
+            else [f"{run.header.suite}, {at}" for run, at in zip(runs, times, strict=True)]
+        )
     else:
-        labels = [one if names.count(one) == 1 else f"{one}, {id_}" for one, id_ in zip(names, ids, strict=True)]
+        labels = [one if names.count(one) == 1 else f"{one}, {at}" for one, at in zip(names, times, strict=True)]
     return [label if labels.count(label) == 1 else f"{label} ({place})" for place, label in enumerate(labels, start=1)]
 
 

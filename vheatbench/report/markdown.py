@@ -11,7 +11,7 @@ from vheatbench.analysis.outcomes import Outcome, outcomes_of
 from vheatbench.metrics import columns
 from vheatbench.present.parts import StudyTable
 from vheatbench.report.records_table import columns_of
-from vheatbench.report.story import story_of
+from vheatbench.report.story import story_of_run
 from vheatbench.store.read import Run
 from vheatbench.studies import exported_tables
 
@@ -50,10 +50,10 @@ def code(text: str) -> str:
 def _run(run: Run) -> list[str]:
     outcomes = outcomes_of(run.records)
     groups = groups_of(run.records)
-    story = story_of([(group, "") for group in groups], outcomes, "")
+    story = story_of_run(run)
     header = run.header
     head = f"### {escaped(header.suite)} on {escaped(run.device_name)}\n\n"
-    head += "".join(f"- {escaped(one.text)}\n" for one in story)
+    head += "".join(f"- {escaped(one.text)}\n" for one in story.everything)
     head += "".join(f"- **{escaped(problem)}**\n" for problem in run.problems)
     by_group = [_table(group.title, _outcomes(group, outcomes)) for group in groups]
     by_group += [_study(table, of_table) for table, of_table in exported_tables(outcomes)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from vheatbench.analysis.groups import groups_of
-from vheatbench.analysis.operators import rank
+from vheatbench.analysis.groups import groups_of, in_order
 from vheatbench.analysis.outcomes import outcomes_of
 from vheatbench.metrics import info_of
 from vheatbench.numbers import interval_of, value_of
@@ -68,7 +67,7 @@ def charts_of(run: Run) -> list[Chart]:
     """The scaling charts of a run, to be shown one by one: ``charts_of(run)[0]`` in a cell."""
     groups = groups_of(run.records)
     cases = [record.case for record in run.records if record.case.kind != "ceiling"]
-    subjects = sorted(dict.fromkeys(case.subject for case in cases), key=rank)
+    subjects = in_order(case.subject for case in cases)
     sections = [section_of(group, f"g{number}", subjects, len(groups) > 1) for number, group in enumerate(groups)]
     return [chart for section in sections for chart in section.charts]
 

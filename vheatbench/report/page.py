@@ -16,34 +16,39 @@ from markupsafe import Markup
 
 from vheatbench import __version__
 from vheatbench.analysis.findings import Finding, failure_findings
-from vheatbench.analysis.groups import ChartGroup, groups_of
-from vheatbench.analysis.operators import rank
+from vheatbench.analysis.groups import ChartGroup, groups_of, in_order
 from vheatbench.analysis.outcomes import Outcome, outcomes_of
+from vheatbench.analysis.relative_cost import relative_cost
+from vheatbench.analysis.time_spent import time_line
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.files import write_file
-from vheatbench.present.parts import Section
+from vheatbench.present.parts import Chart, Section
 from vheatbench.report.across import across_section, environment_rows, labels_of
 from vheatbench.report.charts import MOST_TARGETS, VIEWS, View
+from vheatbench.report.first_screen import exponents_chart, relative_chart
 from vheatbench.report.operator_parts import Glance, glance_of
 from vheatbench.report.published import paper_sections, published_section
 from vheatbench.report.records_table import COMPACT, RecordsTable, records_table, warnings_of
 from vheatbench.report.section import cost_of, most_telling, section_of
-from vheatbench.report.story import Sentence, story_of
+from vheatbench.report.story import MOST as MOST_SENTENCES
+from vheatbench.report.story import Sentence, Story, story_of, telling
+from vheatbench.report.topics import topics_of
 from vheatbench.store.read import Run
 from vheatbench.studies import STUDIES
+from vheatbench.text import listed, moment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-FEW = 100
+FEW = 60
 """Cost of charts (:func:`vheatbench.report.section.cost_of`) up to which each is drawn in every view."""
 MOST = 700
 """Cost of charts of a page. What is beyond it stands in the records only, and the page says so."""
 MOST_OF_MANY = 250
 """The same of a page whose table of records is compact, and takes its time too."""
 
-MOST_SEEN = 3
-"""Findings of analyses that are part of the story."""
+MOST_PICTURES = 4
+"""Charts of the first screen: two of a run."""
 
 
 @dataclass
@@ -51,26 +56,26 @@ class RunPart:
     """Everything the page says of one run."""
 
     run: Run
-    title: str
     label: str
     """Short, unlike that of any other run on the page."""
-    story: list[Sentence]
-    findings: list[tuple[Finding, str]]
+    story: Story
+    models: list[Section]
+    """Scaling of models, one section per group; those of operators beside them."""
+    operators: list[Section]
     glance: Glance | None
-    """Where there are several groups of operators, whose findings then stand in their sections."""
-    sections: list[Section]
-    """Scaling, one per group."""
-    analyses: list[Section]
-    """The paper's tables, receptive fields, heat, and what else is no scaling."""
+    """Where there are several groups of operators."""
+    studies: dict[str, list[Section]]
+    """Receptive fields, heat, accuracies and so on, by topic."""
+    papers: list[Section]
+    first_screen: list[Chart]
+    findings: list[Finding]
+    """What failed, is noisy or was left out."""
+    time: str
+    """Where the time of the run went."""
     records: RecordsTable
     warnings: list[tuple[str, str]]
     more_warnings: int
     environment: list[tuple[str, str]]
-
-    @property
-    def has_findings(self) -> bool:
-        """Analyses have findings in their own sections: a run of nothing else has no others."""
-        return bool(self.findings or self.glance or self.run.problems or not self.analyses)
 
 
 def write_report(runs: Sequence[Run], path: Path, sections: Sequence[Section] = ()) -> None:
@@ -97,7 +102,7 @@ def render(runs: Sequence[Run], sections: Sequence[Section] = ()) -> str:
         if not run.records:
             raise UserError(f"{run.path}: holds no records, there is nothing to report")
     cases = [record.case for run in runs for record in run.records if record.case.kind != "ceiling"]
-    subjects = sorted(dict.fromkeys(case.subject for case in cases), key=rank)
+    subjects = in_order(case.subject for case in cases)
     labels = labels_of(runs)
     groups = [groups_of(run.records) for run in runs]
     cost = sum(cost_of(group) for members in groups for group in members)
@@ -105,10 +110,11 @@ def render(runs: Sequence[Run], sections: Sequence[Section] = ()) -> str:
     views: Sequence[View] = tuple(VIEWS) if cost <= FEW and cases_count <= MOST_TARGETS else ("log",)
     budget = (MOST if cases_count < COMPACT else MOST_OF_MANY) / len(runs)
     parts = [_part(run, i, runs, subjects, labels[i], views, *_drawn(groups[i], budget)) for i, run in enumerate(runs)]
-    shared = [*sections]
-    if len(runs) > 1:
-        shared.append(across_section(runs, subjects, views))
-    everything = [*shared, *(section for part in parts for section in (*part.sections, *part.analyses))]
+    across = across_section(runs, subjects, views) if len(runs) > 1 else Section("across", "")
+    # a verdict of which nothing is to be drawn is one all the same
+    changes = [section for section in sections if section.findings or not section.empty]
+    topics = topics_of(parts, across, changes)
+    everything = [block.section for topic in topics for block in topic.blocks]
     scripts = _scripts(everything)
     return (
         _templates()
@@ -116,8 +122,9 @@ def render(runs: Sequence[Run], sections: Sequence[Section] = ()) -> str:
         .render(
             parts=parts,
             several=len(parts) > 1,
-            # a verdict of which nothing is to be drawn is one all the same
-            sections=[section for section in shared if section.findings or not section.empty],
+            topics=topics,
+            story=_sentences(parts),
+            first_screen=[chart for part in parts for chart in part.first_screen][:MOST_PICTURES],
             title=_title(runs, labels),
             reading=_terms(cases),
             scripts=scripts,
@@ -137,10 +144,11 @@ def _terms(cases: Sequence[Case]) -> dict[str, bool]:
 
 
 def _title(runs: Sequence[Run], labels: Sequence[str]) -> str:
-    if len(runs) == 1:
-        return f"{runs[0].header.suite} on {runs[0].device_name}"
     devices = list(dict.fromkeys(run.device_name for run in runs))
-    return f"{len(runs)} runs on {devices[0]}" if len(devices) == 1 else f"{len(runs)} runs: {', '.join(labels)}"
+    if len(devices) == 1:
+        suites = list(dict.fromkeys(run.header.suite for run in runs))
+        return f"{listed(suites)} on {devices[0]}"
+    return f"{len(runs)} runs: {', '.join(labels)}"
 
 
 def _templates() -> jinja2.Environment:
@@ -153,6 +161,7 @@ def _templates() -> jinja2.Environment:
     )
     environment.filters["embedded"] = _embedded
     environment.filters["cut"] = _cut
+    environment.filters["moment"] = moment
     return environment
 
 
@@ -213,41 +222,33 @@ def _part(
     sections = [
         section_of(group, f"r{index}g{number}", subjects, several, views) for number, group in enumerate(groups)
     ]
-    shown = [(group, section) for group, section in zip(groups, sections, strict=True) if not section.empty]
-    operators = [(group, section.id) for group, section in shown if group.kind == "operator"]
-    glance = glance_of(operators) if len(operators) > 1 else None
-    findings: list[tuple[Finding, str]] = []
-    for group, section in zip(groups, sections, strict=True):
-        if glance is not None and group.kind == "operator":
-            continue  # its findings stand in its section
-        prefix = f"[{group.title}] " if several else ""
-        findings += [(replace(finding, text=prefix + finding.text), anchor) for finding, anchor in section.findings]
-        section.findings = []
-    findings.sort(key=lambda pair: not pair[0].important)
-    records = f"r{index}-records"
-    findings += [(finding, records) for finding in failure_findings(outcomes)]
+    pairs = list(zip(groups, sections, strict=True))
+    operators = [(group, section) for group, section in pairs if group.kind == "operator"]
+    seen = [(group, section.id) for group, section in operators if not section.empty]
+    findings = failure_findings(outcomes)
     if left_out:
         words = (
             f"{len(left_out)} of {len(groups) + len(left_out)} variants of this run are too many to draw on one page: "
             f"the records have them. The first: {left_out[0].title}."
         )
-        findings.append((Finding(words, ""), records))
+        findings.append(Finding(words, ""))
     warnings, more = warnings_of(outcomes)
     published = published_section(run, outcomes, f"r{index}-published")
-    analyses = [*_analyses(run, index, runs), *([published] if published else [])]
-    story = _story(groups, sections, analyses, outcomes, records)
-    in_story = {one.text for one in story}
-    for section in analyses:
-        section.findings = [pair for pair in section.findings if pair[0].text not in in_story]
+    papers = [*_papers(run, index, runs), *([published] if published else [])]
+    studies = _studies(run, index)
+    story = _story(groups, sections, [one for found in studies.values() for one in found], outcomes, index)
     return RunPart(
         run=run,
-        title=f"{run.header.suite} on {run.device_name}",
         label=label,
         story=story,
+        models=[section for group, section in pairs if group.kind == "model" and _worth_showing(section)],
+        operators=[section for _, section in operators if _worth_showing(section)],
+        glance=glance_of(seen) if len(seen) > 1 else None,
+        studies=studies,
+        papers=papers,
+        first_screen=_first_screen(groups, index, subjects, label if len(runs) > 1 else ""),
         findings=findings,
-        glance=glance,
-        sections=[section for _, section in shown],
-        analyses=analyses,
+        time=time_line(run.records, run.footer.elapsed_s if run.footer is not None else None),
         records=records_table(outcomes),
         warnings=warnings,
         more_warnings=more,
@@ -255,24 +256,65 @@ def _part(
     )
 
 
-def _analyses(run: Run, index: int, runs: Sequence[Run]) -> list[Section]:
-    papers: list[Section] = []
-    if run.header.reference.get("tables"):
-        papers = paper_sections(run, f"r{index}paper", [other for other in runs if other is not run])
-    if all(record.case.timed for record in run.records):
-        return papers
-    analyses = [section for study in STUDIES for section in study.sections_of(run, f"r{index}{study.mode}")]
-    return [*papers, *analyses]
+def _worth_showing(section: Section) -> bool:
+    return bool(section.findings) or not section.empty
+
+
+def _first_screen(groups: Sequence[ChartGroup], index: int, subjects: Sequence[str], label: str) -> list[Chart]:
+    """The picture of the models and the small chart of the operators, as far as the run has them."""
+    pairs = [(group, "") for group in groups]
+    models, operators = telling(pairs, "model"), telling(pairs, "operator")
+    found: list[Chart | None] = []
+    if models is not None:
+        cost = relative_cost(most_telling(models[0]))
+        context = ", ".join(filter(None, (label, models[0].title)))
+        found.append(relative_chart(f"r{index}-relative", cost, subjects, context) if cost is not None else None)
+    if operators is not None:
+        found.append(exponents_chart(f"r{index}-exponents", most_telling(operators[0]), subjects))
+    return [chart for chart in found if chart is not None]
+
+
+def _papers(run: Run, index: int, runs: Sequence[Run]) -> list[Section]:
+    if not run.header.reference.get("tables"):
+        return []
+    return paper_sections(run, f"r{index}paper", [other for other in runs if other is not run])
+
+
+def _studies(run: Run, index: int) -> dict[str, list[Section]]:
+    found: dict[str, list[Section]] = {}
+    if any(not record.case.timed for record in run.records):
+        for study in STUDIES:
+            found.setdefault(study.topic, []).extend(study.sections_of(run, f"r{index}{study.mode}"))
+    return found
 
 
 def _story(
-    groups: list[ChartGroup], sections: list[Section], analyses: list[Section], outcomes: list[Outcome], records: str
-) -> list[Sentence]:
-    """Its links lead to charts that are there. What matters most of the analyses stands before what is missing."""
+    groups: list[ChartGroup], sections: list[Section], studies: list[Section], outcomes: list[Outcome], index: int
+) -> Story:
+    """Its links lead to what is on the page."""
+    records, warnings = f"r{index}-records", f"r{index}-warnings"
     pairs = [(most_telling(group), section.id) for group, section in zip(groups, sections, strict=True)]
-    warnings = records.replace("-records", "-warnings")
-    story = story_of(pairs, outcomes, records, warnings)
-    seen = [Sentence(one.text, anchor) for section in analyses for one, anchor in section.findings if one.important]
-    story[-1:-1] = seen[:MOST_SEEN]
-    there = {records, warnings} | {chart.id for section in (*sections, *analyses) for chart in section.charts}
-    return [one if one.anchor in there else replace(one, anchor="") for one in story]
+    seen = [Sentence(one.text, anchor) for section in studies for one, anchor in section.findings if one.important]
+    story = story_of(pairs, outcomes, records, warnings, seen)
+    there = {records, warnings}
+    for section in (*sections, *studies):
+        there |= {chart.id for chart in section.charts} | {table.id for table in section.tables}
+
+    def linked(sentences: Sequence[Sentence]) -> list[Sentence]:
+        return [one if one.anchor in there else replace(one, anchor="") for one in sentences]
+
+    return Story(linked(story.sentences), linked(story.caveats))
+
+
+def _sentences(parts: Sequence[RunPart]) -> list[Sentence]:
+    """What the page begins with: of several runs the first sentence of each, then the second, named by their labels."""
+    if len(parts) == 1:
+        return parts[0].story.sentences
+    named = len({part.run.device_name for part in parts}) > 1 or len({part.run.header.suite for part in parts}) == 1
+    found = []
+    for place in range(MOST_SENTENCES):
+        for part in parts:
+            if place < len(part.story.sentences):
+                one = part.story.sentences[place]
+                found.append(replace(one, text=f"{part.label}: {one.text}") if named else one)
+    return found[:MOST_SENTENCES]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vheatbench import numbers
 from vheatbench.analysis.crossover import Crossover
-from vheatbench.analysis.findings import crossovers_of, model_findings, scaling_of
+from vheatbench.analysis.findings import Finding, crossovers_of, model_findings, scaling_of
 from vheatbench.analysis.groups import ChartGroup, pairs_of
 from vheatbench.analysis.operator_findings import operator_crossovers, operator_findings
 from vheatbench.analysis.operators import HEAT, OFFICIAL, is_heat, theory_of
@@ -18,6 +18,7 @@ from vheatbench.present.parts import Chart, Section, Table
 from vheatbench.present.theme import style_of
 from vheatbench.report.charts import Curve, View, chart_of
 from vheatbench.report.operator_parts import add_operator_parts
+from vheatbench.report.story import operator_growth
 from vheatbench.store.per_image import PER_IMAGE, step_name
 
 MOST_CURVES = 24
@@ -71,6 +72,9 @@ def section_of(
     if section.charts and crossings:
         section.tables.append(_crossover_table(id_, group, crossings))
     shown = {chart.id for chart in section.charts} | {table.id for table in section.tables}
+    growth = operator_growth(group, id_) if operators else None
+    if growth is not None:
+        section.findings.append((Finding(growth.text, "latency_s", important=True), growth.anchor))
     for finding in operator_findings(group) if operators else model_findings(group):
         anchor = f"{id_}-{finding.chart}"
         section.findings.append((finding, anchor if anchor in shown else ""))

@@ -1,21 +1,26 @@
-"""What a run says in a few sentences: the start of the page, of a summary in Markdown, of a pull request's comment."""
+"""What a run says in at most four sentences: the start of the page, of a summary in Markdown, the end of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from vheatbench.analysis.crossover import Ratio, crossover_sentences, ratio_at
-from vheatbench.analysis.findings import common_sizes, crossings, failure_findings, scaling_of, stopped_by
-from vheatbench.analysis.groups import ChartGroup, SubjectPair, pairs_of
-from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, significant
-from vheatbench.analysis.outcomes import Outcome
-from vheatbench.analysis.powerlaw import PowerFit
+from vheatbench import numbers
+from vheatbench.analysis.crossover import Crossover, Ratio, ratio_at
+from vheatbench.analysis.findings import common_sizes, crossings, failure_findings, stopped_by
+from vheatbench.analysis.groups import ChartGroup, groups_of, heat_of, pairs_of
+from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, speed_ratios
+from vheatbench.analysis.operators import ATTENTION
+from vheatbench.analysis.outcomes import Outcome, outcomes_of
+from vheatbench.analysis.relative_cost import RelativeCost, relative_cost
+from vheatbench.analysis.scaling import end_exponent
 from vheatbench.analysis.series import Series
+from vheatbench.store.read import Run
+from vheatbench.studies import STUDIES
 from vheatbench.text import listed
 
-MOST_BASELINES = 3
-"""In one sentence; the findings have all."""
+MOST = 4
+"""Sentences of a story."""
 
 
 @dataclass(frozen=True)
@@ -26,100 +31,211 @@ class Sentence:
     anchor: str
 
 
-def story_of(
-    groups: Sequence[tuple[ChartGroup, str]], outcomes: Sequence[Outcome], records: str, warnings: str = ""
-) -> list[Sentence]:
-    """Three or four sentences that the numbers support.
+@dataclass(frozen=True)
+class Story:
+    """What a stranger should take away, and what limits it."""
 
-    Speed and memory at the largest common size with their intervals, crossovers, exponents: of the group that most
-    subjects were measured in. Then what is missing or noisy in the whole run.
+    sentences: list[Sentence] = field(default_factory=list)
+    """At most :data:`MOST`."""
+    caveats: list[Sentence] = field(default_factory=list)
+    """The warning that most of it is subject to, and what is missing or noisy; at least the latter."""
+
+    @property
+    def everything(self) -> list[Sentence]:
+        """Both, in order."""
+        return [*self.sentences, *self.caveats]
+
+
+def story_of(
+    groups: Sequence[tuple[ChartGroup, str]],
+    outcomes: Sequence[Outcome],
+    records: str = "",
+    warnings: str = "",
+    seen: Sequence[Sentence] = (),
+) -> Story:
+    """The sentences that the numbers support.
+
+    Of the models: cost at the largest size, crossovers. Of the operators: how their costs grow at the large end. Then
+    what the studies say, and where there is room the models' memory.
 
     Args:
         groups: each with the id of its section on the page.
         outcomes: one per case of the run.
         records: id of the table of records.
         warnings: id of the list of warnings.
+        seen: important findings of studies.
     """
-    found: list[Sentence] = []
+    models, operators = telling(groups, "model"), telling(groups, "operator")
+    scope = f" ({models[0].title})" if models is not None and sum(g.kind == "model" for g, _ in groups) > 1 else ""
+    found: list[Sentence | None] = []
+    spare: list[Sentence | None] = []
     focus = ""
-    if groups:
-        group, id_ = max(groups, key=lambda pair: len({record.case.subject for record in pair[0].records}))
-        scope = f" ({group.title})" if len(groups) > 1 else ""
-        sentences = (_speed(group, id_), _crossovers(group, id_), _exponents(group, id_))
-        found = [Sentence(f"{one.text}{scope}.", one.anchor) for one in sentences if one is not None]
-        focus = next((pair.focus for pair in _pairs(group)), "") if found else ""
-    caveat = _caveat(outcomes, focus)
-    return [*found, *([Sentence(caveat, warnings)] if caveat else []), Sentence(_health(outcomes), records)]
+    if models is not None:
+        cost = relative_cost(models[0])
+        focus = next((pair.focus for pair in pairs_of(models[0])), "")
+        found += _of_models(cost, models, scope)
+        spare.append(_memory(models, scope))
+    if operators is not None:
+        found.append(operator_growth(*operators))
+        spare.insert(0, _operator_speed(*operators))
+        focus = focus or heat_of(operators[0]) or ""
+    told = [one for one in found if one is not None]
+    room = MOST - len(told)
+    told += list(seen)[:room]
+    told += [one for one in spare if one is not None][: MOST - len(told)]
+    timed = [outcome for outcome in outcomes if outcome.case.timed]
+    caveat = _caveat(timed or outcomes, focus) if told else ""
+    return Story(told[:MOST], [*([Sentence(caveat, warnings)] if caveat else []), Sentence(_health(outcomes), records)])
 
 
-def _pairs(group: ChartGroup) -> list[SubjectPair]:
-    """The pairs of the first subject in question."""
-    pairs = baseline_pairs(group) if group.kind == "operator" else pairs_of(group)
-    return [pair for pair in pairs if pair.focus == pairs[0].focus][:MOST_BASELINES]
+def story_of_run(run: Run) -> Story:
+    """The story of a run without its page: what the end of a run and its summary in Markdown say."""
+    studied = any(not record.case.timed for record in run.records)
+    findings = [finding for study in STUDIES if studied for finding in study.findings_of(run)]
+    seen = [Sentence(finding.text, "") for finding in findings if finding.important]
+    return story_of([(group, "") for group in groups_of(run.records)], outcomes_of(run.records), seen=seen)
 
 
-def _sides(group: ChartGroup, pair: SubjectPair, metric: str) -> tuple[Series, Series] | None:
-    found = {one.subject: one for one in group.series(metric)}
-    if pair.focus not in found or pair.baseline not in found:
+def telling(groups: Sequence[tuple[ChartGroup, str]], kind: str) -> tuple[ChartGroup, str] | None:
+    """The group of this kind that most subjects were measured in, the first of several; None where there is none."""
+    alike = [pair for pair in groups if pair[0].kind == kind]
+    return max(alike, key=lambda pair: len({record.case.subject for record in pair[0].records}), default=None)
+
+
+def takes(ratio: Ratio) -> str:
+    """``takes 1.3×``, rounded to what the interval supports; ``about 1×`` where that holds 1."""
+    if ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high:
+        return "takes about 1×"
+    return f"takes {numbers.rounded(numbers.Value(*ratio[:3]))}×"
+
+
+def _of_models(cost: RelativeCost | None, group: tuple[ChartGroup, str], scope: str) -> list[Sentence | None]:
+    if cost is None or cost.last is None:
+        return [_single_size(*group, scope)]
+    return [_cost(cost, cost.last, group[1], scope), _crossed(cost, group[1], scope)]
+
+
+def _cost(cost: RelativeCost, size: tuple[int, int], id_: str, scope: str) -> Sentence:
+    """What the others take at the largest common size, and vHeat's own products."""
+    axis = cost.curves[0].series.axis
+    ratios = {curve.subject: curve.at(size) for curve in cost.curves}
+    words = [f"{name} {takes(ratio)}" for name, ratio in ratios.items() if ratio is not None]
+    text = f"At {axis.words(size)}, {listed(words)} the time of {cost.focus}"
+    if cost.own is not None:
+        text += " where all run by plain PyTorch"
+        own = cost.own.at(size)
+        text += f"; by its own products {cost.focus} itself {takes(own)} that time" if own is not None else ""
+    return Sentence(f"{text}{scope}.", f"{id_}-latency_s")
+
+
+def _crossed(cost: RelativeCost, id_: str, scope: str) -> Sentence | None:
+    """From which size on vHeat is the faster one, of all in one sentence."""
+    words: dict[str, list[str]] = {}
+    for found in cost.crossings:
+        words.setdefault(_where(found), []).append(found.b)
+    if not words:
         return None
-    return found[pair.focus], found[pair.baseline]
+    text = "; ".join(where.format(listed(names)) for where, names in words.items())
+    plainly = "By plain PyTorch " if cost.own is not None else ""
+    return Sentence(f"{plainly}{cost.focus} is {text}{scope}.", f"{id_}-crossovers")
 
 
-def _largest(group: ChartGroup, pair: SubjectPair, metric: str, inverse: bool = False) -> tuple[str, Ratio, str] | None:
-    """The size in words, the ratio at the largest common size, and what its metric is called."""
-    sides = _sides(group, pair, metric)
-    common = common_sizes(*sides) if sides is not None else []
-    if sides is None or not common:
+def _where(found: Crossover) -> str:
+    """``faster than {} from about 380 px on``, ``slower than {} at every measured size (224 to 640 px)``."""
+    axis, span = found.axis, found.axis.span(*found.span) if found.span else ""
+    if found.kind == "always":
+        return f"faster than {{}} at every measured size ({span})"
+    if found.kind == "never":
+        return f"slower than {{}} at every measured size ({span})"
+    if found.value is not None and found.kind == "crosses":
+        return f"faster than {{}} from about {axis.near(_plain_side(found.value))} on"
+    if found.value is not None:
+        return f"faster than {{}} only up to about {axis.near(_plain_side(found.value))}"
+    return "as fast as {} within the noise"
+
+
+def _plain_side(side: float) -> float:
+    """To two digits: a crossing is not known better."""
+    return float(f"{side:.2g}")
+
+
+def _single_size(group: ChartGroup, id_: str, scope: str) -> Sentence | None:
+    """Of models that share one size, or have no vHeat among them: how many times as fast the first is."""
+    series = {one.subject: one for one in group.series("latency_s")}
+    pairs = pairs_of(group)
+    focus = next((pair.focus for pair in pairs if pair.focus in series), "")
+    words: dict[str, list[str]] = {}
+    for pair in pairs:
+        sizes = common_sizes(series[pair.baseline], series[focus]) if focus and pair.baseline in series else []
+        if pair.focus == focus and sizes:
+            ratio = ratio_at(series[pair.baseline], series[focus], sizes[-1])
+            words.setdefault(series[focus].axis.words(sizes[-1]), []).append(f"{pair.baseline} {takes(ratio)}")
+    if not words:
         return None
-    a, b = sides[::-1] if inverse else sides
-    return a.axis.words(common[-1]), ratio_at(a, b, common[-1]), a.info.title
+    text = ". ".join(f"At {size}, {listed(named[:3])} the time of {focus}" for size, named in words.items())
+    return Sentence(f"{text}{scope}.", f"{id_}-latency_s")
 
 
-def _speed(group: ChartGroup, id_: str) -> Sentence | None:
-    """How many times as fast, with how much memory."""
-    metric = "latency_s" if group.kind == "operator" else "throughput_images_per_s"
+def _memory(group: tuple[ChartGroup, str], scope: str) -> Sentence | None:
+    """Peak memory at the largest common size."""
+    cost = relative_cost(group[0])
+    series = {one.subject: one for one in group[0].series("peak_memory_bytes")}
+    if cost is None or cost.last is None or cost.focus not in series:
+        return None
+    words = [
+        f"{curve.subject} {takes(ratio_at(series[curve.subject], series[cost.focus], cost.last))}"
+        for curve in cost.curves
+        if curve.subject in series and cost.last in common_sizes(series[curve.subject], series[cost.focus])
+    ]
+    if not words:
+        return None
+    what, axis = series[cost.focus].info.title, series[cost.focus].axis
+    text = f"At {axis.words(cost.last)}, {listed(words)} the {what} of {cost.focus}{scope}."
+    return Sentence(text, f"{group[1]}-peak_memory_bytes")
+
+
+def operator_growth(group: ChartGroup, id_: str) -> Sentence | None:
+    """How the time of heat conduction and of global attention grows at the large end, beside their multiply-adds."""
+    counted = {one.subject: one for one in group.series("macs")}
+    words = []
+    for series in _heat_and_attention(group):
+        found = end_exponent(series.points)
+        if found is None:
+            continue
+        exact = end_exponent(counted[series.subject].points) if series.subject in counted else None
+        macs = f", its multiply-adds as N^{exact.value:.2f}" if exact is not None else ""
+        words.append(f"the time of {series.subject} grows as N^{numbers.rounded(numbers.Value(found.value))}{macs}")
+    if not words:
+        return None
+    return Sentence(f"Alone, on the largest grids of N tokens, {'; '.join(words)}.", f"{id_}-latency_s")
+
+
+def _heat_and_attention(group: ChartGroup) -> list[Series]:
+    series = {one.subject: one for one in group.series("latency_s")}
+    wanted = [heat_of(group), ATTENTION]
+    found = [series[name] for name in wanted if name in series]
+    return found or list(series.values())[:1]
+
+
+def _operator_speed(group: ChartGroup, id_: str) -> Sentence | None:
+    """At the largest grid with each other operator."""
     at: dict[str, list[str]] = {}
     focus = ""
-    for pair in _pairs(group):
-        speed = _largest(group, pair, metric, inverse=metric == "latency_s")
-        if speed is None:
-            continue
-        focus, size = pair.focus, speed[0]
-        memory = _largest(group, pair, "peak_memory_bytes")
-        beside = f", with {_plainly(memory[1])} its {memory[2]}" if memory is not None and memory[0] == size else ""
-        at.setdefault(size, []).append(f"{as_fast(speed[1])} as fast as {pair.baseline}{beside}")
+    for pair in baseline_pairs(group)[:3]:
+        ratios = speed_ratios(group, pair)
+        if ratios:
+            size, focus = list(ratios)[-1], pair.focus
+            axis = group.series("latency_s")[0].axis
+            at.setdefault(axis.words(size), []).append(f"{as_fast(ratios[size])} as fast as {pair.baseline}")
     if not at:
         return None
     text = ". ".join(f"At {size} {focus} is {'; '.join(words)}" for size, words in at.items())
-    return Sentence(text, f"{id_}-{metric}")
+    return Sentence(f"{text}.", f"{id_}-latency_s")
 
 
-def _plainly(ratio: Ratio) -> str:
-    interval = f" ({significant(ratio.low)} to {significant(ratio.high)})" if ratio.low and ratio.high else ""
-    return f"{significant(ratio.value)}×{interval}"
-
-
-def _crossovers(group: ChartGroup, id_: str) -> Sentence | None:
-    metric = "latency_s" if group.kind == "operator" else "throughput_images_per_s"
-    sentences = crossover_sentences(crossings(group, metric, _pairs(group)))
-    return Sentence("; ".join(sentences), f"{id_}-{metric}") if sentences else None
-
-
-def _exponents(group: ChartGroup, id_: str) -> Sentence | None:
-    pairs = _pairs(group)
-    named = dict.fromkeys(name for pair in pairs for name in (pair.focus, pair.baseline))
-    words: list[str] = []
-    spans: dict[str, None] = {}
-    cost = ""
-    for series, scaling in scaling_of(group, "latency_s"):
-        fit = scaling.power
-        if isinstance(fit, PowerFit) and fit.low is not None and fit.high is not None and series.subject in named:
-            words.append(f"N^{fit.exponent:.2f} ({fit.low:.2f} to {fit.high:.2f}) for {series.subject}")
-            cost = series.info.title
-            spans[f"{fit.range[0]:.0f} to {fit.range[1]:.0f} tokens N"] = None
-    if not words:
-        return None
-    return Sentence(f"From {' or '.join(spans)} {cost} grows as {listed(words)}", f"{id_}-latency_s")
+def operator_crossings(group: ChartGroup) -> list[Crossover]:
+    """From which grid on heat conduction beats each other operator."""
+    return crossings(group, "latency_s", baseline_pairs(group))
 
 
 def _caveat(outcomes: Sequence[Outcome], focus: str) -> str:
@@ -141,7 +257,10 @@ def _caveat(outcomes: Sequence[Outcome], focus: str) -> str:
 
 def _health(outcomes: Sequence[Outcome]) -> str:
     """What did not fit, failed, was skipped, noisy or stopped short; or that nothing was."""
-    problems = [finding.text for finding in failure_findings(outcomes)]
+    # which are noisy or stopped short stands under the machine, which failed here
+    problems = [
+        finding.text if finding.failed else f"{finding.text.split(': ')[0]}." for finding in failure_findings(outcomes)
+    ]
     if problems:
         return " ".join(problems)
     timed = any(outcome.case.timed for outcome in outcomes)

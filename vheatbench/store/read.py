@@ -211,6 +211,27 @@ def find_measured(name: str, results_dir: str | Path) -> Path:
     return next(filter(_has_records, list_runs(results_dir)), path)
 
 
+def newest_of_each_suite(results_dir: str | Path) -> list[Path]:
+    """The newest run of every suite that has records, of the machine that the newest of all is of; newest first.
+
+    Sides of a comparison in turns (``ab``) are left out: they are there for their verdict. Raises MissingRunError
+    where there is no run.
+    """
+    newest = find_measured("latest", results_dir)
+    host = _host_of(newest)
+    found: dict[str, Path] = {}
+    for path in begun_runs(results_dir):
+        header = _line_of(path, 1)
+        if not header.get("pairing") and _host_of(path) == host and _has_records(path):
+            found.setdefault(str(header.get("suite")), path)
+    return list(found.values()) or [newest]
+
+
+def _host_of(path: Path) -> str:
+    environment = _line_of(path, 1).get("environment")
+    return str(environment.get("host")) if isinstance(environment, dict) else ""
+
+
 def _has_header(path: Path) -> bool:
     return _line_of(path, 1).get("line") == "header"
 

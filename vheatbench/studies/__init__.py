@@ -15,6 +15,7 @@ from vheatbench.errors import UserError
 from vheatbench.text import did_you_mean
 
 if TYPE_CHECKING:
+    from vheatbench.analysis.findings import Finding
     from vheatbench.analysis.outcomes import Outcome
     from vheatbench.present.parts import Section, StudyTable
     from vheatbench.store.read import Run
@@ -31,8 +32,12 @@ class Study:
     """Of its cases."""
     table: str
     """Prints a run on the terminal."""
+    topic: str = ""
+    """Of the page, that its sections belong to (``report/topics.py``)."""
     sections: str = ""
     """Those of the page, of a run and with an id to begin theirs with."""
+    findings: str = ""
+    """What its sections say, of a run, without drawing them."""
     tables: str = ""
     """Its :class:`vheatbench.present.parts.StudyTable` for Markdown and LaTeX, as a tuple."""
     suites: tuple[str, ...] = ()
@@ -61,6 +66,11 @@ class Study:
         found: list[Section] = self._named(self.sections)(run, id_) if self.sections else []
         return found
 
+    def findings_of(self, run: Run) -> list[Finding]:
+        """What its sections say of a run, where that is known without drawing them."""
+        found: list[Finding] = self._named(self.findings)(run) if self.findings else []
+        return found
+
     @property
     def exported(self) -> Sequence[StudyTable]:
         """The tables for Markdown and LaTeX."""
@@ -73,20 +83,45 @@ class Study:
 
 
 STUDIES = (
-    Study("erf", "erf", "table:print_fields", "section:erf_sections", "table:TABLES", measured=True),
-    Study("heat", "heat", "table:print_heat", "section:heat_sections", "table:TABLES", measured=True),
+    Study(
+        "erf",
+        "erf",
+        "table:print_fields",
+        topic="sees",
+        sections="section:erf_sections",
+        findings="section:findings_of",
+        tables="table:TABLES",
+        measured=True,
+    ),
+    Study(
+        "heat",
+        "heat",
+        "table:print_heat",
+        topic="heat",
+        sections="section:heat_sections",
+        tables="table:TABLES",
+        measured=True,
+    ),
     Study("dense", "eval", "table:print_scores", suites=("detect-eval", "segment-eval")),
     Study(
         "accuracy",
         "eval",
         "table:print_accuracies",
-        "section:accuracy_sections",
-        "table:TABLES",
+        topic="learned",
+        sections="section:accuracy_sections",
+        tables="table:TABLES",
         resumable=True,
         measured=True,
     ),
     Study("profile", "profile", "table:print_profile", measured=True),
-    Study("training", "fit", "table:print_training", "section:training_sections", "table:TABLES"),
+    Study(
+        "training",
+        "fit",
+        "table:print_training",
+        topic="learned",
+        sections="section:training_sections",
+        tables="table:TABLES",
+    ),
 )
 """In the order of the page."""
 

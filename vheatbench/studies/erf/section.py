@@ -33,6 +33,7 @@ from vheatbench.studies.erf.labels import common, deepest, labels, metric_of, se
 from vheatbench.studies.erf.maps import described, layer_maps, maps_markup
 from vheatbench.studies.erf.results import ErfResult, results_of
 from vheatbench.studies.erf.table import numbers_table
+from vheatbench.text import listed
 
 DISTANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Where the profile is written down, in shares of the shorter side."""
@@ -240,9 +241,14 @@ def _artists(handle: Any) -> list[Any]:
 # what the numbers say
 
 
+def findings_of(run: Run) -> list[Finding]:
+    """What the section of a run says, without drawing it."""
+    return erf_findings([record for record in run.records if record.case.mode == "erf" and record.status == "ok"])
+
+
 def erf_findings(records: Sequence[Record]) -> list[Finding]:
-    """vHeat's field against every other model's of like state at the largest common size, what conduction adds, and
-    what grows with the image.
+    """The areas of all in short; vHeat's field against every other model's of like state at the largest common size,
+    what conduction adds, and what grows with the image.
 
     Without a vHeat, the first model's. Of every model the deepest layer counts.
     """
@@ -250,8 +256,12 @@ def erf_findings(records: Sequence[Record]) -> list[Finding]:
     for record in sorted(records, key=lambda one: int(one.conditions.get("depth", 0))):
         deepest_at.setdefault((record.case.subject, state(record)), {})[record.case.resolution] = record
     subjects = list(dict.fromkeys(record.case.subject for record in records))
+    if not subjects:
+        return []
     focus = [subject for subject in subjects if is_focus(subject)] or subjects[:1]
-    found: list[Finding | None] = []
+    found: list[Finding | None] = [
+        _areas_at(deepest_at, subject, known, subjects) for subject, known in deepest_at if subject == focus[0]
+    ][:1]
     for (subject, known), sizes in deepest_at.items():
         if subject not in focus:
             continue
@@ -268,6 +278,29 @@ def _largest_common(own: Sizes, other: Sizes) -> tuple[Record, Record] | None:
     return (own[common_sizes[-1]], other[common_sizes[-1]]) if common_sizes else None
 
 
+def _areas_at(
+    deepest_at: dict[tuple[str, str], Sizes], focus: str, known: str, subjects: Sequence[str]
+) -> Finding | None:
+    """The share of the image that holds 99 % of each field, at the largest size of all: the finding in short."""
+    alike = {subject: deepest_at[subject, known] for subject in subjects if (subject, known) in deepest_at}
+    common_sizes = set.intersection(*(set(sizes) for sizes in alike.values()))
+    if len(alike) < 2 or not common_sizes:
+        return None
+    size = max(common_sizes, key=lambda one: (one[0] * one[1], one))
+    shares = {}
+    for subject in (focus, *(name for name in alike if name != focus)):
+        found = metric_of(alike[subject][size], "erf_a99")
+        if found is None or not found.value:
+            return None
+        shares[subject] = f"{numbers.plain(100 * found.value, 2)} %"
+    others = [f"of {subject} {share}" for subject, share in shares.items() if subject != focus]
+    text = (
+        f"With {known}, 99 % of what {focus} sees from the centre of its last layer lies in {shares[focus]} of the "
+        f"image at {alike[focus][size].case.size} px; {listed(others)}."
+    )
+    return Finding(text, "erf_maps", important=True)
+
+
 def _against(pair: tuple[Record, Record] | None, known: str) -> Finding | None:
     half, whole = (_compared(pair, metric) for metric in ("erf_a50", "erf_a99"))
     if pair is None or half is None or whole is None:
@@ -277,7 +310,7 @@ def _against(pair: tuple[Record, Record] | None, known: str) -> Finding | None:
         f"With {known}, at {own.size} px half of {own.subject}'s receptive field (A50) lies in {half} "
         f"{other.subject}'s, and 99 % of it (A99) in {whole}."
     )
-    return Finding(text, "erf_maps", important=True)
+    return Finding(text, "erf_maps")
 
 
 def _conduction(pair: tuple[Record, Record] | None, known: str) -> Finding | None:

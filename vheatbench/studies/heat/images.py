@@ -16,15 +16,17 @@ from vheatbench.present.images import (
     colour_bar,
     colour_table,
     evenly,
+    film_uri,
     image_uri,
     levels_of,
     palette_uri,
 )
+from vheatbench.studies.heat.animation import FRAME_MS, LAST_MS, frame_moments
 from vheatbench.studies.heat.diffusivity_figures import ZERO_COLOUR
 from vheatbench.studies.heat.figures import MOST_TIMES, image_of, opacity
 from vheatbench.studies.heat.labels import Clock, brief, k_words
 from vheatbench.studies.heat.results import Diffusion, Diffusivity
-from vheatbench.studies.heat.temperature import COLDEST, TemperatureScale
+from vheatbench.studies.heat.temperature import COLDEST, TemperatureScale, field_at
 
 MOST_SIDE = 64
 """Cells to a side of a field in a film strip; finer grids are shown as means over squares of cells."""
@@ -37,6 +39,14 @@ _IMAGE = (
     '<div><img src="{}" alt="{}" width="{}" height="{}" style="display:block;width:100%;height:auto;'
     'image-rendering:pixelated"><small>{}</small></div>'
 )
+
+
+_FILM = (
+    '<div style="max-width:16rem"><picture><source media="(prefers-reduced-motion: reduce)" srcset="{}">'
+    '<img src="{}" alt="{}" width="{}" height="{}" style="display:block;width:100%;height:auto;'
+    'image-rendering:pixelated"></picture><small>{}</small></div>'
+)
+FILM_FRAMES = 24
 
 
 def strip_markup(diffusions: Sequence[Diffusion]) -> str:
@@ -57,6 +67,24 @@ def strip_markup(diffusions: Sequence[Diffusion]) -> str:
         f"≤ {COLDEST:g}, or negative", brief(scale.hottest), "temperature over its mean, one logarithmic scale"
     )
     return str(Markup("").join(rows) + bar)
+
+
+def film_markup(diffusions: Sequence[Diffusion]) -> str:
+    """The fields of one layer in motion, side by side on one colour scale; without script, and still for those who have
+    asked for no motion."""
+    scale, clock = TemperatureScale.of(diffusions), Clock(diffusions)
+    moments = frame_moments(clock, FILM_FRAMES)
+    cells = []
+    for one in diffusions:
+        fields = [field_at(one.coefficients, one.k, moment / clock.rate(one)) for moment in moments]
+        frames = [levels_of(scale.position(coarse(field, MOST_SIDE)[0])) for field in fields]
+        still = palette_uri(frames[len(frames) // 2])
+        height, width = fields[0].shape
+        words = f"Heat spreading, {k_words(one)}: from t {brief(moments[0])} to {clock.words(moments[-1])}"
+        cells.append(
+            Markup(_FILM).format(still, film_uri(frames, FRAME_MS, LAST_MS), words, width, height, k_words(one))
+        )
+    return str(Markup('<div style="{}">{}</div>').format(_ROW.format("auto-fit", "9rem"), Markup("").join(cells)))
 
 
 def _image(uri: str, words: str, shape: tuple[int, ...], below: Iterable[str]) -> Markup:

@@ -13,7 +13,14 @@ from vheatbench.present.images import evenly
 from vheatbench.present.parts import Chart, Section
 from vheatbench.store.read import Run
 from vheatbench.studies.heat.figures import MOST_TIMES, by_layer, chosen_times, groups_of, strip_title
-from vheatbench.studies.heat.images import OVERLAYS, overlay_markup, overlay_times, slider_data, strip_markup
+from vheatbench.studies.heat.images import (
+    OVERLAYS,
+    film_markup,
+    overlay_markup,
+    overlay_times,
+    slider_data,
+    strip_markup,
+)
 from vheatbench.studies.heat.kernel_figures import (
     MOST_PROFILES,
     by_source,
@@ -79,6 +86,7 @@ def _diffusion_section(diffusions: Sequence[Diffusion], id_: str) -> Section:
     for number_, group in enumerate(groups_of(diffusions).values()):
         layers = list(by_layer(group).values())
         shown = evenly(len(layers), MOST_STRIPS)
+        section.charts.append(_film(f"{id_}{number_}-film", layers[shown[0]]))
         for i in shown:
             section.charts += _film_charts(f"{id_}{number_}-{i}", layers[i])
         if len(shown) < len(layers):
@@ -99,6 +107,17 @@ def _diffusion_section(diffusions: Sequence[Diffusion], id_: str) -> Section:
             "Grids finer than 112×112 cells have no slider over time: their coefficients weigh too much."
         )
     return section
+
+
+def _film(id_: str, rows: Sequence[Diffusion]) -> Chart:
+    """The fields of one layer in motion."""
+    name = block_words(rows[0].layer)
+    caption = (
+        f"{'; '.join(strip_title(rows).splitlines())}. The same source and the same moments for every k, spaced "
+        "logarithmically; colour as below. The strip has them side by side, with a slider where scripts run."
+    )
+    text = "; ".join(_described_field(one) for one in rows) + "."
+    return Chart(id_, f"Heat in motion: {name}", film_markup(rows), caption, text, (), ())
 
 
 def _film_charts(id_: str, rows: Sequence[Diffusion]) -> list[Chart]:
