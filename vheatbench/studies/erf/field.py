@@ -38,10 +38,11 @@ def shown_density(field: ArrayLike) -> tuple[Field, int]:
     return coarse(density(field), CELLS)
 
 
-def half_mass(field: ArrayLike) -> tuple[Field, int, float]:
-    """What the A50 contour is drawn from: density on coarse cells, pixels a side of a cell, and the contour's level."""
+def contour_of(field: ArrayLike, share: float) -> tuple[Field, int, float]:
+    """What the contour of the smallest area holding a share of the mass is drawn from (0.5 for A50): density on coarse
+    cells, pixels a side of a cell, and the contour's level."""
     cells, block = coarse(density(field), CONTOUR_CELLS)
-    return cells, block, level_of(cells, 0.5)
+    return cells, block, level_of(cells, share)
 
 
 def level_of(field: Field, share: float) -> float:

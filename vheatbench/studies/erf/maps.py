@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from vheatbench import numbers
 from vheatbench.present.images import LEVELS, Field, coarse, colour_bar, evenly, levels_of, palette_uri
 from vheatbench.present.style import MAP_COLOURS, TWO_COLUMN, fold, new_figure, set_ticks
-from vheatbench.studies.erf.field import ColourScale, density, half_mass, shown_density
+from vheatbench.studies.erf.field import ColourScale, contour_of, density, shown_density
 from vheatbench.studies.erf.labels import RANDOM, differing, labels, metric_of, series, title_of, with_interval, words
 from vheatbench.studies.erf.results import ErfResult
 
 COLUMNS, ROWS = 5, 5
 """Panels of one figure: more go to a further one of the same scale."""
 
-CONTOUR, CENTRE = "#7df0ff", "white"
+CONTOUR, CONTOUR_99, CENTRE = "#7df0ff", "#8de08d", "white"
 
 COLOUR_WORDS = "mass per pixel (1 = uniform)", "colour logarithmic"
 
@@ -47,10 +47,11 @@ def erf_map(ax: Axes, result: ErfResult, scale: ColourScale | None = None) -> Ax
     # cells of a cut off last block are drawn as whole ones, beyond the edge
     extent = (0.0, float(field.shape[1] * block), float(field.shape[0] * block), 0.0)
     ax.imshow(field, cmap=MAP_COLOURS, norm=scale.norm, extent=extent, interpolation="nearest")
-    cells, block, level = half_mass(result.map)
-    if min(cells.shape) > 1 and 0 < level < cells.max():
-        rows, columns = ((np.arange(size) + 0.5) * block for size in cells.shape)
-        ax.contour(columns, rows, cells, levels=[level], colors=CONTOUR, linewidths=0.8)
+    for share, colour, dash in ((0.99, CONTOUR_99, "dotted"), (0.5, CONTOUR, "solid")):
+        cells, block, level = contour_of(result.map, share)
+        if min(cells.shape) > 1 and cells.min() < level < cells.max():
+            rows, columns = ((np.arange(size) + 0.5) * block for size in cells.shape)
+            ax.contour(columns, rows, cells, levels=[level], colors=colour, linewidths=0.8, linestyles=dash)
     y, x = result.centre
     outline = matplotlib.patheffects.withStroke(linewidth=1.8, foreground="black")
     ax.plot(x, y, marker="+", color=CENTRE, markersize=5, markeredgewidth=0.8, path_effects=[outline])
@@ -172,7 +173,7 @@ def _figure_bar(figure: Figure, axes: Any, scale: ColourScale) -> None:
     bar = figure.colorbar(mappable, ax=axes, extend="min", shrink=long, aspect=20, fraction=0.05, pad=0.02)
     set_ticks(bar.ax.yaxis, scale.ticks)
     bar.ax.tick_params(labelsize=6.5)
-    bar.set_label("\n".join([*COLOUR_WORDS, "+ centre, line: A50 contour"]), fontsize=6.5)
+    bar.set_label("\n".join([*COLOUR_WORDS, "+ centre, lines: A50, A99 (dotted)"]), fontsize=6.5)
 
 
 def layer_maps(results: Sequence[ErfResult]) -> list[tuple[str, list[ErfResult]]]:
@@ -221,17 +222,19 @@ def map_uri(result: ErfResult, scale: ColourScale, limit: int = MAP_BYTES) -> st
     """The map as a ``data:image/png`` URI of at most ``limit`` bytes where :data:`PICTURE_SIDES` allow."""
     uri = ""
     for side in PICTURE_SIDES:
-        uri = palette_uri(_indices(result, scale, side), CONTOUR, CENTRE)
+        uri = palette_uri(_indices(result, scale, side), CONTOUR, CENTRE, CONTOUR_99)
         if len(uri) <= limit:
             break
     return uri
 
 
 def _indices(result: ErfResult, scale: ColourScale, side: int) -> NDArray[np.uint8]:
-    """Palette indices (H', W'): colours, then the A50 contour, then the centre's cross."""
+    """Palette indices (H', W'): colours, then the A50 contour, the centre's cross, and the A99 contour in dots."""
     field, block = coarse(density(result.map), side)
     indices = levels_of(scale.positions(field))
-    indices[_contour(result, field.shape, block)] = LEVELS
+    dots = np.add.outer(np.arange(field.shape[0]), np.arange(field.shape[1])) % 4 < 2
+    indices[_contour(result, 0.99, field.shape, block) & dots] = LEVELS + 2
+    indices[_contour(result, 0.5, field.shape, block)] = LEVELS
     row, column = (
         min(max(int(place / block), 0), size - 1) for place, size in zip(result.centre, field.shape, strict=True)
     )
@@ -241,9 +244,9 @@ def _indices(result: ErfResult, scale: ColourScale, side: int) -> NDArray[np.uin
     return indices
 
 
-def _contour(result: ErfResult, shape: tuple[int, ...], block: int) -> NDArray[np.bool_]:
-    """Where the A50 contour is in a picture of this shape, whose pixels have ``block`` of the map's to a side."""
-    cells, side, level = half_mass(result.map)
+def _contour(result: ErfResult, share: float, shape: tuple[int, ...], block: int) -> NDArray[np.bool_]:
+    """Where the contour of a share of the mass is in a picture of this shape, whose pixels have ``block`` of the map's to a side."""
+    cells, side, level = contour_of(result.map, share)
     if level <= 0:
         return np.zeros(shape, dtype=bool)
     down, across = (
