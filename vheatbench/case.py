@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -33,6 +34,7 @@ PATCH = 16
 """Side in pixels of the patch that counts as one token of a model's input, whatever the model."""
 
 
+@lru_cache(maxsize=4096)
 def kind_of(subject: str) -> Kind:
     """What a name names: an operator (``op/...``), a ceiling of the device (``ceiling/...``), what a study looks at
     without any model (``data/...``), else a model."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vheatbench.analysis.operators import rank
-from vheatbench.analysis.series import Point, series_from
+from vheatbench.analysis.series import Point, point_of
 from vheatbench.case import Case
 from vheatbench.store.per_image import PER_IMAGE, compared, compared_name
 from vheatbench.store.schema import Metric, Record, Status
@@ -75,7 +75,7 @@ def outcomes_of(records: Iterable[Record]) -> list[Outcome]:
 def _outcome(records: list[Record]) -> Outcome:
     good = [record for record in records if record.status == "ok"]
     names = dict.fromkeys(name for record in good for name in record.metrics)
-    points = {name: series[0].points[0] for name in names if (series := series_from(good, name))}
+    points = {name: point for name in names if (point := point_of(good, name)) is not None}
     points |= achieved(points)
     reasons = dict.fromkeys(record.reason for record in records if record.status != "ok" and record.reason)
     status = "ok" if good else records[0].status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from vheatbench.analysis.axis import PIXELS, Axis, axis_of
@@ -100,32 +100,64 @@ def series_from(records: Iterable[Record], metric: str) -> list[Series]:
     return [_series(*key, metric, by_size) for key, by_size in curves.items()]
 
 
+def point_of(records: Sequence[Record], name: str) -> Point | None:
+    """The point of one case, from all of its rounds, as :func:`series_from` makes it; None where none has a value.
+
+    Args:
+        records: of one case, as they are compared.
+        name: of the metric.
+
+    Raises:
+        ValueError: they give the metric in different units.
+    """
+    found = [record for record in records if record.status == "ok" and _has_value(record, name)]
+    if not found:
+        return None
+    metrics = [record.metrics[name] for record in found]
+    _unit_of(metrics, name, found[0].case.subject)
+    return _point(found, metrics, all(metric.deterministic for metric in metrics))
+
+
+def _has_value(record: Record, name: str) -> bool:
+    metric = record.metrics.get(name)
+    return metric is not None and metric.value is not None
+
+
+def _unit_of(metrics: Sequence[Metric], name: str, subject: str) -> str:
+    units = {metric.unit for metric in metrics}
+    if len(units) > 1:
+        raise ValueError(f"{name} of {subject} comes in different units: {', '.join(sorted(units))}")
+    return metrics[0].unit
+
+
+def _point(records: Sequence[Record], metrics: Sequence[Metric], deterministic: bool) -> Point:
+    case, own = records[0].case, tuple(records)
+    values = [metric.value for metric in metrics if metric.value is not None]
+    if deterministic:
+        most = max(values)
+        return Point(case.resolution, case.tokens, most, most, most, len(values), 1.0, own)
+    return replace(_noisy_point(case.resolution, case.tokens, values, metrics), records=own)
+
+
 def _series(subject: str, variant: str, device: str, name: str, by_size: dict[tuple[int, int], list[Record]]) -> Series:
     everything = [record.metrics[name] for records in by_size.values() for record in records]
-    units = sorted({metric.unit for metric in everything})
-    if len(units) > 1:
-        raise ValueError(f"{name} of {subject} comes in different units: {', '.join(units)}")
+    unit = _unit_of(everything, name, subject)
     deterministic = all(metric.deterministic for metric in everything)
     points, warnings = [], []
     for size in sorted(by_size, key=lambda size: (size[0] * size[1], size)):
-        case = by_size[size][0].case
         metrics = [record.metrics[name] for record in by_size[size]]
         values = [metric.value for metric in metrics if metric.value is not None]
-        if deterministic:
-            point = Point(size, case.tokens, max(values), max(values), max(values), len(values), 1.0)
-            if min(values) != max(values):
-                warnings.append(
-                    f"{name} of {subject} should be deterministic, but at {size[0]}x{size[1]} its rounds "
-                    f"gave {min(values):g} to {max(values):g} {units[0]}; the largest is shown"
-                )
-        else:
-            point = _noisy_point(size, case.tokens, values, metrics)
-        points.append(replace(point, records=tuple(by_size[size])))
-    direction, notes, axis = everything[0].direction, tuple(warnings), axis_of(case)
-    return Series(subject, variant, name, units[0], tuple(points), device, direction, deterministic, notes, axis)
+        if deterministic and min(values) != max(values):
+            warnings.append(
+                f"{name} of {subject} should be deterministic, but at {size[0]}x{size[1]} its rounds "
+                f"gave {min(values):g} to {max(values):g} {unit}; the largest is shown"
+            )
+        points.append(_point(by_size[size], metrics, deterministic))
+    direction, notes, axis = everything[0].direction, tuple(warnings), axis_of(by_size[points[0].resolution][0].case)
+    return Series(subject, variant, name, unit, tuple(points), device, direction, deterministic, notes, axis)
 
 
-def _noisy_point(size: tuple[int, int], tokens: float, values: list[float], metrics: list[Metric]) -> Point:
+def _noisy_point(size: tuple[int, int], tokens: float, values: list[float], metrics: Sequence[Metric]) -> Point:
     n = len(values)
     if n >= 6:
         spread = median_interval(values)

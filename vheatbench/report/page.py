@@ -44,7 +44,7 @@ FEW = 60
 """Cost of charts (:func:`vheatbench.report.section.cost_of`) up to which each is drawn in every view."""
 MOST = 700
 """Cost of charts of a page. What is beyond it stands in the records only, and the page says so."""
-MOST_OF_MANY = 250
+MOST_OF_MANY = 130
 """The same of a page whose table of records is compact, and takes its time too."""
 
 MOST_PICTURES = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from vheatbench import numbers
@@ -108,7 +109,12 @@ def how_taken(outcome: Outcome, metric: str) -> str:
         return "closed form of a step over its latency" if metric in outcome.points else ""
     if taken.unavailable is not None:
         return f"not available: {taken.unavailable}"
-    text = re.sub(r"\b\d+ samples", "the samples", taken.how)
+    return _without_counts(taken.how)
+
+
+@lru_cache(maxsize=1024)
+def _without_counts(how: str) -> str:
+    text = re.sub(r"\b\d+ samples", "the samples", how)
     return re.sub(r"\d+(?:\.\d+)?% (?=order-statistic)", "", text)
 
 
