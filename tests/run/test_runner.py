@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from support import forked, stub_worker
+from support.fake_pynvml import FakeGpu, FakePynvml
 from support.runner import PATIENCE_S, a_case, gone, run_all, wait_for
 from support.stub_worker import PYTHONPATH, a_suite, measured
 from vheatbench.errors import StoreError, WorkerError
+from vheatbench.run import executor as executor_module
 from vheatbench.run import process
-from vheatbench.run.executor import worker_environment
+from vheatbench.run.executor import Executor, Seat, StoppedError, worker_environment
 from vheatbench.run.process import Worker
 from vheatbench.run.runner import inspect_machine
 from vheatbench.run.task import MeasureTask
@@ -57,6 +59,53 @@ def test_every_end_of_a_worker_has_its_reason(stub: Path, subject: str, end: str
     assert (outcome.end, outcome.reason) == (end, reason)
     if end == "answered":
         assert Record.model_validate_json(outcome.answer).status == "ok"
+
+
+def test_what_a_signal_ended_from_outside_is_not_done(stub: Path) -> None:
+    with pytest.raises(WorkerError, match=r"told 32 .* killed by SIGTERM.* does not count as measured"):
+        run_all(stub, [a_case("well"), a_case("told")], ["cpu"])
+    (partial,) = stub.glob("*.partial")
+    assert [record.case.subject for record in read_run(partial).records] == ["well"]
+
+
+def test_who_sees_a_worker_killed_in_a_job_waits_whether_the_job_is_meant(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(process, "_outlive", waits.append)
+    assert Worker().run(MeasureTask(case=a_case("killed")), PATIENCE_S).end == "crashed"
+    assert waits == []
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert Worker().run(MeasureTask(case=a_case("killed")), PATIENCE_S).end == "crashed"
+    assert waits == [process.LAST_MOMENT_S]
+
+
+def test_what_fails_while_its_job_is_ended_is_not_done(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    executor = Executor(SuitePolicy(), "cpu")
+    failed = executor.measure(Seat(a_case("fails"), 0))
+    monkeypatch.setattr(executor_module.time, "sleep", lambda seconds: executor.stop())
+    with pytest.raises(StoppedError):
+        executor.check_still_wanted([failed])
+
+
+def test_every_record_says_where_it_was_measured(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VHEATBENCH_HOST", "a-host")
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml([FakeGpu(uuid="GPU-b", bus=2), FakeGpu(uuid="GPU-a", bus=1)]))
+    plan = [a_case("well").model_copy(update={"device": "cuda"}), a_case("exits").model_copy(update={"device": "cuda"})]
+    for record in run_all(stub / "1", plan, ["cuda:1"]).records:
+        assert record.conditions["host"] == "a-host"
+        assert record.conditions["gpu_uuid"] == "GPU-b"
+        assert "slurm" not in record.conditions
+    for name, value in (("JOB_ID", "7"), ("ARRAY_JOB_ID", "5"), ("ARRAY_TASK_ID", "2"), ("RESTART_COUNT", "1")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURMD_NODENAME", "node3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for record in run_all(stub / "2", plan, ["cuda:0"]).records:
+        assert record.conditions["gpu_uuid"] == "GPU-a"
+        assert record.conditions["slurm"] == {
+            "node": "node3", "job_id": "7", "array_job_id": "5", "array_task_id": "2", "restart_count": "1"
+        }  # fmt: skip
 
 
 def test_killed_while_the_kernel_ran_out_of_memory_is_out_of_memory(

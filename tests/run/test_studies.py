@@ -166,10 +166,16 @@ def test_plans_say_what_is_wrong() -> None:
 def test_forks_have_the_environment_of_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run, _ = carried_out(tmp_path, "well", threads=3)
-    assert run.records[0].conditions == {"variable": "3", "folder": str(tmp_path)}
+    conditions = run.records[0].conditions
+    assert (conditions["variable"], conditions["folder"]) == ("3", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run, _ = carried_out(tmp_path / "other", "well")
     assert run.records[0].conditions["variable"] == "1"
+
+
+def test_workers_leave_the_signals_of_a_job_to_the_runner(tmp_path: Path) -> None:
+    run, _ = carried_out(tmp_path, "signalled")
+    assert [record.status for record in run.records] == ["ok", "ok"]
 
 
 def test_the_process_that_forks_is_started_again_when_it_has_died(tmp_path: Path) -> None:

@@ -53,6 +53,9 @@ def measure(task: StudyTask, progress: Any) -> Iterator[Record]:
 def deed(name: str, task: StudyTask) -> None:
     if name == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif name == "signalled":
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(os.getpid(), number)
     elif name == "sleeps":
         child = subprocess.Popen(["sleep", "600"])
         task.run_path.with_name("child").write_text(f"{child.pid}")

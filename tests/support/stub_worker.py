@@ -154,6 +154,9 @@ def deed(case: Case, record: Record, max_batch: int) -> str:
     elif kind == "killed":
         print("last words", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "told":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     elif kind == "threadless":
         print("libgomp: Thread creation failed: Resource temporarily unavailable\nbye", file=sys.stderr)
         os._exit(1)

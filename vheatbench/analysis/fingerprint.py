@@ -62,6 +62,9 @@ def facts(environment: Mapping[str, Any], device: str) -> dict[str, Any]:
         gpus = [gpu for gpu in listed if isinstance(gpu, Mapping)] if isinstance(listed, list) else []
         found |= {
             "GPU": sorted(str(gpu["name"]) for gpu in gpus if gpu.get("name")),
+            "GPU memory (GiB)": sorted(
+                {round(size / GIB) for gpu in gpus if isinstance(size := gpu.get("total_memory_bytes"), int | float)}
+            ),
             "MIG": _distinct(gpus, "mig"),
             "ECC": _distinct(gpus, "ecc"),
             "power limit (W)": _distinct(gpus, "power_limit_w"),

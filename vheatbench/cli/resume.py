@@ -81,7 +81,7 @@ def resume(
         UserError: it cannot be gone on with, on this machine or at all.
     """
     from vheatbench.run.runner import inspect_machine
-    from vheatbench.store.merge import differing_keys
+    from vheatbench.store.alike import differing_keys
     from vheatbench.store.read import find_run
     from vheatbench.store.write import RunWriter
 

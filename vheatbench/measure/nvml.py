@@ -128,6 +128,19 @@ class Nvml:
 
     def _numbered(self, boards: list[Gpu | Unavailable]) -> list[Gpu] | Unavailable:
         """Boards in the order of CUDA's numbers, where it is defined."""
+        if len(boards) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+            return Unavailable(
+                f"{len(boards)} GPUs and CUDA not initialised: which one CUDA counts first is not known"
+                " (set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name GPUs by UUID in CUDA_VISIBLE_DEVICES)"
+            )
+        return self._ordered(boards)
+
+    def by_bus(self) -> list[Gpu] | Unavailable:
+        """Every GPU that NVML sees, by bus: CUDA's numbers under ``CUDA_DEVICE_ORDER=PCI_BUS_ID``."""
+        boards = self.boards()
+        return boards if isinstance(boards, Unavailable) else self._ordered(boards)
+
+    def _ordered(self, boards: list[Gpu | Unavailable]) -> list[Gpu] | Unavailable:
         keyed = []
         for board in boards:
             if isinstance(board, Unavailable):
@@ -136,11 +149,6 @@ class Nvml:
             if isinstance(pci, Unavailable):
                 return pci
             keyed.append((pci.domain, pci.bus, pci.device, board))
-        if len(keyed) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-            return Unavailable(
-                f"{len(keyed)} GPUs and CUDA not initialised: which one CUDA counts first is not known"
-                " (set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name GPUs by UUID in CUDA_VISIBLE_DEVICES)"
-            )
         return [entry[3] for entry in sorted(keyed, key=lambda entry: entry[:3])]
 
     def _by_uuid(self, uuid: str) -> Gpu | Unavailable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 from collections.abc import Iterator
 from typing import Literal
@@ -13,14 +14,18 @@ from vheatbench.case import Case, DeviceType, DType
 from vheatbench.errors import UserError, is_out_of_memory
 from vheatbench.files import GIB
 from vheatbench.measure.host import free_memory_bytes
+from vheatbench.run.whereabouts import TRUST_CUDA
 from vheatbench.store.schema import Status
 from vheatbench.suites import SuitePolicy
 from vheatbench.text import one_line
 
 
 def device_for(asked: Literal["auto"] | DeviceType, dtype: DType) -> DeviceType:
-    """The kind of device to use; ``auto`` is a GPU where there is one. Raises UserError where it cannot be."""
-    there = torch.cuda.is_available()
+    """The kind of device to use; ``auto`` is a GPU where there is one. Raises UserError where it cannot be.
+
+    What is planned for other machines (:data:`TRUST_CUDA`) may ask for a GPU that is not here.
+    """
+    there = torch.cuda.is_available() or TRUST_CUDA in os.environ
     if asked == "cuda" and not there:
         raise UserError("CUDA was asked for, but torch sees no CUDA device")
     if dtype == "tf32" and not (there and asked != "cpu"):

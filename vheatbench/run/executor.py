@@ -6,17 +6,20 @@ import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from pydantic import ValidationError
 
 from vheatbench.case import Case
-from vheatbench.errors import says_out_of_memory
+from vheatbench.errors import WorkerError, says_out_of_memory
 from vheatbench.run.process import Launch, Outcome, Worker
 from vheatbench.run.recording import failure
 from vheatbench.run.task import Event, Interim, MeasureTask, StudyTask
 from vheatbench.run.turns import LiveWorker, take_turns
+from vheatbench.run.whereabouts import gpu_uuid, in_slurm_job
 from vheatbench.store.schema import Record, Status
 from vheatbench.suites import SuitePolicy
 from vheatbench.text import utc_now
@@ -25,6 +28,8 @@ MEMORY_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)
 """What a process dies of that takes no notice of a failed allocation, or of which a library takes too much."""
 NEAR_LIMIT = 0.75
 """Share of its limit that a process which ran out of memory has resident: stacks and arenas count, but hold less."""
+SAME_SIGNAL_S = 0.5
+"""Seconds in which a signal has reached all processes of a job."""
 
 
 class StoppedError(Exception):
@@ -71,6 +76,17 @@ class Executor:
             for worker in self._workers:
                 worker.stop()
 
+    def check_still_wanted(self, records: Sequence[Record]) -> None:
+        """Raise StoppedError where cases failed because the job that this process belongs to is being ended.
+
+        The signal goes to all of its processes, and what a worker has started (to load images, say) may die of it
+        before this one knows.
+        """
+        if in_slurm_job() and any(record.status == "failed" for record in records):
+            time.sleep(SAME_SIGNAL_S)
+            if self._stopped:
+                raise StoppedError
+
     def measure_group(
         self,
         seats: Sequence[Seat],
@@ -90,6 +106,7 @@ class Executor:
 
         Raises:
             StoppedError: there are no records of any of them.
+            WorkerError: nor are there: a worker was told from outside to end.
         """
         together = [seat for seat in seats if self._may_take_turns(seat.case)]
         records: dict[int, Record] = {}
@@ -162,7 +179,7 @@ class Executor:
         return records
 
     def measure(self, seat: Seat) -> Record:
-        """Measure a case alone. Raises StoppedError."""
+        """Measure a case alone. Raises StoppedError, and WorkerError for a worker that was told from outside to end."""
         case, started = seat.case, utc_now()
         policy, elapsed = self.policy, 0.0
         warnings: list[str] = []
@@ -201,7 +218,15 @@ class Executor:
         if self.device.startswith("cuda"):
             record.conditions["device_index"] = self.device.split(":")[1]
             record.conditions["devices_side_by_side"] = self.side_by_side
+            if self._uuid is not None:
+                record.conditions["gpu_uuid"] = self._uuid
         return record
+
+    @cached_property
+    def _uuid(self) -> str | None:
+        variables = worker_environment(self.device, self.policy)
+        by_bus = variables["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        return gpu_uuid(variables["CUDA_VISIBLE_DEVICES"], by_bus)
 
     def _worker(self, launch: Launch | None) -> Worker:
         worker = Worker(worker_environment(self.device, self.policy), launch, self.fresh)
@@ -231,6 +256,8 @@ def worker_environment(device: str, policy: SuitePolicy) -> dict[str, str]:
 
 
 def _record(case: Case, round_: int, started: str, outcome: Outcome) -> Record:
+    """The record of a case whose worker has ended. Raises WorkerError, see :func:`_check_own_end`."""
+    _check_own_end(case.label, outcome)
     if outcome.end == "answered":
         try:
             record = Record.model_validate_json(outcome.answer)
@@ -250,6 +277,12 @@ def _record(case: Case, round_: int, started: str, outcome: Outcome) -> Record:
     return _lost(case, round_, started, outcome, interim)
 
 
+def _check_own_end(label: str, outcome: Outcome) -> None:
+    """Raise WorkerError for a worker that was told from outside to end: that says nothing of what it measured."""
+    if outcome.end == "ended":
+        raise WorkerError(f"{label}: {outcome.reason}: it does not count as measured")
+
+
 def _lost(case: Case, round_: int, started: str, outcome: Outcome, interim: Interim) -> Record:
     """The record of a case whose worker ended without one."""
     if outcome.end == "timeout":
@@ -260,7 +293,11 @@ def _lost(case: Case, round_: int, started: str, outcome: Outcome, interim: Inte
 
 
 def unanswered(case: Case, started: str, outcome: Outcome, of: int) -> Record:
-    """The record of one of ``of`` cases of a group of which the worker has sent none."""
+    """The record of one of ``of`` cases of a group of which the worker has sent none.
+
+    Raises WorkerError, see :func:`_check_own_end`.
+    """
+    _check_own_end(case.label, outcome)
     if outcome.end == "answered":
         return failure(case, 0, started, "failed", "the worker sent no record of it", outcome.elapsed_s / of)
     record = _lost(case, 0, started, outcome, _interim(outcome))

@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from vheatbench.run.worker import die_with_parent, work
+from vheatbench.run.worker import die_with_parent, leave_signals_to_runner, work
 
 PRELOADED = ("torch", "timm", "vheatbench.run.study", "vheatbench.run.inspect", "vheatbench.run.measure_case")
 """Modules that most tasks need."""
@@ -157,6 +157,7 @@ def fork_server(variables: Mapping[str, str]) -> ForkServer:
 
 def serve() -> None:
     """The process that forks: load, then fork a keeper and a worker for every request, until there is nobody to ask."""
+    leave_signals_to_runner()  # which keepers and workers inherit
     requests = socket.socket(fileno=int(sys.argv[1]))
     trouble = ""
     try:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from vheatbench.run.fork import Forked, fork_server
 from vheatbench.run.task import Event, MeasureTask
+from vheatbench.run.whereabouts import in_slurm_job
 from vheatbench.text import one_line
 
 WORKER = "vheatbench.run.worker"
@@ -28,7 +29,13 @@ WORKER = "vheatbench.run.worker"
 FORK_ALL = "VHEATBENCH_FORK_ALL"
 """Environment variable with which timed cases are forked too: for tests, whose timings nobody reads."""
 
-End = Literal["answered", "timeout", "killed", "crashed", "stopped"]
+TOLD_TO_END = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2})
+"""Signals that a process gets because somebody wants its end, not because of what it does."""
+LAST_MOMENT_S = 2.0
+"""A job of a cluster that is ended is killed as a whole: who lives this long after its worker was not meant."""
+
+End = Literal["answered", "timeout", "killed", "crashed", "ended", "stopped"]
+"""``killed`` for memory by the kernel, ``ended`` by a signal that says so and that this program did not send."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,8 @@ class Worker:
             log.seek(0, os.SEEK_END)
             log.seek(max(0, log.tell() - 16384))
             tail = log.read().decode("utf-8", "replace")
+        if self._process.returncode == -signal.SIGKILL and in_slurm_job() and not self._stopped:
+            _outlive(LAST_MOMENT_S)
         outcome = self._outcome(text, tail, elapsed, _oom_kills() > oom_kills)
         if outcome.end == "answered":
             return outcome
@@ -226,6 +235,8 @@ class Worker:
             if oom_killed:
                 return Outcome("killed", "", "killed by the kernel: out of host memory", elapsed)
             reason = f"the worker process was killed by {name}{_last_words(tail)}"
+            if -code in TOLD_TO_END:
+                return Outcome("ended", "", reason, elapsed, signal=-code)
             return Outcome("crashed", "", reason, elapsed, signal=-code)
         return Outcome("crashed", "", f"the worker process ended with code {code}{_last_words(tail)}", elapsed)
 
@@ -281,6 +292,11 @@ def _last_words(tail: str) -> str:
     """The last line of a log that says something: usually the exception."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", tail).splitlines() if line.strip()]
     return f": {one_line(lines[-1])}" if lines else ""
+
+
+def _outlive(seconds: float) -> None:
+    """Wait: where the whole job is being killed, this does not return."""
+    time.sleep(seconds)
 
 
 def _oom_kills() -> int:

@@ -6,6 +6,7 @@ import secrets
 from typing import Any
 
 from vheatbench.case import Case
+from vheatbench.run.whereabouts import whereabouts
 from vheatbench.store.schema import Header, Record, Status
 from vheatbench.store.write import RunWriter
 from vheatbench.text import utc_now
@@ -40,10 +41,15 @@ def failure(case: Case, round_: int, started: str, status: Status, reason: str, 
 
 
 def keep(writer: RunWriter, record: Record) -> Record:
-    """Append a record, and return it as it was kept: one that cannot be stored (NaN, say) is a failed case."""
+    """Append a record with where it was measured, and return it as it was kept.
+
+    One that cannot be stored (NaN, say) is a failed case.
+    """
+    record.conditions |= whereabouts()
     try:
         writer.append(record)
     except ValueError as error:
         record = failure(record.case, record.round, record.started, "failed", str(error), record.elapsed_s)
+        record.conditions |= whereabouts()
         writer.append(record)
     return record

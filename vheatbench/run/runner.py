@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -158,6 +159,7 @@ class Runner:
         seats = [Seat(case, group.round, count=group.round == 0, memory=not group.further) for case in group.cases]
         seed = f"{self._policy.seed} {group.cases[0].point} {group.round}"
         measured = executor.measure_group(seats, seed, group.until, on_turn)
+        executor.check_still_wanted(measured)
         with self._lock, deferred():
             kept = [keep(self._writer, record) for record in measured]
             for item, record in zip(items, kept, strict=True):
@@ -171,13 +173,15 @@ class Runner:
         words = ""
 
         def append(record: Record) -> None:
+            executor.check_still_wanted([record])
             with self._lock:
                 kept.append(keep(self._writer, executor.placed(record)))
 
         def on_event(event: Event) -> None:
             nonlocal words
             if event.record is not None:
-                append(event.record)
+                with contextlib.suppress(StoppedError):  # nobody waits for it any more
+                    append(event.record)
                 return
             words = event.words
             with self._lock:

@@ -20,6 +20,16 @@ from vheatbench.run.task import Event, InspectTask, Interim, MeasureTask, PlanTa
 PR_SET_PDEATHSIG = 1
 
 
+JOB_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What a cluster sends to every process of a job that it will end."""
+
+
+def leave_signals_to_runner() -> None:
+    """Ignore what a cluster sends to all processes of a job: the runner heeds it, and kills this one."""
+    for number in JOB_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when the runner dies, however it dies (Linux)."""
     if sys.platform == "linux":
@@ -70,6 +80,7 @@ def send(fd: int, event: Event) -> None:
 
 def main() -> None:
     """Read the task, do it, write the answer."""
+    leave_signals_to_runner()
     answer_fd, parent = int(sys.argv[1]), int(sys.argv[2])
     events_fd = int(sys.argv[3]) if len(sys.argv) > 3 else None
     die_with_parent(parent)

@@ -6,20 +6,21 @@ import re
 import secrets
 import shlex
 import shutil
+from collections.abc import Mapping, Sequence
 from itertools import groupby, zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vheatbench.case import Case
 from vheatbench.errors import StoreError, UserError
+from vheatbench.store.alike import differing_keys, flat, gpu_kinds
 from vheatbench.store.attachments import check_attachments, copy_attachments, folder_of
+from vheatbench.store.machine import machine_of
 from vheatbench.store.read import Run
-from vheatbench.store.schema import Header, Record
+from vheatbench.store.schema import Header, Machine, Record
 from vheatbench.store.write import RunWriter
 from vheatbench.text import some, utc_now
-
-VOLATILE = frozenset({"host", "load_average", "created", "volatile"})
-"""Entries of an environment that may differ between runs that belong together."""
 
 
 class Merged(NamedTuple):
@@ -42,7 +43,9 @@ def merge_runs(runs: list[Run], *, allow_mixed: bool = False) -> Merged:
     return _merge(runs, allow_mixed)[0]
 
 
-def _merge(runs: list[Run], allow_mixed: bool) -> tuple[Merged, list[Run]]:
+def _merge(
+    runs: list[Run], allow_mixed: bool, marks: Mapping[tuple[str, str], str] = MappingProxyType({})
+) -> tuple[Merged, list[Run]]:
     """The runs as one, and for each of its records the run that it comes from."""
     if not runs:
         raise UserError("nothing to merge: name at least one run file")
@@ -53,7 +56,7 @@ def _merge(runs: list[Run], allow_mixed: bool) -> tuple[Merged, list[Run]]:
     differing = {key for run in runs for key in differing_keys(first.environment, run.header.environment)}
     if differing and not allow_mixed:
         raise UserError(
-            f"the runs come from different environments ({some(sorted(differing), 5)}): their numbers are "
+            f"the runs come from different environments ({_differing_words(differing, runs)}): their numbers are "
             "not comparable; merge only what was measured alike, or allow mixed environments explicitly"
         )
     warnings = [problem for run in runs for problem in run.problems]
@@ -61,7 +64,7 @@ def _merge(runs: list[Run], allow_mixed: bool) -> tuple[Merged, list[Run]]:
     if absent:
         warnings.append(f"missing shards: {some(absent, 5)}")
     plan = _union([run.header.plan for run in sorted(runs, key=_shard_order)])
-    kept, repeated = _records(runs, plan)
+    kept, repeated = _records(runs, plan, marks)
     records = [record for record, _ in kept]
     if not records:
         raise UserError(f"nothing to merge: {some([str(run.path) for run in runs], 5)} hold no record")
@@ -87,17 +90,32 @@ def _merge(runs: list[Run], allow_mixed: bool) -> tuple[Merged, list[Run]]:
     return Merged(header, records, warnings), [run for _, run in kept]
 
 
-def write_merged(runs: list[Run], out_dir: str | Path, *, allow_mixed: bool = False) -> Path:
+def write_merged(
+    runs: list[Run],
+    out_dir: str | Path,
+    *,
+    allow_mixed: bool = False,
+    machines: Sequence[Machine] = (),
+    marks: Mapping[tuple[str, str], str] = MappingProxyType({}),
+) -> Path:
     """Merges ``runs`` into a new finished run file in ``out_dir`` and returns its path.
 
     The files of its records are copied along. The warnings of ``merge_runs`` stand in its header,
     ``environment["volatile"]["merge"]["warnings"]``.
 
+    Args:
+        runs: of one suite.
+        out_dir: where the file goes.
+        allow_mixed: see :func:`merge_runs`.
+        machines: that they were measured on, for the header.
+        marks: a warning for every record of a machine (:func:`vheatbench.store.machine.machine_of`).
+
     Raises:
         UserError: as ``merge_runs``; a file of a record is missing or has changed; nothing can be written there.
         StoreError: the merged run could not be written to its end. Nothing is left of it.
     """
-    (header, records, warnings), sources = _merge(runs, allow_mixed)
+    (header, records, warnings), sources = _merge(runs, allow_mixed, marks)
+    header = header.model_copy(update={"machines": list(machines)})
     header.environment["volatile"]["merge"]["warnings"] = warnings
     for record, run in zip(records, sources, strict=True):
         check_attachments(run, record)
@@ -118,22 +136,13 @@ def write_merged(runs: list[Run], out_dir: str | Path, *, allow_mixed: bool = Fa
             raise
 
 
-def differing_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Entries in which two environments differ, volatile ones aside, dotted where nested, sorted."""
-    a, b = _flat(one), _flat(other)
-    return sorted(key for key in a.keys() | b.keys() if key not in a or key not in b or a[key] != b[key])
-
-
-def _flat(environment: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    entries: dict[str, Any] = {}
-    for key, value in environment.items():
-        if key in VOLATILE:
-            continue
-        if isinstance(value, dict) and value:
-            entries |= _flat(value, f"{prefix}{key}.")
-        else:
-            entries[f"{prefix}{key}"] = value
-    return entries
+def _differing_words(differing: set[str], runs: list[Run]) -> str:
+    """The entries that differ, GPUs by their names."""
+    names = {
+        " + ".join(str(gpu.get("name")) for gpu in gpu_kinds(run.header.environment)) or "none": None for run in runs
+    }
+    words = [f"gpus: {', '.join(names)}" if key == "gpus" and len(names) > 1 else key for key in sorted(differing)]
+    return some(words, 5)
 
 
 def _check_same_suite(one: Run, other: Run) -> None:
@@ -170,8 +179,13 @@ def _union(plans: list[list[Case]]) -> list[Case]:
     return list({case.id: case for case in cases}.values())
 
 
-def _records(runs: list[Run], plan: list[Case]) -> tuple[list[tuple[Record, Run]], list[Record]]:
-    """The records to keep, in planned order, each with its run; those left out for another of its case and round."""
+def _records(
+    runs: list[Run], plan: list[Case], marks: Mapping[tuple[str, str], str]
+) -> tuple[list[tuple[Record, Run]], list[Record]]:
+    """The records to keep, in planned order, each with its run; those left out for another of its case and round.
+
+    What every shard measures is no repetition; that of a machine with a mark is kept last.
+    """
     first = runs[0].header.environment
     kept: dict[tuple[str, int], tuple[Record, Run]] = {}
     repeated = []
@@ -180,13 +194,17 @@ def _records(runs: list[Run], plan: list[Case]) -> tuple[list[tuple[Record, Run]
         for record in run.records:
             key = (record.case_id, record.round)
             marked = _marked(record, run, differing) if differing else record
+            mark = marks.get(machine_of(record))
+            if mark is not None:
+                marked = marked.model_copy(update={"warnings": [*marked.warnings, mark]})
+            common = record.case_id in run.header.common
             other = kept.get(key)
             if other is None:
                 kept[key] = marked, run
-            elif record.status == "ok" and other[0].status != "ok":
+            elif (record.status == "ok", mark is None) > (other[0].status == "ok", machine_of(other[0]) not in marks):
                 kept[key] = marked, run
-                repeated.append(other[0])
-            else:
+                repeated += [] if common else [other[0]]
+            elif not common:
                 repeated.append(record)
     order = {case.id: place for place, case in enumerate(plan)}
     records = sorted(kept.values(), key=lambda one: (one[0].round, order.get(one[0].case_id, len(order))))
@@ -194,7 +212,7 @@ def _records(runs: list[Run], plan: list[Case]) -> tuple[list[tuple[Record, Run]
 
 
 def _marked(record: Record, run: Run, differing: list[str]) -> Record:
-    entries = _flat(run.header.environment)
+    entries = flat(run.header.environment)
     return record.model_copy(
         update={
             "warnings": [
@@ -221,6 +239,6 @@ def _environment(runs: list[Run], differing: list[str]) -> dict[str, Any]:
     }
     if differing:
         # Not volatile: a mixed run must not pass for one that was measured in its first environment.
-        flat = [_flat(run.header.environment) for run in runs]
-        environment["mixed"] = {key: [entries.get(key) for entries in flat] for key in differing}
+        each = [flat(run.header.environment) for run in runs]
+        environment["mixed"] = {key: [entries.get(key) for entries in each] for key in differing}
     return environment

@@ -130,6 +130,19 @@ class StudySettings(_Line):
     settings: dict[str, Any]
 
 
+class Machine(_Line):
+    """A machine that shards of a merged run were measured on."""
+
+    node: str
+    """Of a cluster, else the host."""
+    gpu: str = ""
+    """UUID of the GPU; empty on a CPU."""
+    gpu_name: str = ""
+    records: int = 0
+    common: dict[str, list[float]] = Field(default_factory=dict)
+    """Latencies in seconds, by id, of the cases that all shards measured, also of records that were left out."""
+
+
 class Header(_Line):
     """First line of a run file."""
 
@@ -154,6 +167,10 @@ class Header(_Line):
     """Published numbers that the suite wants shown beside the measured ones."""
     shard: str | None = None
     """``i/n`` where the run is one of several shards."""
+    common: list[str] = Field(default_factory=list)
+    """Ids of the cases that every shard measures: the ceilings, and one group that shows how alike the machines are."""
+    machines: list[Machine] = Field(default_factory=list)
+    """Of a merged run, where its records say it."""
     pairing: dict[str, Any] = Field(default_factory=dict)
     """Of a run that was measured in turns with another: ``id`` (the same in both), ``side`` (``base`` or
     ``head``) and how the turns were taken. Rounds of equal number belong together."""
