@@ -20,6 +20,7 @@ ARROWS = {
     "subjects": set(),
     "measure": {"store.schema"},
     "run": {"subjects", "measure", "store", "suites"},
+    "slurm": {"run", "store", "suites"},
     "analysis": {"store"},
     "verdict": {"analysis", "store"},
     "ab": {"run", "verdict", "analysis", "store", "suites", "measure.checkout"},
@@ -36,7 +37,7 @@ NOTEBOOKS = {
 }
 """The one arrow back: ``_repr_html_`` of what a notebook shows."""
 
-WITHOUT_TORCH = ("store", "analysis", "verdict", "present", "report")
+WITHOUT_TORCH = ("store", "slurm", "analysis", "verdict", "present", "report")
 
 
 class Arrow(NamedTuple):

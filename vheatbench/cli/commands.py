@@ -21,6 +21,7 @@ COMMANDS = {
     "suites": "List the suites, with their number of cases on a CPU and on a GPU.",
     "models": "List what can be measured: the operators (op/...), vHeat, and everything in timm.",
     "env": "Show the fingerprint of machine and software that every run keeps.",
+    "slurm": "See how a run on a cluster is (``run --slurm``), end it, go on with it.",
     "merge": "Merge shards (``run --shard i/n``) into one run.",
     "erf": "Where a layer's centre looks: effective receptive fields of one or several models, with intervals.",
     "export": "Write a run for another tool.",

@@ -66,6 +66,12 @@ def run(
     shard_: str | None = typer.Option(None, "--shard", help="i/n: only the i-th of n parts; see 'merge'."),
     resume: str | None = typer.Option(None, help="Continue this unfinished run (a .partial file, or 'latest')."),
     out: Path = results_option("Folder for the run's file.", OLD),
+    slurm: str | None = typer.Option(
+        None,
+        help="On a cluster: partition=gpu,gres=gpu:h100:1,array=8 and any option of sbatch. Submits and returns; "
+        "see 'slurm'.",
+    ),
+    wait: bool = typer.Option(False, "--wait", help="With --slurm: follow it to its end."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show the cases, their cost and which cannot fit."),
     json_: bool = JSON,
     quiet: bool = QUIET,
@@ -95,11 +101,19 @@ def run(
         "threads": threads,
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
+    if slurm is not None:
+        from vheatbench.cli.submit import How, refuse_beside_slurm, submit_suite
+
+        refuse_beside_slurm({"--shard": shard_, "--resume": resume})
+        submit_suite(suite, overrides, How(slurm, device, devices, out, dry_run, wait, json_, quiet))
+        return
+    if wait:
+        raise UserError("--wait follows what --slurm has submitted: give --slurm too")
     if resume is not None:
         refuse_beside_resume(context, BESIDE_RESUME | {"budget"})
         _finish(go_on(resume, out, device, devices, quiet, budget=budget_s), json_)
         return
-    plan = _plan(suite, device, devices, overrides, shard(shard_), dry_run)
+    plan = plan_suite(suite, device, devices, overrides, shard(shard_), dry_run)
     if dry_run:
         _show_plan(plan, json_)
         return
@@ -117,7 +131,7 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class SuitePlan:
     """A suite for the device that is there, its timed cases and studies, and what the machine says of them."""
 
     suite: Suite
@@ -133,14 +147,16 @@ class _Plan:
         return self.cases + [case for group in groups for case in group.cases]
 
 
-def _plan(
+def plan_suite(
     name: str,
     device: str,
     devices: str | None,
     overrides: dict[str, Any],
     part: tuple[int, int] | None,
     foresee: bool,
-) -> _Plan:
+    elsewhere: bool = False,
+) -> SuitePlan:
+    """A suite for the device that is there, or with ``elsewhere`` for one that other machines have."""
     from vheatbench.run.runner import inspect_machine
     from vheatbench.suite_file import load_suite
     from vheatbench.suites import groups_of
@@ -155,7 +171,7 @@ def _plan(
         if part is not None:  # what is compared stays together
             cases = [case for group in groups[part[0] - 1 :: part[1]] for case in group]
         inspection = inspect_machine(cases, foresee)
-        if kind == "cuda" and inspection.cuda_devices == 0:
+        if kind == "cuda" and inspection.cuda_devices == 0 and not elsewhere:
             if wanted == "auto" and devices is None:
                 print("torch sees no CUDA device (is it a CPU build?): measuring on the CPU", file=sys.stderr)
                 kind = "cpu"
@@ -178,7 +194,7 @@ def _plan(
             planned.groups = here
         if not cases and not any(planned.groups for _, planned, _ in studies):
             raise UserError(f"--shard {part[0]}/{part[1]}: the suite has only {of} groups of cases")
-    return _Plan(suite, kind, cases, studies, inspection)
+    return SuitePlan(suite, kind, cases, studies, inspection)
 
 
 def _studies(suite: Suite, kind: str) -> list[tuple[str, Planned, dict[str, Any]]]:
@@ -206,7 +222,7 @@ def likely_kind() -> str:
     return "cuda" if isinstance(boards, list) and boards else "cpu"
 
 
-def _header(plan: _Plan, part: str | None) -> Header:
+def _header(plan: SuitePlan, part: str | None) -> Header:
     from vheatbench.run.recording import new_header
 
     suite = plan.suite
@@ -243,7 +259,7 @@ def _finish(path: Path, json_: bool) -> None:
     raise typer.Exit(exit_code(run.records))
 
 
-def _show_plan(plan: _Plan, json_: bool) -> None:
+def _show_plan(plan: SuitePlan, json_: bool) -> None:
     from vheatbench.cli.output import print_json
     from vheatbench.cli.plan import print_plan
 
