@@ -15,10 +15,11 @@ def merge(
     allow_mixed: bool = typer.Option(False, help="Merge runs of different environments, marked as such."),
 ) -> None:
     """Merge shards (``run --shard i/n``) into one run."""
+    from vheatbench.analysis.machines import machines_of, marks_of
     from vheatbench.present.terminal import print_warnings
-    from vheatbench.store.merge import merge_runs, write_merged
-    from vheatbench.store.read import find_run, read_run
+    from vheatbench.store.read import find_run
+    from vheatbench.store.slim import merge_files
 
-    found = [read_run(find_run(name, out)) for name in runs]
-    print_warnings(merge_runs(found, allow_mixed=allow_mixed).warnings)
-    print(write_merged(found, out, allow_mixed=allow_mixed))
+    merged = merge_files([find_run(name, out) for name in runs], out, allow_mixed, machines_of, marks_of)
+    print_warnings(merged.warnings)
+    print(merged.path)

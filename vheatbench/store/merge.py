@@ -6,7 +6,8 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby, zip_longest
 from pathlib import Path
 from types import MappingProxyType
@@ -40,10 +41,10 @@ def merge_runs(runs: list[Run], *, allow_mixed: bool = False) -> Merged:
     differ, ``allow_mixed`` marks the header and every record concerned, else it is a UserError; so are
     different suites, policies, rounds, schemas or numbers of shards, and runs without any record.
     """
-    return _merge(runs, allow_mixed)[0]
+    return merge_of(runs, allow_mixed)[0]
 
 
-def _merge(
+def merge_of(
     runs: list[Run], allow_mixed: bool, marks: Mapping[tuple[str, str], str] = MappingProxyType({})
 ) -> tuple[Merged, list[Run]]:
     """The runs as one, and for each of its records the run that it comes from."""
@@ -114,17 +115,31 @@ def write_merged(
         UserError: as ``merge_runs``; a file of a record is missing or has changed; nothing can be written there.
         StoreError: the merged run could not be written to its end. Nothing is left of it.
     """
-    (header, records, warnings), sources = _merge(runs, allow_mixed, marks)
+    (header, records, warnings), sources = merge_of(runs, allow_mixed, marks)
     header = header.model_copy(update={"machines": list(machines)})
     header.environment["volatile"]["merge"]["warnings"] = warnings
     for record, run in zip(records, sources, strict=True):
         check_attachments(run, record)
-    with RunWriter.create(out_dir, header) as writer:
+    with written_whole(out_dir, header) as writer:
+        for record, run in zip(records, sources, strict=True):
+            files = copy_attachments(run, record, writer.path)
+            writer.append(record.model_copy(update={"files": files}))
+        return writer.finish()
+
+
+@contextmanager
+def written_whole(out_dir: str | Path, header: Header) -> Iterator[RunWriter]:
+    """A new run in ``out_dir``, which the block finishes; where it does not, nothing is left of it.
+
+    Its records are on disk when it is finished, not one by one: they are somewhere else.
+
+    Raises:
+        UserError: nothing can be written there.
+        StoreError: it could not be written to its end.
+    """
+    with RunWriter.create(out_dir, header, sync=False) as writer:
         try:
-            for record, run in zip(records, sources, strict=True):
-                files = copy_attachments(run, record, writer.path)
-                writer.append(record.model_copy(update={"files": files}))
-            return writer.finish()
+            yield writer
         except BaseException as error:
             # half of a merged run would pass for the latest, and resuming it would measure the other half here
             if writer.lost is None:

@@ -102,7 +102,7 @@ def read_run(path: str | Path) -> Run:
     lines = data.split(b"\n")
     if lines[-1] == b"":
         lines.pop()
-    header, version = _header(path, lines[0])
+    header, version = read_header(path, lines[0])
     records: list[Record] = []
     problems: list[str] = []
     footer = None
@@ -115,7 +115,7 @@ def read_run(path: str | Path) -> Run:
                 if not at_end:
                     raise ValueError("a footer in the middle of the file, ignored")
                 footer = Footer.model_validate(line)
-                problems += _mismatches(path, footer, data[:offset], len(records))
+                problems += mismatches(path, footer, hashlib.sha256(data[:offset]).hexdigest(), len(records))
             else:
                 records.append(_record(line))
         except ValueError as error:
@@ -124,7 +124,7 @@ def read_run(path: str | Path) -> Run:
             problems.append(f"{path}:{number}: {problem}")
         offset += len(text) + 1
     run = Run(path, header, records, footer, problems)
-    problems += _gaps(run)
+    problems += gaps(run)
     return run
 
 
@@ -297,7 +297,8 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _header(path: Path, text: bytes) -> tuple[Header, int]:
+def read_header(path: Path, text: bytes) -> tuple[Header, int]:
+    """The header on the first line of a run file, and the schema that it was written in. Raises UserError."""
     try:
         line = parse_line(text)
     except ValueError as error:
@@ -328,16 +329,18 @@ def _record(line: dict[str, Any]) -> Record:
     return record
 
 
-def _mismatches(path: Path, footer: Footer, before: bytes, records: int) -> list[str]:
+def mismatches(path: Path, footer: Footer, sha256: str, records: int) -> list[str]:
+    """What of a file is not as its footer says: the SHA-256 of what stands before it, and the number of records."""
     problems = []
-    if footer.sha256 != hashlib.sha256(before).hexdigest():
+    if footer.sha256 != sha256:
         problems.append(f"{path}: changed after the run was finished (its SHA-256 is not the footer's)")
     if footer.records != records:
         problems.append(f"{path}: the footer counts {footer.records} records, {records} can be read")
     return problems
 
 
-def _gaps(run: Run) -> list[str]:
+def gaps(run: Run) -> list[str]:
+    """In one line, that a run is not whole; empty where it is."""
     planned = len({case.id for case in run.header.plan}) * run.header.rounds
     unit = "cases" if run.header.rounds == 1 else f"measurements ({run.header.rounds} rounds of each case)"
     progress = f"{planned - len(run.missing)} of {planned} {unit}"

@@ -44,8 +44,9 @@ class RunWriter:
     As a context manager it closes the file, finished or not; an unfinished one can be resumed.
     """
 
-    def __init__(self, path: Path, fd: int, header: Header) -> None:
+    def __init__(self, path: Path, fd: int, header: Header, sync: bool = True) -> None:
         """Used by ``create`` and ``resume``, which open and lock ``path`` as ``fd``."""
+        self._sync = sync
         self.path = path
         """The ``.partial`` file, after ``finish`` the ``.jsonl`` file."""
         self.header = header
@@ -59,10 +60,11 @@ class RunWriter:
         self._hash = hashlib.sha256()
 
     @classmethod
-    def create(cls, out_dir: str | Path, header: Header) -> RunWriter:
+    def create(cls, out_dir: str | Path, header: Header, sync: bool = True) -> RunWriter:
         """Begins a run in ``out_dir``, which is made if need be: a ``.partial`` file with the header.
 
-        The file gets its name once the header is on disk: what is killed before leaves no run behind.
+        The file gets its name once the header is on disk: what is killed before leaves no run behind. Without
+        ``sync`` the records are on disk when the run is finished, not before: for what is somewhere else too.
         Raises UserError if the file cannot be made or exists already, ValueError for a header that has
         no JSON form (NaN, infinity, a value of a strange type).
         """
@@ -77,7 +79,7 @@ class RunWriter:
             fd = os.open(unnamed, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError as error:
             raise UserError(f"cannot write a run to {path}: {error.strerror}") from error
-        writer = cls(unnamed, fd, header)
+        writer = cls(unnamed, fd, header, sync)
         try:
             _lock(fd, unnamed)
             writer._append(line)
@@ -132,6 +134,12 @@ class RunWriter:
         self.count += 1
         self.done.add((record.case_id, record.round))
 
+    def append_line(self, line: bytes, case_id: str, round_: int) -> None:
+        """As ``append``, for the line of a record of another run, which is not read."""
+        self._append(line)
+        self.count += 1
+        self.done.add((case_id, round_))
+
     def finish(self, elapsed_s: float = 0.0) -> Path:
         """Writes the footer, gives the file its final name, closes it and returns its path.
 
@@ -142,6 +150,7 @@ class RunWriter:
         footer = Footer(
             records=self.count, sha256=self._hash.hexdigest(), finished=utc_now(), elapsed_s=round(elapsed_s, 3)
         )
+        self._sync = True
         self._put(_encode(footer))
         final = self.path.with_suffix("")
         with deferred():  # a signal would leave both names, or a path that is not there
@@ -231,7 +240,8 @@ class RunWriter:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
-            os.fsync(self._fd)
+            if self._sync:
+                os.fsync(self._fd)
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._fd, self._size)
