@@ -27,6 +27,7 @@ from vheatbench.present.parts import Chart, Section
 from vheatbench.report.across import across_section, environment_rows, labels_of
 from vheatbench.report.charts import MOST_TARGETS, VIEWS, View
 from vheatbench.report.first_screen import exponents_chart, relative_chart
+from vheatbench.report.machines_section import machine_sections
 from vheatbench.report.operator_parts import Glance, glance_of
 from vheatbench.report.published import paper_sections, published_section
 from vheatbench.report.records_table import COMPACT, RecordsTable, records_table, warnings_of
@@ -67,6 +68,8 @@ class RunPart:
     studies: dict[str, list[Section]]
     """Receptive fields, heat, accuracies and so on, by topic."""
     papers: list[Section]
+    machines: list[Section]
+    """How far apart they are, of a run of several."""
     first_screen: list[Chart]
     findings: list[Finding]
     """What failed, is noisy or was left out."""
@@ -246,6 +249,7 @@ def _part(
         glance=glance_of(seen) if len(seen) > 1 else None,
         studies=studies,
         papers=papers,
+        machines=machine_sections(run, f"r{index}-machines"),
         first_screen=_first_screen(groups, index, subjects, label if len(runs) > 1 else ""),
         findings=findings,
         time=time_line(run.records, run.footer.elapsed_s if run.footer is not None else None),

@@ -16,6 +16,7 @@ TOPICS = {
     "learned": "What it learns",
     "paper": "Beside the paper",
     "change": "Did it change",
+    "machines": "How far apart its machines are",
 }
 """Titles of the topics that sections belong to. After them every page has the machine, the records, and how to read."""
 
@@ -63,6 +64,8 @@ class Answers(Protocol):
     def studies(self) -> dict[str, list[Section]]: ...
     @property
     def papers(self) -> list[Section]: ...
+    @property
+    def machines(self) -> list[Section]: ...
 
 
 def topics_of(parts: Sequence[Answers], across: Section, changes: Sequence[Section]) -> list[Topic]:
@@ -78,7 +81,7 @@ def topics_of(parts: Sequence[Answers], across: Section, changes: Sequence[Secti
         topics["cost"].blocks.append(Block(across))
     for part in parts:
         label = part.label if len(parts) > 1 else ""
-        own = {"cost": part.models, "operator": part.operators, "paper": part.papers, **part.studies}
+        own = {"cost": part.models, "operator": part.operators, "paper": part.papers, "machines": part.machines, **part.studies}
         for name, sections in own.items():
             folded = len(sections) > MOST_OPEN
             topics.get(name, topics["learned"]).blocks += [
