@@ -35,7 +35,7 @@ def test_what_is_misspelt_is_a_usage_error_with_a_hint(
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
-        ("s", ["show", "suites", "segment"]),
+        ("s", ["show", "suites", "slurm", "segment"]),
         ("heat ", ["diffuse", "diffusivity", "kernel"]),
         ("heat kernel --k", ["--kt"]),
         ("run --dry", ["--dry-run"]),

@@ -59,10 +59,17 @@ def main() -> None:
 def inspection(task: InspectTask) -> Inspection:
     unknown = [f"unknown model {case.subject!r}" for case in task.cases if case.subject == "unknown"]
     environment = {"host": "stub", "packages": {"torch": os.environ.get("STUB_TORCH", "2.6")}}
+    # of the nodes of a cluster, which the machine that plans has not
+    names, node = json.loads(os.environ.get("STUB_NODES", "{}")), os.environ.get("SLURMD_NODENAME", "")
+    gpus = int(os.environ.get("STUB_GPUS", "1" if node in names else "0"))
+    if node in names:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        environment["gpus"] = [{"name": names[node], "uuid": f"GPU-{node}-{visible}", "index": 0}]
+        environment["variables"] = {"CUDA_VISIBLE_DEVICES": visible}
     forecasts = [Forecast(case_id=case.id, macs=1e9, peak_bytes=2**30, seconds=7.0) for case in task.cases]
     return Inspection(
         environment=environment,
-        cuda_devices=int(os.environ.get("STUB_GPUS", "0")),
+        cuda_devices=gpus,
         problems=unknown[:1],
         forecasts=forecasts if task.foresee else [],
         memory_bytes={"cpu": 2**31, "cuda": 2**31},

@@ -141,6 +141,15 @@ def shard(folder: Path, number: int) -> None:
     raise typer.Exit(measure_shard(ClusterFolder(folder.absolute()), number))
 
 
+@app.command(hidden=True)
+def processes(folder: Path) -> None:
+    """Carry out this node's part of a job on several: what its task calls."""
+    from vheatbench.cli.processes_job import carry_out
+    from vheatbench.slurm.folder import ClusterFolder
+
+    raise typer.Exit(carry_out(ClusterFolder(folder.absolute())))
+
+
 def follow(folder: ClusterFolder, quiet: bool) -> None:
     """Wait for the end of a run, with progress, and merge it.
 
@@ -186,23 +195,19 @@ def merge_folder(folder: ClusterFolder, allow_mixed: bool = False, whole: bool =
     from vheatbench.analysis.machines import machines_of, marks_of
     from vheatbench.files import lock, write_file
     from vheatbench.present.terminal import print_warnings
-    from vheatbench.store.merge import write_merged
-    from vheatbench.store.read import read_run
+    from vheatbench.store.slim import merge_files
 
     with (folder.path / "merge.lock").open("ab") as held:
         lock(held, wait=True)  # the last job and a user may come at the same time
         if whole and (before := folder.merged()) is not None:
             return before
         paths = [folder.run_of(number) for number in range(1, len(folder.plan().shards) + 1)]
-        runs = [read_run(path) for path in paths if path is not None]
-        machines = machines_of(runs)
-        merged = write_merged(
-            runs, folder.path.parent, allow_mixed=allow_mixed, machines=machines, marks=marks_of(machines)
-        )
-        print_warnings(read_run(merged).header.environment["volatile"]["merge"]["warnings"])
+        begun = [path for path in paths if path is not None]
+        merged = merge_files(begun, folder.path.parent, allow_mixed, machines_of, marks_of)
+        print_warnings(merged.warnings)
         if whole:
-            write_file(folder.path / "merged.txt", f"{merged.name}\n")
-        return merged
+            write_file(folder.path / "merged.txt", f"{merged.path.name}\n")
+        return merged.path
 
 
 def _status(folder: ClusterFolder, ask: bool = True) -> RunStatus:

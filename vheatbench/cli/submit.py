@@ -59,7 +59,7 @@ def submit_suite(suite: str, overrides: dict[str, Any], how: How) -> None:
     there = cluster.installed()
     if not there and not how.dry_run:
         raise UserError("--slurm: there is no sbatch here: submit where Slurm is, or see the script with --dry-run")
-    limit_s = _check(options, how.out) if there else None
+    limit_s = check_cluster(options, how.out) if there else None
     kind, index = device_kind(how.device)
     if index is not None:
         raise UserError(f"--slurm: Slurm says which GPU a task has: give --device cuda, not {how.device}")
@@ -75,7 +75,7 @@ def submit_suite(suite: str, overrides: dict[str, Any], how: How) -> None:
     _submit(plan, options, limit_s, how, there)
 
 
-def _check(options: SlurmOptions, out: Path) -> float | None:
+def check_cluster(options: SlurmOptions, out: Path) -> float | None:
     """Raise UserError for what this cluster has not; the longest time of a job in seconds, None where any."""
     from vheatbench.slurm import cluster
     from vheatbench.slurm.shared import local_file_system

@@ -44,7 +44,7 @@ def array_script(folder: ClusterFolder, options: SlurmOptions, minutes: int | No
     if not options.requeue:
         del lines["requeue"]
     return (
-        f"{_head(lines)}"
+        f"{head(lines)}"
         "# srun: the signal goes to what it starts, which keeps what is measured and goes back into the queue\n"
         'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi\n'
         f'exec srun {shlex.join([*command, "slurm", "shard", str(folder.path)])} "$SLURM_ARRAY_TASK_ID"\n'
@@ -63,7 +63,7 @@ def merge_script(folder: ClusterFolder, options: SlurmOptions, command: Sequence
         "open-mode": "append",
         "output": f"{_pattern(folder)}/merge.log",
     }
-    return f"{_head(lines)}exec srun {shlex.join([*command, 'slurm', 'status', str(folder.path)])}\n"
+    return f"{head(lines)}exec srun {shlex.join([*command, 'slurm', 'status', str(folder.path)])}\n"
 
 
 def this_program() -> list[str]:
@@ -74,7 +74,8 @@ def this_program() -> list[str]:
     return [sys.executable, os.path.abspath(sys.argv[0])]
 
 
-def _head(options: dict[str, str | None]) -> str:
+def head(options: dict[str, str | None]) -> str:
+    """The first lines of a script: what is asked of sbatch."""
     lines = [f"#SBATCH --{name}" + ("" if value is None else f"={_quoted(value)}") for name, value in options.items()]
     return "#!/bin/bash\n" + "\n".join(lines) + "\n\n"
 
