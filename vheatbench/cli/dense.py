@@ -17,6 +17,7 @@ from vheatbench.cli.options import OLD
 from vheatbench.cli.output import command_line
 from vheatbench.cli.parse import check_choice
 from vheatbench.cli.processes import device_of, user_errors_on_rank0, working
+from vheatbench.cli.processes_job import SLURM
 from vheatbench.errors import StoreError, UserError
 from vheatbench.stop import stoppable
 
@@ -61,6 +62,7 @@ TrainSplit = Annotated[str, typer.Option(help="Part of the data to learn from.")
 Results = Annotated[Path, typer.Option("--results", help="Folder for the run's file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print what was found as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Slurm = Annotated[str | None, SLURM]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import typer
 from vheatbench.cli import dense
 from vheatbench.cli.parse import check_choice
 from vheatbench.cli.processes import user_errors_on_rank0
+from vheatbench.cli.processes_job import submit_processes
 from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def train(
     out: dense.Out = Path("detect"),
     resume: dense.Resume = False,
     quiet: dense.Quiet = False,
+    slurm: dense.Slurm = None,
 ) -> None:
     """Train Mask R-CNN as the papers do: AdamW, rate 1e-4, decay 0.05, a tenth of the rate at two milestones.
 
@@ -79,6 +81,7 @@ def train(
         images = len(folder.ids_to_learn_from)
         return dense.Training(DETECTION, folder, about, detection_schedule(schedule, images, batch, lr, steps, seed))
 
+    submit_processes(slurm)
     dense.train(
         plan, lr=lr, backbone_weights=backbone_weights, use=use, rule=rule, trust_pickle=trust_pickle, dtype=dtype,
         device=device, workers=workers, save_every=save_every, out=out, resume=resume, quiet=quiet,
@@ -95,6 +98,7 @@ def evaluate(
     results: dense.Results = Path("results"),
     json_: dense.Json = False,
     quiet: dense.Quiet = False,
+    slurm: dense.Slurm = None,
 ) -> None:
     """Box and mask mAP by pycocotools; every image is answered once, by whichever process."""
 
@@ -110,6 +114,7 @@ def evaluate(
             lambda model, group, on_progress, kept: evaluate_detector(model, folder, group, on_progress, kept),
         )
 
+    submit_processes(slurm, results)
     dense.evaluate(
         "maskrcnn", plan, weights=weights, data=data, device=device, results=results, json_=json_, quiet=quiet
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -14,6 +14,7 @@ from vheatbench.cli.options import DEVICE, JSON, QUIET, results_option
 from vheatbench.cli.output import command_line, print_records
 from vheatbench.cli.parse import check_choice, device_kind, resolutions_of
 from vheatbench.cli.processes import by_torchrun, user_errors_on_rank0, working
+from vheatbench.cli.processes_job import SLURM, submit_processes
 from vheatbench.cli.resume import RESUME, refuse_beside_resume, unfinished
 from vheatbench.cli.resume import resume as go_on
 from vheatbench.errors import UserError
@@ -26,7 +27,19 @@ if TYPE_CHECKING:
 DESCRIPTION = "Accuracy on labelled images, by resolution."
 A_WEEK_S = 7 * 24 * 3600.0
 BESIDE_RESUME = frozenset(
-    {"resume", "results", "device", "devices", "workers", "skip_broken", "trust_pickle", "worst", "json_", "quiet"}
+    {
+        "resume",
+        "results",
+        "device",
+        "devices",
+        "workers",
+        "skip_broken",
+        "trust_pickle",
+        "worst",
+        "json_",
+        "quiet",
+        "slurm",
+    }
 )
 """Options that may stand beside ``--resume``: they do not change what is evaluated."""
 
@@ -70,6 +83,7 @@ def eval(
     results: Path = results_option("Folder for the run's file and its answers."),
     json_: bool = JSON,
     quiet: bool = QUIET,
+    slurm: Annotated[str | None, SLURM] = None,
 ) -> None:
     """Top-1 and top-5 accuracy with intervals, loss and images/s of a model on labelled images, by resolution.
 
@@ -77,6 +91,7 @@ def eval(
     """
     if resume is not None:
         refuse_beside_resume(context, BESIDE_RESUME)
+        submit_processes(slurm, results)
         now = {"skip_broken": skip_broken, "workers": workers, "trust_pickle": trust_pickle}
         if by_torchrun():
             finished = _by_torchrun({}, now, resume, device, results, quiet)
@@ -103,6 +118,7 @@ def eval(
             skip_broken=skip_broken,
             workers=workers,
         )
+        submit_processes(slurm, results)
         if by_torchrun():
             finished = _by_torchrun(settings, {}, None, device, results, quiet)
         else:

@@ -11,6 +11,7 @@ import typer
 from vheatbench.cli import dense
 from vheatbench.cli.parse import check_choice
 from vheatbench.cli.processes import user_errors_on_rank0
+from vheatbench.cli.processes_job import submit_processes
 from vheatbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def train(
     out: dense.Out = Path("segment"),
     resume: dense.Resume = False,
     quiet: dense.Quiet = False,
+    slurm: dense.Slurm = None,
 ) -> None:
     """Train UperNet as the papers do: AdamW, rate 6e-5, decay 0.01, 1500 steps of warm-up, linear fall to 0.
 
@@ -86,6 +88,7 @@ def train(
         about = about_segmenter(model, folder, schedule, crop, channels, drop_path)
         return dense.Training(SEGMENTATION, folder, about, segmentation_schedule(schedule, batch, lr, steps, seed))
 
+    submit_processes(slurm)
     dense.train(
         plan, lr=lr, backbone_weights=backbone_weights, use=use, rule=rule, trust_pickle=trust_pickle, dtype=dtype,
         device=device, workers=workers, save_every=save_every, out=out, resume=resume, quiet=quiet,
@@ -123,6 +126,7 @@ def evaluate(
     results: dense.Results = Path("results"),
     json_: dense.Json = False,
     quiet: dense.Quiet = False,
+    slurm: dense.Slurm = None,
 ) -> None:
     """Mean intersection over union; every image is answered once, by whichever process."""
     with user_errors_on_rank0():
@@ -151,6 +155,7 @@ def evaluate(
             {"test": test, **({"scales": "multi"} if multi_scale else {}), **given},
         )
 
+    submit_processes(slurm, results)
     dense.evaluate(
         "upernet", plan, weights=weights, data=data, device=device, results=results, json_=json_, quiet=quiet
     )

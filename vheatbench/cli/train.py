@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from vheatbench.cli.folders import check_writable
 from vheatbench.cli.options import DEVICE, JSON, QUIET, checkpoints_option, results_option
 from vheatbench.cli.output import command_line
 from vheatbench.cli.processes import device_of, user_errors_on_rank0, working
+from vheatbench.cli.processes_job import SLURM, submit_processes
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
 
@@ -43,6 +44,7 @@ def train(
     device: str = DEVICE,
     json_: bool = JSON,
     quiet: bool = QUIET,
+    slurm: Annotated[str | None, SLURM] = None,
 ) -> None:
     """Train every model of a recipe by the vHeat paper's procedure; accuracy and loss per epoch, speed and memory.
 
@@ -50,6 +52,7 @@ def train(
     """
     with user_errors_on_rank0():
         folder, continued = _folder(config, override, data, resume, out)
+        submit_processes(slurm, results)
         kind = device_of(device)
     with working(kind) as group:
         path = _carry_out(folder, continued, None if data is None else str(data), group, results, quiet)

@@ -7,7 +7,7 @@
         plan.json               every case, and which shard measures it: what was planned is what is measured
         jobs.json               ids of the jobs
         logs/                   one file for each shard, appended to by every try
-        shards/0001/            the run file of a shard, and tries.jsonl: when and where it was begun
+        shards/0001/            the run file of a shard, and tries.txt: when and where it was begun
 
 A shard looks into its own folder alone, so that a thousand of them do not list each other's files.
 """
@@ -181,7 +181,7 @@ class ClusterFolder:
     def tries(self, number: int) -> list[Try]:
         """Every start of a shard; lines that a crash cut off are left out."""
         try:
-            lines = read_bytes(self.shard(number) / "tries.jsonl", MIB).splitlines()
+            lines = read_bytes(self.shard(number) / "tries.txt", MIB).splitlines()
         except OSError:
             return []
         found = []
@@ -201,7 +201,7 @@ class ClusterFolder:
 
     def forget_tries(self, number: int) -> None:
         """Give a shard as many tries as a new one has."""
-        (self.shard(number) / "tries.jsonl").unlink(missing_ok=True)
+        (self.shard(number) / "tries.txt").unlink(missing_ok=True)
 
     def merged(self) -> Path | None:
         """The file that the shards were merged into, where they were and it is still there."""
@@ -216,7 +216,7 @@ class ClusterFolder:
         job = where.get("slurm", {})
         known = {key: job[key] for key in ("node", "job_id", "restart_count") if key in job}
         started = Try(started=utc_now(), host=where["host"], records=records, **known)
-        with (self.shard(number) / "tries.jsonl").open("ab") as file:
+        with (self.shard(number) / "tries.txt").open("ab") as file:
             append(file.fileno(), started.model_dump_json().encode() + b"\n")
 
     def _json(self, name: str) -> Any:
