@@ -81,7 +81,7 @@ def a_record(case: Case, number: int, latency: float) -> Record:
         "macs": Metric(value=macs, unit="MAC/image", **exact),  # type: ignore[arg-type]
         "flops": Metric(value=2 * macs, unit="FLOP/image", **exact),  # type: ignore[arg-type]
         "params": Metric(value=28e6, unit="parameters", **exact),  # type: ignore[arg-type]
-        "peak_memory_bytes": Metric(value=1e3 * case.pixels, unit="bytes", direction="lower", how="growth of the process"),
+        "peak_memory_bytes": Metric(value=1e3 * case.pixels, unit="bytes", direction="lower", how="growth"),
     }  # fmt: skip
     samples = {"latency_s": Samples(unit="s", values=[latency] * 10, warmup=[latency] * 3, stopped_by="precision")}
     return Record(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vheatbench.cli import exits
+from vheatbench.cli.options import results_option
 from vheatbench.errors import UserError, WorkerError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 FOLDER = typer.Argument("latest", help="Folder of the run, the beginning of its name in --results, or 'latest'.")
-RESULTS = typer.Option(Path("results"), help="Where runs are.")
+RESULTS = results_option("Where runs are.")
 FOLLOW_S = 5.0
 """Seconds between two looks at the files, and six times that between two questions to Slurm."""
 

@@ -81,7 +81,13 @@ def topics_of(parts: Sequence[Answers], across: Section, changes: Sequence[Secti
         topics["cost"].blocks.append(Block(across))
     for part in parts:
         label = part.label if len(parts) > 1 else ""
-        own = {"cost": part.models, "operator": part.operators, "paper": part.papers, "machines": part.machines, **part.studies}
+        own = {
+            "cost": part.models,
+            "operator": part.operators,
+            "paper": part.papers,
+            "machines": part.machines,
+            **part.studies,
+        }
         for name, sections in own.items():
             folded = len(sections) > MOST_OPEN
             topics.get(name, topics["learned"]).blocks += [

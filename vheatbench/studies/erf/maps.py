@@ -245,7 +245,8 @@ def _indices(result: ErfResult, scale: ColourScale, side: int) -> NDArray[np.uin
 
 
 def _contour(result: ErfResult, share: float, shape: tuple[int, ...], block: int) -> NDArray[np.bool_]:
-    """Where the contour of a share of the mass is in a picture of this shape, whose pixels have ``block`` of the map's to a side."""
+    """Where the contour of a share of the mass is in a picture of this shape, whose pixels have ``block`` of the
+    map's to a side."""
     cells, side, level = contour_of(result.map, share)
     if level <= 0:
         return np.zeros(shape, dtype=bool)

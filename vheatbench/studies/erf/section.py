@@ -98,7 +98,8 @@ def _notes(results: Sequence[ErfResult], problems: Sequence[str]) -> list[str]:
 def _maps(id_: str, title: str, results: Sequence[ErfResult]) -> Chart:
     caption = (
         f"{common(results)}. Colour: mass of a pixel over that of a uniform field, logarithmic, one scale for all "
-        "maps; every number is from the raw mass. Lines: smallest areas holding half of the mass and (dotted) 99 % of it, on coarse cells. "
+        "maps; every number is from the raw mass. Lines: smallest areas holding half of the mass and "
+        "(dotted) 99 % of it, on coarse cells. "
         "Cross: where the chosen cells look."
     )
     header = ("map", "layer", "size", "weights", "A50 (%)", "A99 (%)", "RMS radius (px)", "centre x, y (px)")
