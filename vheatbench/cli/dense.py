@@ -266,9 +266,9 @@ def _show(path: Path, json_: bool) -> None:
 
     run = read_run(path)
     if json_:
-        from vheatbench.cli.output import print_json
+        from vheatbench.cli.output import print_records
 
-        print_json({"path": str(path), "record": run.records[0].model_dump(mode="json")})
+        print_records(run)
     else:
         from vheatbench.studies.dense.table import print_scores
 

@@ -26,8 +26,10 @@ def print_json(data: Any) -> None:
 
 
 def print_records(run: Run, **more: Any) -> None:
-    """A run's path and records as JSON on stdout, and what else there is to say of it."""
-    print_json({"path": str(run.path), "records": [record.model_dump(mode="json") for record in run.records], **more})
+    """A run as JSON on stdout: the same for every command, with what else there is to say of it."""
+    records = [record.model_dump(mode="json") for record in run.records]
+    header = run.header.model_dump(mode="json")
+    print_json({"path": str(run.path), "header": header, "records": records, "problems": run.problems, **more})
 
 
 def command_line() -> str:

@@ -90,9 +90,9 @@ def _show(run: Run, out: Path | None, json_: bool) -> None:
     trace = out if out is not None else Path("reports", _file_name(record.case))
     _write_trace(run, trace)
     if json_:
-        from vheatbench.cli.output import print_json
+        from vheatbench.cli.output import print_records
 
-        print_json(as_json(profile_of(record), str(trace)))
+        print_records(run, profile=as_json(profile_of(record), str(trace)))
     else:
         print_profile(run)
     print(f"{run.path}\n{trace}\nopen it in https://ui.perfetto.dev or chrome://tracing", file=sys.stderr)

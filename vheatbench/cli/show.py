@@ -32,10 +32,9 @@ def show(
 
         write_csv(found, csv)
     if json_:
-        from vheatbench.cli.output import print_json
+        from vheatbench.cli.output import print_records
 
-        records = [record.model_dump(mode="json") for record in found.records]
-        print_json({"header": found.header.model_dump(mode="json"), "records": records, "problems": found.problems})
+        print_records(found)
         return
     if why is not None:
         from vheatbench.cli.why import explain

@@ -179,9 +179,9 @@ def _print(path: Path, json_: bool) -> None:
 
     run = read_run(path)
     if json_:
-        from vheatbench.cli.output import print_json
+        from vheatbench.cli.output import print_records
 
-        print_json({"path": str(path), "records": [record.model_dump(mode="json") for record in run.records]})
+        print_records(run)
     else:
         from vheatbench.studies.training.table import print_training
 

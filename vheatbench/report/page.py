@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from vheatbench import __version__
 from vheatbench.analysis.findings import Finding, failure_findings
@@ -165,6 +165,7 @@ def _templates() -> jinja2.Environment:
     environment.filters["embedded"] = _embedded
     environment.filters["cut"] = _cut
     environment.filters["moment"] = moment
+    environment.filters["explained"] = _explained
     return environment
 
 
@@ -172,6 +173,25 @@ def _embedded(data: dict[str, Any]) -> Markup:
     """JSON that can stand in a script element, whatever its strings hold."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
+
+
+EXPLAINED = {
+    "plain PyTorch": "By the products that PyTorch has for everybody: the same footing for all models",
+    "own products": "vHeat's layers computed by fused products that the models beside it do not have",
+    "multiply-adds": "Counted exactly; one is two FLOPs, and papers on vHeat and Swin call it a FLOP",
+    "tokens": "Cells of an operator's grid; of a model its 16 by 16 pixel patches",
+    "random weights": "Not trained: fine for speed, and no word on what a trained model sees",
+    "peak memory": "Most memory that a step takes beside the weights, in a pass of its own",
+}
+"""Words of the field in the first sentences, and what they mean."""
+
+
+def _explained(text: str) -> Markup:
+    """A sentence whose terms say on hover what they mean, each once."""
+    found = str(escape(text))
+    for term, words in EXPLAINED.items():
+        found = re.sub(rf"\b{term}\b", f'<abbr title="{words}">{term}</abbr>', found, count=1)
+    return Markup(found)
 
 
 def _cut(text: str, most: int) -> str:

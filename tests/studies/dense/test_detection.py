@@ -693,7 +693,7 @@ def test_the_commands_train_resume_and_evaluate(root: Path, tmp_path: Path) -> N
     found = command("detect", "eval", "--weights", out / "test_vheat.safetensors", "--data", root, "--device", "cpu",
                     "--results", tmp_path / "results", "--json", "-q")  # fmt: skip
     assert found.exit_code == 0, found.exception
-    record = json.loads(found.stdout)["record"]
+    record = json.loads(found.stdout)["records"][0]
     assert record["case"]["subject"] == "maskrcnn:test_vheat"
     assert record["case"]["mode"] == "eval"
     assert record["case"]["analysis"]["schedule"] == "1x"
@@ -731,7 +731,7 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_the_first_step(root:
     options = ["--model", "test_vheat", "--device", "cpu", "--out", "/dev/null/x"]
     done = command("detect", "train", "--data", root, *options)
     assert str(done.exception) == (
-        "--out /dev/null/x: cannot be written (Not a directory)"
+        "--checkpoints /dev/null/x: cannot be written (Not a directory)"
     )  # fmt: skip
     with pytest.raises(UserError, match="--results /dev/null: cannot be written"):
         check_writable(Path("/dev/null"), "--results")

@@ -427,7 +427,7 @@ def test_the_commands_train_and_evaluate(root: Path, tmp_path: Path) -> None:
         found = command("segment", "eval", "--weights", out / "test_vheat.safetensors", "--data", root, "--device",
                         "cpu", "--results", tmp_path / "results", "--json", "-q", *extra)  # fmt: skip
         assert found.exit_code == 0, found.exception
-        record = json.loads(found.stdout)["record"]
+        record = json.loads(found.stdout)["records"][0]
         assert record["case"]["subject"] == "upernet:test_vheat"
         assert record["case"]["analysis"]["schedule"] == "160k"
         assert record["case"]["analysis"]["test"] == "slide"
@@ -493,7 +493,7 @@ def test_the_numbering_of_labels_goes_with_the_training(tmp_path: Path) -> None:
     found = command("segment", "eval", "--weights", out / "test_vheat.safetensors", "--data", tmp_path / "data",
                     "--device", "cpu", "--results", tmp_path / "results", "--json", "-q")  # fmt: skip
     assert found.exit_code == 0, found.exception
-    record = json.loads(found.stdout)["record"]
+    record = json.loads(found.stdout)["records"][0]
     data = record["conditions"]["data"]
     assert (data["reduce_zero_label"], data["ignore_index"]) == (False, 255)
     assert data["labels"] == {"0": 12000, "1": 2400}

@@ -388,7 +388,7 @@ def test_json_is_one_document(in_a_folder):
         (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--weights", "resnet18=res.pth"], "'resnet18' is none of the models here (test_vheat)"),
         (["--weights", "test_vheat=res.pth"], "no such file"),
-        (["--out", "/dev/null/figures"], "--out /dev/null/figures: cannot be written"),
+        (["--out", "/dev/null/figures"], "--figures /dev/null/figures: cannot be written"),
         (["--resolution", "33"], "resize to 32x32 or pad to 64x64"),
         (["--images", "nowhere"], "nowhere"),
         (["--images", "noise:pink"], "pink"),

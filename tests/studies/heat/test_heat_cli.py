@@ -182,7 +182,7 @@ def test_a_model_that_breaks_is_one_line(heat, monkeypatch):
         ("kernel --kt 0", "positive"),
         ("kernel --kt a", "--kt 'a'"),
         ("kernel --source 2,2", "outside the image"),
-        ("kernel --out /dev/null/figures", "--out /dev/null/figures: cannot be written"),
+        ("kernel --out /dev/null/figures", "--figures /dev/null/figures: cannot be written"),
         ("diffuse --model test_vheat --resolution 33", "resize to 32x32 or pad to 64x64"),
     ],
 )

@@ -375,7 +375,7 @@ def test_vheat_by_module_part_and_operator(call: Callable[..., Called], tmp_path
     arguments = ("--model", "test_vheat", "--resolution", 64, "--device", "cpu", "--steps", 2)
     code, out, err = call(*arguments, "--json", "--depth", 3)
     assert code == 0, err
-    found = json.loads(out)
+    found = json.loads(out)["profile"]
     assert_shares_are_whole(found["modules"], "seconds", "flops", "allocated_bytes", "params")
     assert_shares_are_whole(found["parts"], "seconds", "flops", "allocated_bytes")
     assert_shares_are_whole(found["operators"], "seconds")
@@ -408,7 +408,7 @@ def test_vheat_by_module_part_and_operator(call: Callable[..., Called], tmp_path
 def test_training_any_timm_model_has_no_parts(call: Callable[..., Called]) -> None:
     code, out, err = call("--model", "test_vit", "--resolution", 32, "--mode", "train", "--json", "--steps", 1)
     assert code == 0, err
-    found = json.loads(out)
+    found = json.loads(out)["profile"]
     assert found["parts"] is None
     modules = {row["module"]: row for row in found["modules"]}
     assert_shares_are_whole(found["modules"], "seconds", "flops", "allocated_bytes", "params")
@@ -421,7 +421,7 @@ def test_compiled_models_have_operators_only(call: Callable[..., Called], monkey
     monkeypatch.setenv("TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE", "1")
     code, out, err = call("--model", "test_vheat", "--resolution", 64, "--compile", "--steps", 1, "--json")
     assert code == 0, err
-    found = json.loads(out)
+    found = json.loads(out)["profile"]
     assert "seconds" not in found["modules"][0]
     assert_shares_are_whole(found["modules"], "flops", "params")
     assert_shares_are_whole(found["operators"], "seconds")
@@ -440,8 +440,8 @@ def test_compiled_models_have_operators_only(call: Callable[..., Called], monkey
         (["--device", "cuda:1"], "CUDA_VISIBLE_DEVICES"),
         (["--device", "gpu"], "unknown device 'gpu'"),
         (["--dtype", "tf32", "--device", "cpu"], "tf32"),
-        (["--out", "/dev/null/trace.json"], "--out /dev/null/trace.json: cannot be written"),
-        (["--out", "."], "--out .: cannot be written"),
+        (["--out", "/dev/null/trace.json"], "--trace /dev/null/trace.json: cannot be written"),
+        (["--out", "."], "--trace .: cannot be written"),
     ],
 )
 def test_bad_input_is_one_line(call: Callable[..., Called], arguments: list[str], words: str) -> None:

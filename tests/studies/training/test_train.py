@@ -744,7 +744,7 @@ def test_resuming_says_what_differs_and_trains_what_failed(trained: Path, images
     assert "batch: 12, not 24" in line
     assert line_of([*data, "--out", "out"]) == (
         2,
-        "--out out: holds a training already: --resume out, or another folder",
+        "--checkpoints out: holds a training already: --resume out, or another folder",
     )
     before = (trained / "out" / "good" / "checkpoint.pt").read_bytes()
     mend(trained)
@@ -819,11 +819,11 @@ def test_bad_input_is_one_line(images: Path, tmp_path: Path, monkeypatch: pytest
         ([], "--config is missing: give a recipe"),
         (
             ["--config", "recipe.yaml", "--out", "/dev/null/x", "--data", str(images)],
-            "--out /dev/null/x: cannot",
+            "--checkpoints /dev/null/x: cannot",
         ),
         ([*own, "--results", "/dev/null/x", "--data", str(images)], "--results /dev/null/x: cannot be written"),
         (["--resume", "none"], "no training in it"),
-        (["--resume", "none", "--out", "other"], "leave --out out"),
+        (["--resume", "none", "--out", "other"], "leave --checkpoints out"),
         ([*own, "--data", str(images), "--device", "cuda:3"], "CUDA_VISIBLE_DEVICES"),
     ):
         code, line = line_of(arguments)

@@ -24,6 +24,18 @@
       .replace(/var\((--[\w-]+)\)/g, (_, name) => page.getPropertyValue(name));
   };
 
+  // Three pixels for each of a screen's.
+  const raster = (svg, name) => {
+    const { width, height } = svg.viewBox.baseVal;
+    const picture = new Image();
+    picture.onload = () => {
+      const canvas = make('canvas', { width: 3 * width, height: 3 * height });
+      canvas.getContext('2d').drawImage(picture, 0, 0, canvas.width, canvas.height);
+      make('a', { href: canvas.toDataURL(), download: `${name}.png` }).click();
+    };
+    picture.src = `data:image/svg+xml,${encodeURIComponent(standalone(svg))}`;
+  };
+
   const hover = (plot) => {
     const tip = make('div', { className: 'tip', role: 'status', hidden: true });
     plot.append(tip);
@@ -102,7 +114,12 @@
     if (views[1]) tools.append(field('Axes', radios.map((radio, i) => make('label', {}, radio, views[i].label))));
     if (names[1]) tools.append(field('Series', boxes.map((box) => make('label', {}, box, box.value))));
     const svg = () => all('svg', plot).find(seen);
-    if (plot.querySelector('svg')) tools.append(saver('SVG', title, `${figure.id}.svg`, () => file(standalone(svg()), 'image/svg+xml')));
+    if (plot.querySelector('svg')) {
+      tools.append(
+        saver('SVG', title, `${figure.id}.svg`, () => file(standalone(svg()), 'image/svg+xml')),
+        make('button', { ariaLabel: `Save ${title} as PNG`, onclick: () => raster(svg(), figure.id) }, 'PNG'),
+      );
+    }
     const images = all('img', plot);
     const savePictures = () => images.forEach(({ src }, i) => make('a', { href: src, download: `${figure.id}-${i}.png` }).click());
     if (images[0]) tools.append(make('button', { ariaLabel: `Save ${title} as PNG`, onclick: savePictures }, 'PNG'));
