@@ -73,7 +73,7 @@ def test_latex_escapes_what_comes_from_outside():
 def test_markdown_has_the_story_the_table_and_the_command():
     text = markdown_of([a_run()])
     assert text.startswith("### resolution-scaling on A processor (2 cores)\n")
-    assert "- At 640 px vheat-t is " in text
+    assert "- At 640 px, swin-t takes " in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 13
     assert len({row.count("|") for row in rows}) == 1
