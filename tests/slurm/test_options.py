@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from support.runner import a_case
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.run.task import Forecast, Group
@@ -127,4 +126,3 @@ def test_numbers_in_a_row_are_one_range() -> None:
 
 def test_a_folder_of_this_machine_is_known(tmp_path: Path) -> None:
     assert local_file_system(tmp_path / "not" / "there") is not None
-    assert a_case("one").id
