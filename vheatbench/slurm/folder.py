@@ -20,6 +20,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,14 @@ class ClusterPlan(BaseModel):
     """The time that is asked for; None where the user has said it."""
     requeue: bool = True
 
+    @cached_property
+    def _timed(self) -> dict[str, Case]:
+        # an id is a hash of the case: once for each, not for each shard
+        return {case.id: case for case in self.cases}
+
     def cases_of(self, number: int) -> list[Case]:
         """The timed cases of a shard, counted from 1."""
-        known = {case.id: case for case in self.cases}
-        return [known[id_] for id_ in self.shards[number - 1] if id_ in known]
+        return [self._timed[id_] for id_ in self.shards[number - 1] if id_ in self._timed]
 
     def studies_of(self, number: int) -> list[StudyPlan]:
         """The studies with the groups that a shard measures."""
@@ -93,8 +98,7 @@ class ClusterPlan(BaseModel):
 
     def measurements(self, number: int) -> int:
         """Records that a shard has in the end, without those of a budget."""
-        timed = {case.id for case in self.cases}
-        return sum(self.rounds if id_ in timed else 1 for id_ in self.shards[number - 1])
+        return sum(self.rounds if id_ in self._timed else 1 for id_ in self.shards[number - 1])
 
 
 class Jobs(BaseModel):

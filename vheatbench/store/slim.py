@@ -129,9 +129,11 @@ def slim_run(path: str | Path) -> SlimRun:
 def _slim(line: dict[str, Any], plan: Mapping[str, Case], common: frozenset[str]) -> Record:
     """A record without what only its readers need."""
     id_ = str(line["case_id"])
-    case = plan.get(id_) or Case.model_validate(line["case"])
-    if case.id != id_:
-        raise ValueError(f"case_id {id_} does not belong to its case")
+    case = plan.get(id_)
+    if case is None:
+        case = Case.model_validate(line["case"])
+        if case.id != id_:
+            raise ValueError(f"case_id {id_} does not belong to its case")
     metrics = {}
     if id_ in common and MEASURED in line["metrics"]:
         metrics = {MEASURED: Metric.model_validate(line["metrics"][MEASURED])}
