@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from vheatbench.case import Case, kind_of
+from vheatbench.case import COMPILED, Case, kind_of
 from vheatbench.errors import UserError
 from vheatbench.measure.stopping import Policy
 from vheatbench.subjects.catalog import find_subject
@@ -146,7 +148,7 @@ def test_the_same_value_twice_is_one_case(write: Write) -> None:
         ),
         (
             "subjects: [a]\naxes:\n  dtype:\n    - float32\n    - fp16",
-            "mine.yaml:5: axes.dtype.1: 'fp16' is not allowed; allowed: 'float32', 'tf32', 'bfloat16' or 'float16'",
+            "axes.dtype.1: 'fp16' is not allowed; allowed: 'float32', 'tf32', 'bfloat16', 'float16' or 'int8'",
         ),
         ("subjects: [a]\naxes: {mode: [test]}", "mine.yaml:2: axes.mode.0: 'test' is not allowed; allowed: 'infer', "),
         ("subjects: [a]\naxes: {compile: [maybe]}", "compile.0: 'maybe' is not allowed; allowed: true, false, freez"),
@@ -296,7 +298,7 @@ def test_overrides_beat_the_section_of_the_device(write: Write) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"dtype": ["fp16"]}, "--dtype: 'fp16' is not allowed; allowed: 'float32', 'tf32', 'bfloat16' or 'float16'"),
+        ({"dtype": ["fp16"]}, "--dtype: 'fp16' is not allowed; allowed: 'float32', 'tf32', 'bfloat16', 'float16' or 'i"),
         ({"resolution": ["224x"]}, "--resolution: '224x' is no resolution: give 224, '480x640' or [480, 640]"),
         ({"batch": [0]}, "--batch: a batch is a whole number of at least 1, or 'largest'"),
         ({"batch": ["big"]}, "--batch: 'big' is not allowed; allowed: a whole number of at least 1, or 'largest'"),
@@ -519,6 +521,53 @@ def test_known_ids() -> None:
     assert {case.id: case for case in KNOWN.values()} == KNOWN
 
 
+OLD_COMPILE = {
+    "834c0661f9ef": True,
+    "9f2ca362a06e": "freezing",
+    "c3ab7c1baa2b": "cudagraphs",
+}
+"""Ids of a case of a at 224 from before there were engines, by their value of ``compile``."""
+
+
+def test_compile_is_an_older_name_of_engines_with_the_same_ids() -> None:
+    for id_, value in OLD_COMPILE.items():
+        assert Case(subject="a", resolution=224, compile=value).id == id_
+        assert Case(subject="a", resolution=224, engine=COMPILED[value]).id == id_
+    plain = Case(subject="a", resolution=224)
+    assert Case(subject="a", resolution=224, compile=False) == plain
+    assert Case(subject="a", resolution=224, engine="onnxruntime").id not in {plain.id, *OLD_COMPILE}
+    old = {**plain.model_dump(mode="json"), "compile": True}
+    assert Case.model_validate_json(json.dumps({k: v for k, v in old.items() if k != "engine"})).engine == "compiled"
+    with pytest.raises(ValidationError, match="compile means engine compiled, but engine openvino was given too"):
+        Case(subject="a", resolution=224, compile=True, engine="openvino")
+
+
+def test_suites_with_compile_read_as_engines(write: Write) -> None:
+    old = load_suite(
+        str(
+            write("""\
+                subjects:
+                  - {model: a, only: {compile: [freezing]}}
+                  - {model: b, only: {compile: [false, true]}}
+                axes: {compile: [false, true, freezing]}
+            """)
+        )
+    )
+    engines = {(case.subject, case.engine) for case in old.cases("cpu")}
+    assert engines == {("a", "compiled-freezing"), ("b", "eager"), ("b", "compiled")}
+    assert Suite.model_validate_json(old.model_dump_json()) == old
+    path = write("subjects: [a]\naxes: {compile: [true], engine: [eager]}")
+    assert "compile is the older name of some engines: give engine alone" in refusal(path)
+
+
+def test_the_command_lines_engine_stands_for_the_files_compile(write: Write) -> None:
+    path = write("subjects: [a]\naxes: {compile: [true]}")
+    assert [case.engine for case in load_suite(str(path)).cases("cpu")] == ["compiled"]
+    assert [case.engine for case in load_suite(str(path), "cpu", {"engine": ["openvino"]}).cases("cpu")] == ["openvino"]
+    path = write("subjects: [a]\naxes: {engine: [openvino]}")
+    assert [case.engine for case in load_suite(str(path), "cpu", {"compile": [False]}).cases("cpu")] == ["eager"]
+
+
 def test_ids_do_not_depend_on_the_process() -> None:
     code = "import sys; from vheatbench.case import Case; [print(Case.model_validate_json(a).id) for a in sys.argv[1:]]"
     arguments = [case.model_dump_json() for case in KNOWN.values()]
@@ -556,7 +605,8 @@ def test_every_field_makes_another_id() -> None:
         "mode": "train",
         "device": "cuda",
         "memory_format": "channels_last",
-        "compile": True,
+        "engine": "compiled",
+        "dynamic": True,
         "fused_attention": False,
         "channels": 96,
         "part": "core",
@@ -625,7 +675,8 @@ axis = {
     "dtype": st.sampled_from(["float32", "tf32", "bfloat16", "float16"]),
     "mode": st.sampled_from(["infer", "forward", "forward_backward", "train"]),
     "memory_format": st.sampled_from(["contiguous", "channels_last"]),
-    "compile": st.booleans() | st.sampled_from(["freezing", "cudagraphs"]),
+    "engine": st.sampled_from(["eager", "compiled", "compiled-freezing", "onnxruntime", "openvino"]),
+    "dynamic": st.booleans(),
     "fused_attention": st.booleans(),
 }
 plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e9, 1e9) | st.text(max_size=5)
@@ -660,6 +711,6 @@ def test_the_axes_are_fields_of_a_case_and_the_policy_that_of_the_stopping_rule(
     of_models, of_operators = (Axes().values(kind) for kind in ("model", "operator"))
     assert set(of_models) == set(of_operators)
     assert set(of_models) | {"subject", "options", "device", "analysis"} == set(Case.model_fields)
-    assert set(Axes.model_fields) == {*of_models, "grid"}
+    assert set(Axes.model_fields) == {*of_models, "grid", "compile"}
     assert set(Policy.model_fields) <= set(SuitePolicy.model_fields)
     assert {name: getattr(SuitePolicy(), name) for name in Policy.model_fields} == Policy().model_dump()

@@ -17,21 +17,60 @@ Mode = Literal[TimedMode, "erf", "heat", "eval", "fit", "profile"]
 """A :data:`TimedMode`, or that of a study (``studies/__init__.py``), which is not timed for its own sake: ``erf``
 (effective receptive field), ``heat``, ``eval`` (accuracy on images), ``fit`` (training to the end), ``profile`` (a step
 taken apart). They are part of the file format: a record of another mode is no record of this version."""
+Engine = Literal[
+    "eager",
+    "compiled",
+    "compiled-freezing",
+    "compiled-cudagraphs",
+    "compiled-max-autotune",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+]
+"""How a subject is run (``vheatbench.engines``). ``compiled``: by torch.compile. ``compiled-freezing``: with inductor's
+constant folding of weights (inference on a CPU). ``compiled-cudagraphs``: replaying its kernels as CUDA graphs (mode
+``reduce-overhead``), for steps bound by launches. ``compiled-max-autotune``: trying kernels out when it compiles.
+The others take the model as ONNX. ``tensorrt`` is ONNX Runtime's provider of it."""
 Compile = bool | Literal["freezing", "cudagraphs"]
-"""``freezing``: torch.compile with inductor's constant folding of weights (inference on a CPU). ``cudagraphs``:
-torch.compile that replays its kernels as CUDA graphs (mode ``reduce-overhead``), for steps bound by launches."""
+"""The older name of four engines: see :data:`COMPILED`."""
+COMPILED: dict[Compile, Engine] = {
+    False: "eager",
+    True: "compiled",
+    "freezing": "compiled-freezing",
+    "cudagraphs": "compiled-cudagraphs",
+}
+"""What was ``compile`` before there were engines. Old files, suites and ids have it so."""
 Part = Literal["core", "layer"]
 """Of an operator: the token mixing alone, or the whole layer with its projections."""
-DType = Literal["float32", "tf32", "bfloat16", "float16"]
+DType = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
+"""``int8``: weights and activations quantised statically, by an engine that takes the model as ONNX."""
 MemoryFormat = Literal["contiguous", "channels_last"]
 DeviceType = Literal["cpu", "cuda"]
 Kind = Literal["model", "operator", "ceiling", "data"]
+
+EXPORTED: tuple[Engine, ...] = ("onnxruntime", "openvino", "tensorrt")
+"""Engines that take the model as ONNX."""
 
 PREFIXES: dict[str, Kind] = {"op/": "operator", "ceiling/": "ceiling", "data/": "data"}
 """Of the names of what is no model."""
 
 PATCH = 16
 """Side in pixels of the patch that counts as one token of a model's input, whatever the model."""
+
+
+ENGINE_WORDS: dict[Engine, str] = {
+    "compiled-freezing": "compiled with freezing",
+    "compiled-cudagraphs": "compiled with CUDA graphs",
+    "compiled-max-autotune": "compiled with max-autotune",
+}
+"""Engines that people call otherwise than suites do."""
+
+
+def engine_of_compile(value: Any) -> Engine:
+    """The engine that a value of ``compile`` means. Raises ValueError for one that means none."""
+    if isinstance(value, (bool, str)) and value in COMPILED:
+        return COMPILED[value]
+    raise ValueError(f"{value!r} is not allowed; allowed: true, false, freezing, cudagraphs")
 
 
 @lru_cache(maxsize=4096)
@@ -62,7 +101,10 @@ class Case(BaseModel):
     mode: Mode = "infer"
     device: DeviceType = "cpu"
     memory_format: MemoryFormat = "contiguous"
-    compile: Compile = False
+    engine: Engine = "eager"
+    """Given as ``compile`` too, see :data:`COMPILED`."""
+    dynamic: bool = False
+    """Whether batch, height and width are left open, as far as they can be, where the engine compiles or exports."""
     fused_attention: bool = True
     """Fused scaled-dot-product attention wherever the model has it; False turns it off everywhere."""
     channels: int | None = None
@@ -81,6 +123,17 @@ class Case(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _compile(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or "compile" not in fields:
+            return fields
+        fields = dict(fields)
+        engine = engine_of_compile(fields.pop("compile"))
+        if fields.setdefault("engine", engine) != engine and engine != "eager":
+            raise ValueError(f"compile means engine {engine}, but engine {fields['engine']} was given too")
+        return fields
+
+    @model_validator(mode="before")
+    @classmethod
     def _operator(cls, fields: Any) -> Any:
         # said in every case, so that one that leaves them out is the same case
         if isinstance(fields, dict) and kind_of(str(fields.get("subject"))) == "operator":
@@ -95,6 +148,10 @@ class Case(BaseModel):
         Axes at their default value are left out, so that adding an axis later keeps old ids.
         """
         content = self.model_dump(mode="json", exclude_defaults=True)
+        compiled = next((old for old, engine in COMPILED.items() if old and engine == self.engine), None)
+        if compiled is not None:  # the name that these engines had before
+            del content["engine"]
+            content["compile"] = compiled
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -120,9 +177,10 @@ class Case(BaseModel):
             parts.append(f"C={self.channels}")
         if self.memory_format != "contiguous":
             parts.append(self.memory_format)
-        if self.compile:
-            how = {"freezing": " with freezing", "cudagraphs": " with CUDA graphs"}
-            parts.append("compiled" + how.get(str(self.compile), ""))
+        if self.engine != "eager":
+            parts.append(ENGINE_WORDS.get(self.engine, self.engine))
+        if self.dynamic:
+            parts.append("open sizes")
         if not self.fused_attention:
             parts.append("unfused attention")
         parts += [f"{key}={value}" for key, value in sorted({**self.options, **self.analysis}.items())]
@@ -146,6 +204,16 @@ class Case(BaseModel):
     def timed(self) -> bool:
         """Whether the case is a measurement of speed and memory, not an analysis."""
         return self.mode in get_args(TimedMode)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch.compile is the engine, in any of its ways."""
+        return self.engine.startswith("compiled")
+
+    @property
+    def exported(self) -> bool:
+        """Whether the engine takes the model as ONNX, and runs it outside torch."""
+        return self.engine in EXPORTED
 
     @property
     def trains(self) -> bool:

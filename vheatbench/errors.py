@@ -7,13 +7,14 @@ import re
 NO_MEMORY = re.compile(
     r"out of memory|outofmemory|can(no|')t allocate memory|bad_alloc|memoryerror|status_alloc_failed"
     r"|could not create a memory|could not create a primitive(?! descriptor)"
+    r"|failed to allocate memory for requested buffer"
     r"|memory allocation of \d+ bytes failed"
     r"|can't start new thread|thread creation failed|pthread_create failed|(?<!\] )resource temporarily unavailable",
     re.IGNORECASE,
 )
 """What libraries say when an allocation fails, in errors of general types or as last words: torch, C++, Python, the
-libraries of CUDA, oneDNN (whose primitive *descriptors* fail for other reasons), Rust, and all that start threads,
-whose stacks find no room. An error number before "resource temporarily unavailable" means a file or a lock."""
+libraries of CUDA, ONNX Runtime, oneDNN (whose primitive *descriptors* fail for other reasons), Rust, and all that start
+threads, whose stacks find no room. An error number before "resource temporarily unavailable" means a file or a lock."""
 
 
 class UserError(Exception):

@@ -179,6 +179,13 @@ _TIMED = (
         "largest_batch", "largest batch that fits", "images",
         "timed models operators records summary charted trended", short="largest batch", digits=0,
     ),
+    _info("engine_error", "difference from the model's own output", "", "timed records", digits=2),
+    _info("int8_error", "error of int8", PERCENT, "timed models records", short="int8 error %", digits=3),
+    _info("int8_agreement", "same class in int8", PERCENT, "timed models records", short="same class %", digits=3),
+    _info("export_s", "export time", S, "timed records", digits=3),
+    _info("exported_bytes", "exported file", MIB, "timed records"),
+    _info("exported_nodes", "exported nodes", "", "timed records", digits=0),
+    _info("session_s", "session build time", S, "timed records", digits=3),
     _info("compile_time_s", "compile time", S, "timed models operators records", short="compile s"),
 )  # fmt: skip
 

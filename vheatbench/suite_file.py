@@ -61,13 +61,16 @@ def _replaced(axes: dict[str, Any], overrides: dict[str, Any]) -> set[str]:
     """Axes of the file that do not stand beside what the command line asks for.
 
     In a file of models and operators other subjects need the axes of their own kind only; elsewhere a size stands for
-    the file's, whichever of the two that has.
+    the file's, whichever of the two that has, and so does an engine.
     """
-    sizes = {"resolution", "grid"}
+    sizes, engines = {"resolution", "grid"}, {"engine", "compile"}
+    found = engines if engines & overrides.keys() else set()
     if not sizes <= axes.keys():
-        return sizes if sizes & overrides.keys() else set()
+        return found | (sizes if sizes & overrides.keys() else set())
     kinds = {kind_of(str(name)) for name in overrides.get("subjects", [])}
-    return {*(["resolution"] if kinds == {"operator"} else ["grid", *OF_OPERATORS] if kinds == {"model"} else [])}
+    if kinds == {"operator"}:
+        return found | {"resolution"}
+    return found | {"grid", *OF_OPERATORS} if kinds == {"model"} else found
 
 
 _SECTIONS = {"name", "description", "subjects", "studies", "axes", "policy", "reference", "devices", "ceilings"}

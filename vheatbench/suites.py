@@ -21,7 +21,19 @@ from pydantic import (
     model_validator,
 )
 
-from vheatbench.case import Case, Compile, DeviceType, DType, Kind, MemoryFormat, Part, TimedMode, kind_of
+from vheatbench.case import (
+    Case,
+    Compile,
+    DeviceType,
+    DType,
+    Engine,
+    Kind,
+    MemoryFormat,
+    Part,
+    TimedMode,
+    engine_of_compile,
+    kind_of,
+)
 from vheatbench.errors import UserError
 from vheatbench.measure.stopping import Policy
 
@@ -53,7 +65,8 @@ class SubjectEntry(_Part):
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
-        return {name: getattr(axes, name) for name in only}
+        values = axes.values()
+        return {FIELD_OF.get(name, name): values[FIELD_OF.get(name, name)] for name in only}
 
     @field_validator("options")
     @classmethod
@@ -77,7 +90,10 @@ class Axes(_Part):
     dtype: list[DType] = Field(default=["float32"], min_length=1)
     mode: list[TimedMode] = Field(default=["infer"], min_length=1)
     memory_format: list[MemoryFormat] = Field(default=["contiguous"], min_length=1)
-    compile: list[Compile] = Field(default=[False], min_length=1)
+    engine: list[Engine] = Field(default=["eager"], min_length=1)
+    compile: list[Compile] | None = Field(default=None, min_length=1)
+    """Instead of ``engine``, as it was called before; always None in what was read."""
+    dynamic: list[bool] = Field(default=[False], min_length=1)
     fused_attention: list[bool] = Field(default=[True], min_length=1)
     channels: list[int | None] = Field(default=[None], min_length=1)
     part: list[Part | None] = Field(default=[None], min_length=1)
@@ -98,12 +114,26 @@ class Axes(_Part):
             )
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _compile(cls, axes: Any) -> Any:
+        """Values of ``compile`` as engines, where they are none that the field refuses."""
+        if not isinstance(axes, dict) or not isinstance(axes.get("compile"), list):
+            return axes
+        if "engine" in axes:
+            raise ValueError("compile is the older name of some engines: give engine alone")
+        try:
+            engines = [engine_of_compile(value) for value in axes["compile"]]
+        except ValueError:
+            return axes
+        return {name: values for name, values in axes.items() if name != "compile"} | {"engine": engines}
+
     def values(self, kind: Kind) -> dict[str, list[Any]]:
         """Values by field of a case of a model or an operator; the order is that of the plan.
 
         ``resolution`` is the grid of operators. What belongs to the other kind is left at its default.
         """
-        named = {name: getattr(self, name) for name in Axes.model_fields if name != "grid"}
+        named = {name: getattr(self, name) for name in Axes.model_fields if name not in FIELD_OF}
         if kind == "operator":
             return {**named, "resolution": self.grid or []}
         return {**named, **{name: [None] for name in OF_OPERATORS}, "resolution": self.resolution or [(224, 224)]}
@@ -111,6 +141,10 @@ class Axes(_Part):
 
 OF_OPERATORS = ("channels", "part")
 """Axes that models do not have, beside the grid."""
+
+
+FIELD_OF = {"grid": "resolution", "compile": "engine"}
+"""Axes that are called otherwise than the field of a case."""
 
 
 class SuitePolicy(Policy):
@@ -246,7 +280,7 @@ class Suite(_Part):
 
     def _axes_of(self, entry: SubjectEntry) -> dict[str, list[Any]]:
         """The axes with the values that a subject is measured at."""
-        only = {"resolution" if name == "grid" else name: values for name, values in entry.only.items()}
+        only = entry.only
         return {
             name: [value for value in values if value in only[name]] if name in only else values
             for name, values in self.axes.values(kind_of(entry.model)).items()
@@ -255,10 +289,15 @@ class Suite(_Part):
     @property
     def size(self) -> int:
         """Number of cases, without making them."""
-        ceilings = 2 * len(self.axes.dtype) if self.ceilings else 0
+        ceilings = 2 * len(self._roofs) if self.ceilings else 0
         return ceilings + sum(
             math.prod(len(values) for values in self._axes_of(entry).values()) for entry in self.subjects
         )
+
+    @property
+    def _roofs(self) -> list[DType]:
+        # torch has no products in int8 to compare with
+        return [dtype for dtype in self.axes.dtype if dtype != "int8"]
 
     def cases(self, device: DeviceType) -> list[Case]:
         """Every case: ceilings first, then models before operators, listed by axes with the subjects innermost.
@@ -274,7 +313,7 @@ class Suite(_Part):
         if not cases and self.subjects:
             raise UserError(f"suite {self.name!r} has no cases: every subject is restricted ('only') to other values")
         if self.ceilings:
-            cases = [ceiling for dtype in self.axes.dtype for ceiling in ceiling_cases(device, dtype)] + cases
+            cases = [ceiling for dtype in self._roofs for ceiling in ceiling_cases(device, dtype)] + cases
         return list({case.id: case for case in cases}.values())
 
     def _cases_of(self, kind: Kind, device: DeviceType) -> list[Case]:

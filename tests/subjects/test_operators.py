@@ -20,6 +20,7 @@ from support.run_files import write_run
 from vheatbench.analysis.operators import EXPONENTS, theory_of
 from vheatbench.case import Case
 from vheatbench.cli.table import print_run
+from vheatbench.engines import check_engine
 from vheatbench.errors import UserError
 from vheatbench.measure.flops import count_flops
 from vheatbench.measure.kernels import attention_kernels
@@ -29,7 +30,7 @@ from vheatbench.run.counts import count_operator
 from vheatbench.run.inspect import inspect
 from vheatbench.run.largest_batch import largest_batch
 from vheatbench.run.measure_case import measure_case
-from vheatbench.run.step import check_compile, place, prepare
+from vheatbench.run.step import place, prepare
 from vheatbench.run.task import InspectTask, MeasureTask
 from vheatbench.store import Metric, Record, read_run
 from vheatbench.subjects.catalog import build, list_subjects
@@ -547,15 +548,15 @@ def test_forward_and_backward_of_a_model_counts_three_passes() -> None:
 def test_freezing_is_for_inference_on_a_cpu(mode: str, device: str) -> None:
     one = Case(subject="test_vit", resolution=64, compile="freezing", mode=mode, device=device)
     with pytest.raises(UserError, match=f"not in mode {mode} on {device}"):
-        check_compile(one)
-    check_compile(Case(subject="test_vit", resolution=64, compile="freezing"))
-    check_compile(Case(subject="test_vit", resolution=64, compile=True, mode=mode, device=device))
+        check_engine(one)
+    check_engine(Case(subject="test_vit", resolution=64, compile="freezing"))
+    check_engine(Case(subject="test_vit", resolution=64, compile=True, mode=mode, device=device))
 
 
 def test_cuda_graphs_are_for_gpus() -> None:
     with pytest.raises(UserError, match="none on cpu"):
-        check_compile(Case(subject="test_vit", resolution=64, compile="cudagraphs"))
-    check_compile(Case(subject="test_vit", resolution=64, compile="cudagraphs", device="cuda", mode="train"))
+        check_engine(Case(subject="test_vit", resolution=64, compile="cudagraphs"))
+    check_engine(Case(subject="test_vit", resolution=64, compile="cudagraphs", device="cuda", mode="train"))
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from vheatbench.ab.turns import TurnProgress, take_turns
 from vheatbench.analysis.fingerprint import differences, fingerprint
 from vheatbench.errors import UserError
 from vheatbench.metrics import names
+from vheatbench.run.exports import remove_exports
 from vheatbench.run.progress import Display
 from vheatbench.run.task import Inspection
 from vheatbench.stop import stoppable
@@ -150,7 +151,9 @@ class Session:
                 for writer in writers.values():  # why it failed stays on disk
                     writer.finish()
                 raise
-            return {side: writers[side].finish() for side in SIDES}
+            paths = {side: writers[side].finish() for side in SIDES}
+            remove_exports(paths["head"])
+            return paths
 
     def _finish_other(self, begun: Mapping[Side, Run]) -> dict[Side, Path]:
         """The crash came between the ends of the two files: everything is measured."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from vheatbench.ab.arm import SIDES, Arm, ArmError, Side
 from vheatbench.ab.rounds import Rounds, Turn
 from vheatbench.run.executor import Executor, Seat
+from vheatbench.run.exports import exports_folder
 from vheatbench.run.progress import Display, step_time
 from vheatbench.run.recording import keep
 from vheatbench.stop import deferred
@@ -62,7 +63,8 @@ def take_turns(
     """
     records = {side: list(read_run(writers[side].path).records) for side in SIDES}
     live = all(arms[side].takes_turns for side in SIDES)
-    executor = Executor(policy, device, fresh=True, turns=live)
+    # models are named by their content and code, so that both sides may share a folder
+    executor = Executor(policy, device, fresh=True, turns=live, folder=exports_folder(writers["head"].path))
     try:
         while turns := rounds.due(records["base"], records["head"]):
             for place, turn in enumerate(turns):

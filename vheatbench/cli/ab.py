@@ -44,9 +44,12 @@ def ab(
     resolution: str | None = typer.Option(None, help="For example 224,512 or 480x640 (height x width)."),
     grid: str | None = typer.Option(None, help="Of operators, in tokens: for example 14,56."),
     batch: str | None = typer.Option(None, help="Images per step, by commas."),
-    dtype: str | None = typer.Option(None, help="float32, tf32, bfloat16, float16, by commas."),
+    dtype: str | None = typer.Option(None, help="float32, tf32, bfloat16, float16, int8, by commas."),
     mode: str | None = typer.Option(None, help="infer, forward, forward_backward, train, by commas."),
-    compile: str | None = typer.Option(None, help="torch.compile: true, false, by commas."),
+    engine: str | None = typer.Option(
+        None, help="How models are run: eager, compiled, onnxruntime, openvino, ..., by commas."
+    ),
+    compile: str | None = typer.Option(None, help="The older name of some engines: true is compiled."),
     threads: int | None = typer.Option(None, help="CPU threads of a worker."),
     timeout: float | None = typer.Option(None, help="Seconds that a case may take."),
     turns: bool | None = typer.Option(
@@ -108,6 +111,7 @@ def ab(
         "batch": numbers_or_words(batch),
         "dtype": comma_list(dtype),
         "mode": comma_list(mode),
+        "engine": comma_list(engine),
         "compile": booleans(compile, "--compile", ("freezing", "cudagraphs")),
         "threads": threads,
         "timeout_s": timeout,

@@ -177,6 +177,7 @@ def execute(
     from vheatbench.analysis.time_spent import time_line, used_s
     from vheatbench.numbers import clock
     from vheatbench.present.progress import display
+    from vheatbench.run.exports import remove_exports
     from vheatbench.run.progress import RunProgress
     from vheatbench.run.runner import Runner, items_of
     from vheatbench.run.schedule import Schedule
@@ -219,7 +220,9 @@ def execute(
             words = some([case.label for case in missing], 3)
             print(f"the budget ended after {clock(elapsed)}, without {words}\n{kept(writer)}", file=sys.stderr)
             raise typer.Exit(exits.FAILED)
-        return writer.finish(elapsed)
+        path = writer.finish(elapsed)
+        remove_exports(path)
+        return path
 
 
 def kept(writer: RunWriter) -> str:

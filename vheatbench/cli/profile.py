@@ -109,7 +109,7 @@ def _check(dtype: str, mode: str, device: str) -> None:
 
 def _file_name(case: Case) -> str:
     parts = [case.subject, case.size, f"b{case.batch}", case.dtype, str(case.analysis["step"]), case.device]
-    words = "-".join([*parts, "compiled"] if case.compile else parts)
+    words = "-".join([*parts, "compiled"] if case.compiled else parts)
     return f"profile-{''.join(c if c.isalnum() or c in '-_.' else '-' for c in words)}.json.gz"
 
 

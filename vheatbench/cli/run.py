@@ -40,13 +40,23 @@ def run(
     channels: str | None = typer.Option(None, help="Of operators, by commas (96)."),
     part: str | None = typer.Option(None, help="Of operators: core (mixing tokens alone), layer, by commas."),
     batch: str | None = typer.Option(None, help="Images per step, by commas; 'largest' for the largest that fits."),
-    dtype: str | None = typer.Option(None, help="float32, tf32, bfloat16, float16, by commas."),
+    dtype: str | None = typer.Option(None, help="float32, tf32, bfloat16, float16, int8, by commas."),
     mode: str | None = typer.Option(
         None,
         help="infer (deploy form), forward (training form), forward_backward, train (with optimizer), by commas.",
     ),
     memory_format: str | None = typer.Option(None, help="contiguous, channels_last, by commas."),
-    compile: str | None = typer.Option(None, help="torch.compile: true, false, freezing, cudagraphs."),
+    engine: str | None = typer.Option(
+        None,
+        help="How models are run: eager, compiled, compiled-freezing, compiled-cudagraphs, compiled-max-autotune, "
+        "onnxruntime, openvino, tensorrt, by commas.",
+    ),
+    compile: str | None = typer.Option(
+        None, help="The older name of some engines: false is eager, true compiled; freezing, cudagraphs."
+    ),
+    dynamic: str | None = typer.Option(
+        None, help="Whether compiled and exported models leave their sizes open: true, false, or both by commas."
+    ),
     fused_attention: str | None = typer.Option(None, help="Fused attention: true, false, or both by commas."),
     ceilings: bool | None = typer.Option(
         None, "--ceilings/--no-ceilings", help="Also measure a large copy and a large matrix product."
@@ -90,7 +100,9 @@ def run(
         "dtype": comma_list(dtype),
         "mode": comma_list(mode),
         "memory_format": comma_list(memory_format),
+        "engine": comma_list(engine),
         "compile": booleans(compile, "--compile", ("freezing", "cudagraphs")),
+        "dynamic": booleans(dynamic, "--dynamic"),
         "fused_attention": booleans(fused_attention, "--fused-attention"),
         "ceilings": ceilings,
         "rounds": rounds,

@@ -27,8 +27,13 @@ PACKAGES = (
     "triton",
     "numpy",
     "nvidia-ml-py",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
 )
-VARIABLES = ("OMP_", "MKL_", "KMP_", "GOMP_", "CUDA_", "TORCH_", "PYTORCH_", "TIMM_", "MALLOC_")
+VARIABLES = ("OMP_", "MKL_", "KMP_", "GOMP_", "CUDA_", "TORCH_", "PYTORCH_", "TIMM_", "MALLOC_", "ORT_")
 """Beginnings of the names of environment variables that can change results."""
 SINGLE_VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LD_PRELOAD")
 

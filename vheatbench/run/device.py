@@ -30,6 +30,8 @@ def device_for(asked: Literal["auto"] | DeviceType, dtype: DType) -> DeviceType:
         raise UserError("CUDA was asked for, but torch sees no CUDA device")
     if dtype == "tf32" and not (there and asked != "cpu"):
         raise UserError("tf32 is a mode of NVIDIA GPUs: use float32 or bfloat16 on a CPU")
+    if dtype == "int8":
+        raise UserError("int8 is quantised by an engine that takes ONNX: see 'vheatbench run --engine'")
     return "cuda" if there and asked != "cpu" else "cpu"
 
 
@@ -48,7 +50,7 @@ def prepared_device(case: Case, policy: SuitePolicy) -> Iterator[torch.device]:
 
 
 def _prepare_device(case: Case, policy: SuitePolicy) -> torch.device:
-    device_for(case.device, case.dtype)
+    device_for(case.device, "float32" if case.exported and case.dtype == "int8" else case.dtype)
     if policy.threads is not None:
         torch.set_num_threads(policy.threads)
     if case.device == "cpu":

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -63,6 +64,8 @@ class Executor:
     """Whether timed cases always have a process that is started anew."""
     turns: bool = True
     """Whether cases may take turns, where the policy wants it."""
+    folder: Path | None = None
+    """Where the cases of the run keep their exported models."""
     _alone: dict[str, str] = field(default_factory=dict)
     """Ids of cases that do not fit beside the others of their group, and why."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -121,6 +124,9 @@ class Executor:
                 records[id(seat)] = record
         return [records[id(seat)] for seat in seats]
 
+    def _folder(self, case: Case) -> Path | None:
+        return self.folder.resolve() if self.folder is not None and case.exported else None
+
     def _may_take_turns(self, case: Case) -> bool:
         return (
             self.turns
@@ -144,6 +150,7 @@ class Executor:
                     policy=self.policy,
                     count=seat.count,
                     memory=seat.memory,
+                    folder=self._folder(seat.case),
                     others=len(seats) - 1,
                 ),
                 self.policy.timeout_s,
@@ -184,7 +191,14 @@ class Executor:
         policy, elapsed = self.policy, 0.0
         warnings: list[str] = []
         while True:
-            task = MeasureTask(case=case, round=seat.round, policy=policy, count=seat.count, memory=seat.memory)
+            task = MeasureTask(
+                case=case,
+                round=seat.round,
+                policy=policy,
+                count=seat.count,
+                memory=seat.memory,
+                folder=self._folder(case),
+            )
             ended = self.run(task, elapsed, seat.launch)
             record = _record(case, seat.round, started, ended)
             elapsed += record.elapsed_s

@@ -8,6 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from vheatbench.case import Case
+from vheatbench.engines import check_engine, check_present
 from vheatbench.errors import UserError
 from vheatbench.measure.environment import environment
 from vheatbench.measure.flops import TRAIN_FACTOR, count_flops
@@ -16,7 +17,7 @@ from vheatbench.measure.outputs import training_loss
 from vheatbench.measure.precision import slow_precision
 from vheatbench.measure.stopping import Policy
 from vheatbench.run.device import classify, memory_limit
-from vheatbench.run.step import DTYPES, check_compile, place, prepare
+from vheatbench.run.step import DTYPES, place, prepare
 from vheatbench.run.task import Forecast, Inspection, InspectTask
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build, find_subject
@@ -58,7 +59,7 @@ def inspect(task: InspectTask) -> Inspection:
 
 def _problem(case: Case) -> str | None:
     try:
-        check_compile(case)
+        check_engine(case)
         if case.kind == "operator":
             check_operator(case)
         elif case.kind == "model":
@@ -78,6 +79,7 @@ def _foresee(case: Case, flops_per_s: float | None) -> Forecast:
         return _foresee_ceiling(case, flops_per_s)
     batch = case.batch if isinstance(case.batch, int) else 1
     try:
+        check_present(case)
         built = build(case, META)
         if case.kind == "operator":
             macs, peak = _operator_cost(case, built, batch)
@@ -133,7 +135,7 @@ def _operator_cost(case: Case, built: Built, batch: int) -> tuple[float, int]:
     macs = operator_step_macs(operator_macs(case, batch, backend), case.trains)
     model = place(built, case, META)
     with built.context():
-        setup = prepare(model, built, batch, case.model_copy(update={"compile": False}), META)
+        setup = prepare(model, built, batch, case.model_copy(update={"engine": "eager", "dynamic": False}), META)
         known = [*model.parameters(), *model.buffers(), *setup.inputs]
         peak = setup.weights_bytes + setup.input_bytes + activation_bytes(setup.step, known)
     if operator.kernel is SDPBackend.MATH:

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from vheatbench.case import Case
+from vheatbench.engines import check_engine, check_present
+from vheatbench.engines.agreement import AgreementError, disagreement
 from vheatbench.measure.device import energy_metrics
 from vheatbench.measure.kernels import attention_kernels
 from vheatbench.measure.memory import host_baseline, measure_memory, released_bytes, unmeasured_memory, without_value
@@ -24,7 +26,7 @@ from vheatbench.run.ceiling import ceiling_metric, ceiling_step
 from vheatbench.run.counts import count_model, count_operator, cross_check
 from vheatbench.run.device import classify, prepared_device
 from vheatbench.run.largest_batch import largest_batch
-from vheatbench.run.step import DTYPES, Setup, check_compile, place, prepare
+from vheatbench.run.step import DTYPES, Setup, place, prepare
 from vheatbench.run.task import Event, Interim, MeasureTask, Turn
 from vheatbench.store.schema import Metric, Record
 from vheatbench.subjects.built import Built
@@ -108,7 +110,8 @@ def _measure(task: MeasureTask, device: torch.device, record: Record, runner: Ru
     if case.kind == "ceiling":
         _measure_ceiling(task, device, record, lap)
         return
-    check_compile(case)
+    check_engine(case)
+    check_present(case)
     if case.kind == "model" and task.count:
         count_model(case, record)
         lap.end("count")
@@ -124,9 +127,12 @@ def _measure(task: MeasureTask, device: torch.device, record: Record, runner: Ru
             case, model, built, policy, device, record,
             lambda n: runner.left(interim.model_copy(update={"batch": n})),
         )  # fmt: skip
-        setup = prepare(model, built, batch, case, device)
+        setup = prepare(model, built, batch, case, device, task.folder)
         record.subject["precision"] = setup.precision
         record.warnings += setup.notes
+        _say_engine(setup, record)
+        if case.exported:
+            model.to("meta")  # the engine has weights of its own
         lap.end("build")
         if case.kind == "operator" and task.count:
             count_operator(case, built, batch, backend, record)
@@ -151,15 +157,18 @@ def _measure(task: MeasureTask, device: torch.device, record: Record, runner: Ru
                 )
             if memory.problem is not None:
                 record.metrics |= unmeasured_memory(memory.problem)
+            elif case.exported:
+                record.metrics |= _unseen_by_torch(record)
         if task.others and "nvml_device_bytes" in record.metrics:
             record.metrics["nvml_device_bytes"] = without_value(
                 record.metrics["nvml_device_bytes"], "the others that it took turns with were on the device too"
             )
         if case.kind == "operator" and task.count:
             # last: torch's profiler leaves memory behind that would hide the step's growth
-            record.subject["kernel"] = backend
+            record.subject["kernel"] = None if case.exported else backend
             with _added(record, "which kernel ran was not found out"):
-                record.subject["kernel"] = backend or ", ".join(attention_kernels(setup.step)) or None
+                if not case.exported:
+                    record.subject["kernel"] = backend or ", ".join(attention_kernels(setup.step)) or None
     lap.end("memory")
     if policy.fvcore and case.kind == "model" and task.count:
         with _added(record, "not counted with fvcore"):
@@ -206,7 +215,7 @@ def _batch(
     """The case's batch, or the largest that fits, which then is a metric; ``trying`` is told each that is tried."""
     if isinstance(case.batch, int):
         return case.batch
-    eager = case.model_copy(update={"compile": False})
+    eager = case.model_copy(update={"engine": "eager", "dynamic": False})
 
     def attempt(batch: int) -> None:
         trying(batch)
@@ -278,13 +287,54 @@ def _take_turns(sampler: Sampler, watch: DeviceWatch, device: torch.device, runn
             event = Event(samples=sampler.turn(told.seconds))
 
 
+def _say_engine(setup: Setup, record: Record) -> None:
+    """What the engine says of its session: facts, metrics, warnings."""
+    session = setup.session
+    if session.facts:
+        record.subject["engine"] = session.facts
+    record.warnings += session.warnings
+    record.metrics |= {
+        name: Metric(value=found.value, unit=found.unit, direction="lower", how=found.how,
+                     deterministic=found.deterministic)
+        for name, found in session.numbers.items()
+    }  # fmt: skip
+
+
+def _check_agreement(output: Any, setup: Setup, record: Record) -> None:
+    """Keep how far the engine's output is from the model's own. Raises AgreementError where that is too far."""
+    if not setup.expected:
+        return
+    found, tolerance = disagreement(output, setup.expected), setup.session.tolerance
+    allowed = f"at most {tolerance:g} allowed" if tolerance is not None else "stated, not judged"
+    record.metrics["engine_error"] = Metric(
+        value=found,
+        unit="relative",
+        direction="lower",
+        how=f"largest difference from {setup.session.compared}, over its largest value; {allowed}",
+    )
+    if tolerance is not None and not found <= tolerance:
+        raise AgreementError(
+            f"engine {record.case.engine} computes something else: its output is {found:.3g} away from "
+            f"{setup.session.compared}, relative to the largest value, and {tolerance:g} is allowed"
+        )
+
+
+def _unseen_by_torch(record: Record) -> dict[str, Metric]:
+    """Of an engine that allocates for itself: what torch's allocator says is not its memory."""
+    names: tuple[str, ...] = ("activation_peak_bytes", "peak_allocated_bytes", "peak_reserved_bytes")
+    if record.case.device == "cuda":
+        names += ("peak_memory_bytes",)
+    reason = f"{record.case.engine} allocates for itself, which torch's allocator does not see"
+    return {name: without_value(record.metrics[name], reason) for name in names if name in record.metrics}
+
+
 def _first_call(setup: Setup, case: Case, device: torch.device, record: Record) -> None:
-    """Compile if asked, and see that what is measured is finite."""
+    """Compile if asked, and see that what is measured is finite and what the model computes."""
     started = time.monotonic()
     output = setup.step()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    if case.compile:
+    if case.compiled:
         record.metrics["compile_time_s"] = Metric(
             value=time.monotonic() - started,
             unit="s",
@@ -292,6 +342,7 @@ def _first_call(setup: Setup, case: Case, device: torch.device, record: Record) 
             how="first call under torch.compile, wall clock",
         )
     check_finite(output, f" in {setup.precision}")
+    _check_agreement(output, setup, record)
 
 
 def _energy(record: Record, loops: int, batch: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from vheatbench.case import Case
 from vheatbench.errors import StoreError, UserError, WorkerError
 from vheatbench.run.executor import Executor, Seat, StoppedError, unanswered
+from vheatbench.run.exports import exports_folder
 from vheatbench.run.process import Launch, Outcome, Worker
 from vheatbench.run.progress import Item, Progress, outcome
 from vheatbench.run.recording import keep
@@ -91,7 +92,8 @@ class Runner:
         self._writer = writer
         self._policy = policy
         self._progress = progress
-        self._executors = [Executor(policy, device, len(devices)) for device in devices]
+        folder = exports_folder(writer.path)
+        self._executors = [Executor(policy, device, len(devices), folder=folder) for device in devices]
         self._lock = threading.Lock()
         self._error: BaseException | None = None
 

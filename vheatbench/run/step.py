@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vheatbench.case import Case
-from vheatbench.errors import UserError
+from vheatbench.engines import engine_of
+from vheatbench.engines.agreement import leaves
+from vheatbench.engines.session import Session, Setting
 from vheatbench.measure.outputs import check_finite, logits_of, loss_note, training_loss
 from vheatbench.subjects.built import Built
 
@@ -19,7 +22,9 @@ DTYPES = {
     "tf32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "int8": torch.float32,
 }
+"""What weights and inputs are held in. An engine outside torch may compute in another precision."""
 
 
 @dataclass
@@ -34,26 +39,22 @@ class Setup:
     precision: str
     notes: list[str] = field(default_factory=list)
     """What is to be said of the step beside its numbers."""
-
-
-def check_compile(case: Case) -> None:
-    """Raises UserError for a way of compiling that the case's device or mode has not."""
-    if case.compile == "freezing" and (case.trains or case.device != "cpu"):
-        raise UserError(
-            f"compile freezing folds weights into the graph for inference on a CPU: "
-            f"not in mode {case.mode} on {case.device}"
-        )
-    if case.compile == "cudagraphs" and case.device != "cuda":
-        raise UserError(f"compile cudagraphs replays kernels of a GPU: there are none on {case.device}")
+    session: Session = field(default_factory=lambda: Session(lambda *inputs: None))
+    """The module as the case's engine runs it."""
+    expected: tuple[Tensor, ...] = ()
+    """What the module gives for the inputs without the engine; none where that is what is measured, or in training."""
 
 
 def place(built: Built, case: Case, device: torch.device) -> nn.Module:
     """The module on its device, in the precision of the case's mode.
 
     A training model keeps float32 weights and is run under autocast; an operator is in the case's precision
-    in every mode, and takes gradients in ``forward_backward``.
+    in every mode, and takes gradients in ``forward_backward``. What is exported for a CPU stays in float32: the engine
+    is told what to compute in.
     """
     model = built.model.to(device)
+    if _told(case):
+        return model.requires_grad_(False)
     if case.kind == "operator":
         return model.to(DTYPES[case.dtype]).requires_grad_(case.trains)
     if not case.trains:
@@ -63,25 +64,41 @@ def place(built: Built, case: Case, device: torch.device) -> nn.Module:
     return model
 
 
+def _told(case: Case) -> bool:
+    """Whether the engine takes a model in float32 and is told its precision."""
+    return case.exported and case.device == "cpu"
+
+
 def _by_autocast(model: nn.Module, case: Case) -> bool:
     """Whether low precision is autocast's: in training, and for a model that cannot be cast."""
     return case.kind == "model" and (case.trains or getattr(model, "autocast_only", False))
 
 
-def prepare(model: nn.Module, built: Built, batch: int, case: Case, device: torch.device) -> Setup:
-    """The step of a case, on a placed module (:func:`place`) and a batch of normally distributed inputs."""
+def prepare(
+    model: nn.Module, built: Built, batch: int, case: Case, device: torch.device, folder: Path | None = None
+) -> Setup:
+    """The step of a case, on a placed module (:func:`place`) and a batch of normally distributed inputs.
+
+    ``folder``: where exported models are kept for later rounds.
+    """
     autocast = _by_autocast(model, case)
-    dtype = DTYPES[case.dtype]
+    dtype = torch.float32 if _told(case) else DTYPES[case.dtype]
     inputs = built.inputs(batch, device, torch.float32 if autocast else dtype)
     if case.memory_format == "channels_last":
         inputs = tuple(x.contiguous(memory_format=torch.channels_last) for x in inputs)
-    call: Callable[..., Any] = _compiled(model, case) if case.compile else model
+    expected: tuple[Tensor, ...] = ()
+    if case.engine != "eager" and not case.trains and device.type != "meta":
+        output = _inference_step(model, inputs, dtype if autocast else torch.float32)()
+        expected = tuple(tensor.clone() for tensor in leaves(output))
+        del output
+    setting = Setting(case, torch.get_num_threads(), expected, folder)
+    session = engine_of(case).build(model, inputs, setting)
+    call: Callable[..., Any] = session.call
     held = list(inputs)
     notes: list[str] = []
     step: Callable[[], Any]
     if not case.trains:
         step = _inference_step(call, inputs, dtype if autocast else torch.float32)
-        step = _frozen(step) if case.compile == "freezing" else step
     elif case.kind == "operator":
         with torch.no_grad():
             held.append(torch.randn_like(model(*inputs)))
@@ -95,11 +112,10 @@ def prepare(model: nn.Module, built: Built, batch: int, case: Case, device: torc
         precision = f"float32 weights, {str(dtype).removeprefix('torch.')} autocast"
     if case.dtype == "tf32":
         precision += ", products in TF32"
-    return Setup(step, inputs, weights, sum(t.numel() * t.element_size() for t in held), precision, notes)
-
-
-def _compiled(model: nn.Module, case: Case) -> Callable[..., Any]:
-    return torch.compile(model, mode="reduce-overhead" if case.compile == "cudagraphs" else None)
+    if _told(case):
+        precision = f"computed in {case.dtype}, input in float32"
+    input_bytes = sum(t.numel() * t.element_size() for t in held)
+    return Setup(step, inputs, weights, input_bytes, precision, notes, session, expected)
 
 
 def _inference_step(call: Callable[..., Any], inputs: tuple[Tensor, ...], autocast: torch.dtype) -> Callable[[], Any]:
@@ -116,25 +132,6 @@ def _inference_step(call: Callable[..., Any], inputs: tuple[Tensor, ...], autoca
 
     # entering autocast for nothing costs microseconds, a tenth of a small operator
     return step if autocast == torch.float32 else cast_step
-
-
-def _frozen(step: Callable[[], Any]) -> Callable[[], Any]:
-    """Have inductor fold the weights when it compiles, which it does in the first call."""
-    import torch._inductor.config as inductor
-
-    compiled = False
-
-    def frozen_step() -> Any:
-        nonlocal compiled
-        if compiled:
-            return step()
-        # dynamo reads it as well, so it cannot be one of torch.compile's options
-        with inductor.patch(freezing=True):
-            output = step()
-        compiled = True
-        return output
-
-    return frozen_step
 
 
 def _gradient_step(

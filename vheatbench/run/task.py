@@ -32,6 +32,8 @@ class MeasureTask(_Message):
     """Whether to count multiply-adds too, and what else is the same in every round."""
     memory: bool = True
     """Whether to measure the memory too, in a pass of its own after the samples."""
+    folder: Path | None = None
+    """Where exported models are kept that later rounds take."""
     others: int = 0
     """How many cases it takes turns with. With any, the worker says when it has imported what it needs, and waits; says
     when it is warm, and waits; and then samples when it is told to (:class:`Turn`)."""

@@ -23,7 +23,7 @@ def to_frame(run: Run) -> pd.DataFrame:
 
     Metrics are in their own units (part of their names), empty where unavailable. ``batch`` is empty where
     ``batch_policy`` is ``largest``; what such a step cost stands there per image as well. ``channels`` and ``part``
-    are empty for models, ``compile`` is true with ``freezing`` and ``cudagraphs`` too. A metric named like a column
+    are empty for models, ``compile`` is true for every way of torch.compile. A metric named like a column
     of the case gets ``metric_`` in front.
     """
     import pandas as pd
@@ -77,6 +77,8 @@ _COLUMNS = {
     "mode": "str",
     "device": "str",
     "memory_format": "str",
+    "engine": "str",
+    "dynamic": "bool",
     "compile": "bool",
     "freezing": "bool",
     "cudagraphs": "bool",
@@ -105,9 +107,9 @@ def _case(run: Run, record: Record) -> dict[str, Any]:
         "width": width,
         "batch": None if largest else case.batch,
         "batch_policy": "largest" if largest else "fixed",
-        "compile": bool(case.compile),
-        "freezing": case.compile == "freezing",
-        "cudagraphs": case.compile == "cudagraphs",
+        "compile": case.compiled,
+        "freezing": case.engine == "compiled-freezing",
+        "cudagraphs": case.engine == "compiled-cudagraphs",
         "part": case.part or "",
         "options": json.dumps(case.options, sort_keys=True),
         "analysis": json.dumps(case.analysis, sort_keys=True),

@@ -191,7 +191,7 @@ def _has_own_products(case: Case, *modules: nn.Module) -> bool:
     """Whether a comparison with others would also compare implementations of the same product."""
     ours = any(isinstance(module, HeatOperator) and module.backend != "official" for module in modules)
     dtype = getattr(torch, case.dtype) if case.dtype != "tf32" else torch.float32
-    return ours and case.device == "cpu" and not case.compile and fuses(torch.empty(0, dtype=dtype))
+    return ours and case.device == "cpu" and case.engine == "eager" and fuses(torch.empty(0, dtype=dtype))
 
 
 _SIZINGS: dict[tuple[str, str], Sizing] = {}

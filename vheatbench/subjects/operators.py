@@ -291,7 +291,7 @@ def heat_backend(case: Case, device: torch.device, dtype: torch.dtype) -> str | 
     if backend == "auto":
         backend = choose_backend(x, decay)
         # the rule is asked again while a compiler traces, and has another answer then
-        return "matmul" if case.compile and backend == "symmetric" else backend
+        return "matmul" if case.engine != "eager" and backend == "symmetric" else backend
     return backend
 
 

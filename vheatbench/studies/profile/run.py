@@ -17,12 +17,13 @@ from pydantic import Field
 from torch import nn
 
 from vheatbench.case import Case, DType, TimedMode, kind_of
+from vheatbench.engines import check_engine
 from vheatbench.errors import UserError
 from vheatbench.measure.stopping import Policy
 from vheatbench.measure.timing import measure_time, timer_for
 from vheatbench.measure.trace import OPTIMIZER, OUTSIDE, Operator, Place, Usage, usage
 from vheatbench.run.device import classify, device_for, prepared_device
-from vheatbench.run.step import check_compile, place, prepare
+from vheatbench.run.step import place, prepare
 from vheatbench.run.study import Tell
 from vheatbench.run.task import Group, StudyTask
 from vheatbench.stats import median
@@ -85,10 +86,10 @@ def plan(asked: dict[str, Any]) -> tuple[list[Group], list[str]]:
         dtype=settings.dtype,
         mode="profile",
         device=device_for(settings.device, settings.dtype),
-        compile=settings.compile,
+        engine="compiled" if settings.compile else "eager",
         analysis={"step": settings.mode, "depth": settings.depth, "steps": settings.steps},
     )
-    check_compile(_timed(case))
+    check_engine(_timed(case))
     find_subject(case.subject)
     return [Group(label=case.label, cases=[case])], []
 
@@ -134,13 +135,13 @@ def profile(case: Case, device: torch.device) -> tuple[Profile, dict[str, Any]]:
     steps, depth = int(case.analysis["steps"]), int(case.analysis["depth"])
     whole, case = case, _timed(case)
     assert isinstance(case.batch, int)
-    check_compile(case)
+    check_engine(case)
     flops = _count(case, case.batch)
     built = build(case)
     model = place(built, case, device)
     # compiled code calls no hooks, and a part would be captured in the graph
-    watched, parts = (None, no_parts) if case.compile else (model, profiling_parts)
-    with built.context(), _named_kernels(bool(case.compile)):
+    watched, parts = (None, no_parts) if case.compiled else (model, profiling_parts)
+    with built.context(), _named_kernels(case.compiled):
         setup = prepare(model, built, case.batch, case, device)
         timing = measure_time(setup.step, timer_for(device), Policy(min_samples=max(steps, 3), ceiling_s=5.0))
         trace = profile_steps(setup.step, steps, device, watched, parts)

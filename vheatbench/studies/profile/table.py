@@ -91,7 +91,7 @@ def _print(found: Profile) -> None:
     if found.case.device == "cuda":
         busy = sum(operator.seconds for _, operator in found.operators)
         print(f"kernels ran for {busy * 1e3:.4g} ms of the profiled step: shares are of that", file=sys.stderr)
-    if found.case.compile:
+    if found.case.compiled:
         print("compiled: a kernel spans modules and parts, so time and memory are by operator only", file=sys.stderr)
     _print_rows("By module", "module", _without_crumbs(found.modules))
     if found.parts is not None:

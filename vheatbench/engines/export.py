@@ -1,0 +1,186 @@
+"""A module as ONNX, by torch's own exporter, kept by its content so that it is exported once in a run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vheatbench.case import Case
+from vheatbench.engines.session import Number, Setting
+from vheatbench.text import one_line
+
+PACKAGES = ("torch", "onnx", "onnxscript")
+"""What the exported model depends on besides its weights and its code."""
+INSTALL = "pip install 'vheatbench[onnx]'"
+SINGLE_FILE_BYTES = 1.5 * 2**30
+"""Weights above this are kept beside the model's file: one of more than 2 GiB is none."""
+
+
+class ExportError(Exception):
+    """torch's exporter does not take the model."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model as ONNX on disk."""
+
+    path: Path
+    export_s: float
+    bytes: int
+    nodes: int
+    open: tuple[str, ...] = ()
+    """Dimensions of the input that were left open."""
+
+    def numbers(self) -> dict[str, Number]:
+        """The metrics of the export."""
+        how = "torch.onnx.export(dynamo=True)"
+        return {
+            "export_s": Number(self.export_s, "s", f"{how}, wall clock; later rounds take the file of the first"),
+            "exported_bytes": Number(self.bytes, "bytes", f"size of what {how} writes, weights included"),
+            "exported_nodes": Number(self.nodes, "nodes", f"nodes of the graph that {how} gives", deterministic=True),
+        }
+
+
+def exporter_missing() -> str | None:
+    """Why nothing can be exported here; None where it can."""
+    lacking = [name for name in ("onnx", "onnxscript") if util.find_spec(name) is None]
+    return f"{' and '.join(lacking)} not installed ({INSTALL})" if lacking else None
+
+
+@contextlib.contextmanager
+def exported(module: nn.Module, inputs: tuple[Tensor, ...], setting: Setting) -> Iterator[Exported]:
+    """The module as ONNX, for as long as the block lasts or the setting's folder is there.
+
+    Raises:
+        ExportError: torch's exporter does not take it; the reason in one line.
+    """
+    if setting.folder is None:
+        with tempfile.TemporaryDirectory(prefix="vheatbench-onnx-") as folder:
+            yield _exported(module, inputs, setting.case, Path(folder))
+        return
+    setting.folder.mkdir(parents=True, exist_ok=True)
+    yield _exported(module, inputs, setting.case, setting.folder)
+
+
+def _exported(module: nn.Module, inputs: tuple[Tensor, ...], case: Case, folder: Path) -> Exported:
+    name = content_key(module, inputs, case)
+    target, about = folder / f"{name}.onnx", folder / f"{name}.json"
+    with _locked(folder / f"{name}.lock"):
+        if not about.exists():
+            found = export_to(target, module, inputs, dynamic=case.dynamic)
+            unfinished = about.with_suffix(".partial")
+            unfinished.write_text(json.dumps({**asdict(found), "path": target.name}))
+            unfinished.rename(about)  # last: where it is, the model is whole
+        facts = json.loads(about.read_text())
+    return Exported(**{**facts, "path": target, "open": tuple(facts["open"])})
+
+
+def export_to(target: Path, module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool = False) -> Exported:
+    """Export a module to a file. Raises ExportError."""
+    started = time.monotonic()
+    program = _program(module, inputs, dynamic)
+    weights = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    apart = weights > SINGLE_FILE_BYTES
+    program.save(target, external_data=apart)
+    elapsed = time.monotonic() - started
+    size = target.stat().st_size + (target.with_name(f"{target.name}.data").stat().st_size if apart else 0)
+    graph = program.model.graph
+    dims = ("batch", "channels", "height", "width")
+    shape = graph.inputs[0].shape if graph.inputs else ()
+    opened = tuple(dims[i] if len(shape) == 4 else str(i) for i, side in enumerate(shape) if not isinstance(side, int))
+    return Exported(target, elapsed, size, len(list(graph)), opened)
+
+
+def _program(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> Any:
+    shapes = None
+    if dynamic:
+        # an exporter takes a size of 1 for a constant
+        inputs = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in inputs)
+        sides = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+        shapes = tuple({i: side for i, side in sides.items() if i < x.ndim} for x in inputs)
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore")
+            return torch.onnx.export(module, inputs, dynamo=True, verbose=False, dynamic_shapes=shapes)
+    except Exception as error:
+        raise ExportError(reason_of(error)) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # the exporter prints what it does on stdout, whatever it is told
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def reason_of(error: BaseException) -> str:
+    """The exporter's reason in one line: of the error that all others were raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {one_line(str(error).strip() or 'no reason given')}"
+
+
+def content_key(module: nn.Module, inputs: tuple[Tensor, ...], case: Case) -> str:
+    """What an exported model is named by: weights, code, shapes, and the versions that it was made with."""
+    digest = hashlib.sha256()
+    about = {
+        "subject": case.subject,
+        "options": case.options,
+        "fused_attention": case.fused_attention,
+        "mode": case.mode,
+        "dynamic": case.dynamic,
+        "inputs": [(tuple(x.shape), str(x.dtype), x.device.type) for x in inputs],
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+    digest.update(json.dumps(about, sort_keys=True, default=str).encode())
+    for package in sorted({type(part).__module__.partition(".")[0] for part in module.modules()} - {"torch"}):
+        digest.update(_code(package))
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy().data)
+    return digest.hexdigest()[:24]
+
+
+def _code(package: str) -> bytes:
+    """What stands for the source of a package that a module's classes are from."""
+    module = sys.modules.get(package)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return package.encode()
+    top = Path(file)
+    files = sorted(top.parent.rglob("*.py")) if top.name == "__init__.py" else [top]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Workers on several devices may want the same model at once: the first exports it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
