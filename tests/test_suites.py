@@ -298,7 +298,7 @@ def test_overrides_beat_the_section_of_the_device(write: Write) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"dtype": ["fp16"]}, "--dtype: 'fp16' is not allowed; allowed: 'float32', 'tf32', 'bfloat16', 'float16' or 'i"),
+        ({"dtype": ["fp16"]}, "--dtype: 'fp16' is not allowed; allowed: 'float32', 'tf32', 'bfloat16', 'float16' or "),
         ({"resolution": ["224x"]}, "--resolution: '224x' is no resolution: give 224, '480x640' or [480, 640]"),
         ({"batch": [0]}, "--batch: a batch is a whole number of at least 1, or 'largest'"),
         ({"batch": ["big"]}, "--batch: 'big' is not allowed; allowed: a whole number of at least 1, or 'largest'"),

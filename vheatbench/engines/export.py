@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -45,10 +45,11 @@ class Exported:
     nodes: int
     open: tuple[str, ...] = ()
     """Dimensions of the input that were left open."""
+    int8: bool = False
 
     def numbers(self) -> dict[str, Number]:
         """The metrics of the export."""
-        how = "torch.onnx.export(dynamo=True)"
+        how = "torch.onnx.export(dynamo=True)" + " and static quantisation by ONNX Runtime" * self.int8
         return {
             "export_s": Number(self.export_s, "s", f"{how}, wall clock; later rounds take the file of the first"),
             "exported_bytes": Number(self.bytes, "bytes", f"size of what {how} writes, weights included"),
@@ -79,40 +80,79 @@ def exported(module: nn.Module, inputs: tuple[Tensor, ...], setting: Setting) ->
 
 def _exported(module: nn.Module, inputs: tuple[Tensor, ...], case: Case, folder: Path) -> Exported:
     name = content_key(module, inputs, case)
-    target, about = folder / f"{name}.onnx", folder / f"{name}.json"
     with _locked(folder / f"{name}.lock"):
-        if not about.exists():
-            found = export_to(target, module, inputs, dynamic=case.dynamic)
-            unfinished = about.with_suffix(".partial")
-            unfinished.write_text(json.dumps({**asdict(found), "path": target.name}))
-            unfinished.rename(about)  # last: where it is, the model is whole
-        facts = json.loads(about.read_text())
+        opened = open_dims(case) if case.dynamic else {}
+        found = _kept(folder / f"{name}.onnx", lambda target: export_to(target, module, inputs, opened))
+        if case.dtype == "int8":
+            source = found
+            found = _kept(folder / f"{name}-int8.onnx", lambda target: quantized_to(target, source, inputs[0]))
+    return found
+
+
+def _kept(target: Path, make: Callable[[Path], Exported]) -> Exported:
+    """What stands in the folder; made where it does not."""
+    about = target.with_suffix(".json")
+    if not about.exists():
+        found = make(target)
+        unfinished = about.with_suffix(".partial")
+        unfinished.write_text(json.dumps({**asdict(found), "path": target.name}))
+        unfinished.rename(about)  # last: where it is, the model is whole
+    facts = json.loads(about.read_text())
     return Exported(**{**facts, "path": target, "open": tuple(facts["open"])})
 
 
-def export_to(target: Path, module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool = False) -> Exported:
-    """Export a module to a file. Raises ExportError."""
+def open_dims(case: Case) -> dict[int, str]:
+    """The dimensions of an input that ``dynamic`` leaves open."""
+    return {0: "batch", 2: "height", 3: "width"} if case.kind == "model" else {0: "batch"}
+
+
+def quantized_to(target: Path, source: Exported, example: Tensor) -> Exported:
+    """An exported model with int8 layers, see :mod:`vheatbench.engines.int8`."""
+    import onnx
+
+    from vheatbench.engines.int8 import quantize
+
     started = time.monotonic()
-    program = _program(module, inputs, dynamic)
+    quantize(source.path, target, example)
+    nodes = len(onnx.load(target, load_external_data=False).graph.node)
+    taken = source.export_s + time.monotonic() - started
+    return Exported(target, taken, _size(target), nodes, source.open, int8=True)
+
+
+def export_to(
+    target: Path, module: nn.Module, inputs: tuple[Tensor, ...], opened: Mapping[int, str] | None = None
+) -> Exported:
+    """Export a module to a file. Raises ExportError.
+
+    ``opened``: dimensions of every input that are left open, as far as the model allows, by what they are called.
+    """
+    opened = opened or {}
+    started = time.monotonic()
+    program = _program(module, inputs, opened)
+    for node in program.model.graph:  # folders of this machine
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
     weights = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     apart = weights > SINGLE_FILE_BYTES
     program.save(target, external_data=apart)
     elapsed = time.monotonic() - started
-    size = target.stat().st_size + (target.with_name(f"{target.name}.data").stat().st_size if apart else 0)
     graph = program.model.graph
-    dims = ("batch", "channels", "height", "width")
     shape = graph.inputs[0].shape if graph.inputs else ()
-    opened = tuple(dims[i] if len(shape) == 4 else str(i) for i, side in enumerate(shape) if not isinstance(side, int))
-    return Exported(target, elapsed, size, len(list(graph)), opened)
+    left = tuple(opened.get(i, str(i)) for i, side in enumerate(shape) if not isinstance(side, int))
+    return Exported(target, elapsed, _size(target), len(list(graph)), left)
 
 
-def _program(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> Any:
+def _size(path: Path) -> int:
+    """Bytes of an exported model, with the weights that are kept beside it."""
+    apart = path.with_name(f"{path.name}.data")
+    return path.stat().st_size + (apart.stat().st_size if apart.exists() else 0)
+
+
+def _program(module: nn.Module, inputs: tuple[Tensor, ...], opened: Mapping[int, str]) -> Any:
     shapes = None
-    if dynamic:
+    if opened:
         # an exporter takes a size of 1 for a constant
         inputs = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in inputs)
-        sides = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-        shapes = tuple({i: side for i, side in sides.items() if i < x.ndim} for x in inputs)
+        shapes = tuple({i: torch.export.Dim.AUTO for i in opened if i < x.ndim} for x in inputs)
     try:
         with torch.no_grad(), warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")

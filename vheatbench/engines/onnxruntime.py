@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vheatbench.case import Case
 from vheatbench.engines.agreement import TOLERANCE, AgreementError
 from vheatbench.engines.export import INSTALL, exported, exporter_missing
+from vheatbench.engines.int8 import error_numbers
 from vheatbench.engines.session import Number, Session, Setting
 from vheatbench.errors import UserError
 
@@ -94,6 +95,7 @@ def build_on(
     if chosen[0] != providers[0]:
         raise NoProviderError(f"ONNX Runtime took {chosen[0]} instead of {providers[0]}")
     call = _bound(session, inputs, setting)
+    lost = error_numbers(call, call.held[0], module) if case.dtype == "int8" else {}
     version = onnxruntime.__version__
     facts: dict[str, Any] = {
         "name": case.engine,
@@ -110,8 +112,8 @@ def build_on(
     return Session(
         call,
         facts,
-        {**model.numbers(), "session_s": Number(built_s, "s", how)},
-        tolerance=TOLERANCE[case.dtype],
+        {**model.numbers(), **lost, "session_s": Number(built_s, "s", how)},
+        tolerance=TOLERANCE.get(case.dtype),
         compared=f"the model run eagerly in {str(inputs[0].dtype).removeprefix('torch.')}",
     )
 

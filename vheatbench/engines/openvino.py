@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vheatbench.case import Case
 from vheatbench.engines.agreement import TOLERANCE, AgreementError
 from vheatbench.engines.export import exported, exporter_missing
+from vheatbench.engines.int8 import error_numbers, int8_missing
 from vheatbench.engines.session import Number, Session, Setting
 from vheatbench.errors import UserError
 
@@ -30,7 +31,7 @@ def missing(case: Case) -> str | None:
         return "it is for CPUs; on a GPU there are onnxruntime and tensorrt"
     if util.find_spec("openvino") is None:
         return f"openvino is not installed ({INSTALL})"
-    return exporter_missing()
+    return exporter_missing() or (int8_missing() if case.dtype == "int8" else None)
 
 
 def build(module: nn.Module, inputs: tuple[Tensor, ...], setting: Setting) -> Session:
@@ -58,12 +59,14 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...], setting: Setting) -> Se
         "affinity": "bound to cores" if compiled.get_property("ENABLE_CPU_PINNING") else "left to the system",
         "open": list(model.open),
     }
+    call = _bound(compiled, inputs, setting)
+    lost = error_numbers(call, call.held[0], module) if case.dtype == "int8" else {}
     how = f"OpenVINO {facts['version']}: reading the ONNX file and compiling it for the CPU, wall clock"
     return Session(
-        _bound(compiled, inputs, setting),
+        call,
         facts,
-        {**model.numbers(), "session_s": Number(built_s, "s", how)},
-        tolerance=TOLERANCE[case.dtype],
+        {**model.numbers(), **lost, "session_s": Number(built_s, "s", how)},
+        tolerance=TOLERANCE.get(case.dtype),
         compared=f"the model run eagerly in {str(inputs[0].dtype).removeprefix('torch.')}",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ class Number(NamedTuple):
     unit: str
     how: str
     deterministic: bool = False
+    direction: Literal["higher", "lower", "neutral"] = "lower"
 
 
 @dataclass(frozen=True)

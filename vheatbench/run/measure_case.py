@@ -293,11 +293,7 @@ def _say_engine(setup: Setup, record: Record) -> None:
     if session.facts:
         record.subject["engine"] = session.facts
     record.warnings += session.warnings
-    record.metrics |= {
-        name: Metric(value=found.value, unit=found.unit, direction="lower", how=found.how,
-                     deterministic=found.deterministic)
-        for name, found in session.numbers.items()
-    }  # fmt: skip
+    record.metrics |= {name: Metric(**found._asdict()) for name, found in session.numbers.items()}
 
 
 def _check_agreement(output: Any, setup: Setup, record: Record) -> None:
