@@ -14,7 +14,7 @@ from vheatbench.ab.arm import SIDES, Arm, ArmError, Side
 from vheatbench.ab.request import Request, arms_of, begin
 from vheatbench.ab.rounds import Answer, Pair, Rounds
 from vheatbench.ab.turns import TurnProgress, take_turns
-from vheatbench.analysis.fingerprint import differences, fingerprint
+from vheatbench.analysis.fingerprint import differences, engine_differences, fingerprint
 from vheatbench.errors import UserError
 from vheatbench.metrics import names
 from vheatbench.run.exports import remove_exports
@@ -191,7 +191,9 @@ class Session:
 
     def _check_machine(self, environments: Mapping[Side, Mapping[str, object]]) -> None:
         kind = self.request.device.split(":")[0]
+        engines = sorted({case.engine for pair in self.rounds.pairs for case in pair})
         unlike = differences(environments["base"], environments["head"], kind)
+        unlike += engine_differences(environments["base"], environments["head"], engines)
         if unlike:
             raise EndedError(
                 f"the two sides do not run in comparable environments: {'; '.join(unlike)}", "incomparable"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 GIB = 2**30
@@ -74,6 +74,21 @@ def facts(environment: Mapping[str, Any], device: str) -> dict[str, Any]:
             "Triton": packages.get("triton"),
         }
     return found
+
+
+ENGINE_PACKAGES = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnx", "onnxscript"),
+    "tensorrt": ("onnxruntime-gpu", "onnx", "onnxscript"),
+    "openvino": ("openvino", "onnx", "onnxscript"),
+}
+"""What makes a case's numbers besides torch, by its engine: in the environment always, in the way only where used."""
+
+
+def engine_differences(one: Mapping[str, Any], other: Mapping[str, Any], engines: Iterable[str]) -> list[str]:
+    """What keeps cases of some engines from being comparable, in words: ``openvino: 2026.1 / 2026.4``."""
+    names = dict.fromkeys(name for engine in engines for name in ENGINE_PACKAGES.get(engine, ()))
+    versions = [(name, *(_part(side, "packages").get(name) for side in (one, other))) for name in names]
+    return [f"{name}: {_words(a)} / {_words(b)}" for name, a, b in versions if a != b]
 
 
 def _part(environment: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -72,7 +72,8 @@ class ChartGroup:
 def groups_of(records: Sequence[Record]) -> list[ChartGroup]:
     """Records of one run by device and variant.
 
-    Groups of models and their records stand in order of first appearance, operators by dtype, channels, part and
+    Groups of models stand in order of first appearance, but those of an engine that takes ONNX first: there every model
+    runs by the same products, which vHeat's own on a CPU are not. Operators by dtype, channels, part and
     mode, since plans are shuffled. Ceilings are no group: each group has its own. Nor are analyses.
     """
     found: dict[tuple[str, Literal["model", "operator"], str], list[Record]] = {}
@@ -91,7 +92,8 @@ def groups_of(records: Sequence[Record]) -> list[ChartGroup]:
             members.sort(key=lambda record: rank(record.case.subject))
         own = ceilings.get((device, members[0].case.dtype), [])
         groups.append(ChartGroup(device, variant, tuple(members), kind, tuple(own)))
-    return [group for group in groups if group.kind == "model"] + sorted(
+    models = [group for group in groups if group.kind == "model"]
+    return sorted(models, key=lambda group: not group.records[0].case.exported) + sorted(
         (group for group in groups if group.kind == "operator"), key=_order
     )
 

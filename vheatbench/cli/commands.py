@@ -25,6 +25,7 @@ COMMANDS = {
     "merge": "Merge shards (``run --shard i/n``) into one run.",
     "erf": "Where a layer's centre looks: effective receptive fields of one or several models, with intervals.",
     "export": "Write a run for another tool.",
+    "export-model": "Write a model as ONNX or for OpenVINO, and check the file by running it.",
     "eval": "Top-1 and top-5 accuracy with intervals, loss and images/s of a model on labelled images, by resolution.",
     "convert": "Write a vHeat checkpoint as safetensors: one set of weights, made for one input size, safe to load.",
     "train": "Train every model of a recipe by the vHeat paper's procedure; accuracy and loss per epoch, "
@@ -36,7 +37,7 @@ COMMANDS = {
 }
 """Name to the first line of the command's own help (a test compares them), in the order in which they are listed.
 
-The command ``name`` is in ``cli/name.py``: an ``app`` where it has commands of its own, or the function ``name``.
+The command ``a-name`` is in ``cli/a_name.py``: an ``app`` where it has commands of its own, or the function ``a_name``.
 """
 
 
@@ -45,12 +46,13 @@ class LazyCommand(TyperCommand):
 
     def load(self) -> Any:
         """The command, with its options."""
-        module = importlib.import_module(f"vheatbench.cli.{self.name}")
+        name = str(self.name).replace("-", "_")
+        module = importlib.import_module(f"vheatbench.cli.{name}")
         if hasattr(module, "app"):
             command: Any = typer.main.get_group(module.app)
         else:
             single = typer.Typer(add_completion=False)
-            single.command(self.name)(getattr(module, str(self.name)))
+            single.command(self.name)(getattr(module, name))
             command = typer.main.get_command(single)
         command.name = self.name
         return command

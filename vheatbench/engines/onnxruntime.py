@@ -135,7 +135,7 @@ def _session_options(setting: Setting) -> Any:
 
 
 def _gpu_options(case: Case, provider: str) -> dict[str, str]:
-    if provider == PROVIDERS["cpu"]:
+    if provider == PROVIDERS["cpu"] or case.device == "cpu":
         return {}
     # on torch's stream, so that CUDA events around a call see what it does
     shared = {"device_id": "0", "user_compute_stream": str(torch.cuda.current_stream().cuda_stream)}

@@ -26,6 +26,7 @@ from vheatbench.files import write_file
 from vheatbench.present.parts import Chart, Section
 from vheatbench.report.across import across_section, environment_rows, labels_of
 from vheatbench.report.charts import MOST_TARGETS, VIEWS, View
+from vheatbench.report.engines_section import engines_section
 from vheatbench.report.first_screen import exponents_chart, relative_chart
 from vheatbench.report.machines_section import machine_sections
 from vheatbench.report.operator_parts import Glance, glance_of
@@ -257,14 +258,19 @@ def _part(
         findings.append(Finding(words, ""))
     warnings, more = warnings_of(outcomes)
     published = published_section(run, outcomes, f"r{index}-published")
+    by_engine = engines_section(outcomes, f"r{index}-engines")
     papers = [*_papers(run, index, runs), *([published] if published else [])]
     studies = _studies(run, index)
-    story = _story(groups, sections, [one for found in studies.values() for one in found], outcomes, index)
+    told = [*([by_engine] if by_engine else []), *(one for found in studies.values() for one in found)]
+    story = _story(groups, sections, told, outcomes, index)
     return RunPart(
         run=run,
         label=label,
         story=story,
-        models=[section for group, section in pairs if group.kind == "model" and _worth_showing(section)],
+        models=[
+            *([by_engine] if by_engine else []),
+            *(section for group, section in pairs if group.kind == "model" and _worth_showing(section)),
+        ],
         operators=[section for _, section in operators if _worth_showing(section)],
         glance=glance_of(seen) if len(seen) > 1 else None,
         studies=studies,

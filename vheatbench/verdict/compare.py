@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vheatbench.analysis.fingerprint import differences, fingerprint
+from vheatbench.analysis.fingerprint import differences, engine_differences, fingerprint
 from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.metrics import names
@@ -126,7 +126,9 @@ def _unlike(base: Sequence[Run], head: Sequence[Run], matched: _Matched, setting
     for device in sorted({case.device for case in matched.cases() if case.timed}):
         for run in (*base[1:], *head):
             found += differences(first.environment, run.header.environment, device)
+    engines = sorted({case.engine for case in matched.cases() if case.timed})
     for run in (*base[1:], *head):
+        found += engine_differences(first.environment, run.header.environment, engines)
         threads = first.policy.get("threads"), run.header.policy.get("threads")
         if threads[0] != threads[1]:
             found.append(f"threads asked for: {threads[0] or 'all'} / {threads[1] or 'all'}")
