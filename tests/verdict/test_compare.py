@@ -490,6 +490,24 @@ def test_what_does_not(changed):
         assert fingerprint(MACHINE, device) == fingerprint({**MACHINE, **changed}, device)
 
 
+def test_another_version_of_an_engine_matters_to_its_cases_only():
+    def by(engine):
+        def change(side, number, one):
+            case = one.case.model_copy(update={"engine": engine})
+            return one.model_copy(update={"case": case, "case_id": case.id})
+
+        base, head = two_runs(change=change)
+        old, new = ({**run.header.environment, "packages": {"openvino": v}} for run, v in ((base, "1"), (head, "2")))
+        (base,), (head,) = on([base], environment=old), on([head], environment=new)
+        return compare_runs([base], [head])
+
+    assert by("eager").outcome == "pass"
+    assert by("onnxruntime").outcome == "pass"
+    comparison = by("openvino")
+    assert comparison.outcome == "incomparable"
+    assert "openvino: 1 / 2" in comparison.reasons[0]
+
+
 def test_a_gpu_matters_only_to_cases_on_it_and_an_unknown_one_matters():
     other = {**MACHINE, "gpus": []}
     assert differences(MACHINE, other, "cpu") == []

@@ -11,8 +11,8 @@ from vheatbench.numbers import MISSING, with_spread
 from vheatbench.present.parts import Section, Table
 
 CAPTION = (
-    "Latency in ms. Within a column every model runs by one engine, which is the comparison on equal footing; run eagerly "
-    "on a CPU, vHeat's own code has fused products that the other models do not have."
+    "Latency in ms. Within a column every model runs by one engine: the comparison on equal footing. Eagerly on a CPU "
+    "vHeat's own code has fused products that the other models do not have."
 )
 
 
