@@ -65,7 +65,7 @@ class SubjectEntry(_Part):
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
-        values = axes.values()
+        values = axes.values("operator" if {"grid", *OF_OPERATORS} & only.keys() else "model")
         return {FIELD_OF.get(name, name): values[FIELD_OF.get(name, name)] for name in only}
 
     @field_validator("options")

@@ -139,7 +139,7 @@ def _measure(task: MeasureTask, device: torch.device, record: Record, runner: Ru
             lap.end("count")
         baseline = host_baseline() if device.type == "cpu" else None
         _first_call(setup, case, device, record)
-        lap.end("compile" if case.compile else "warm-up")
+        lap.end("compile" if case.compiled else "warm-up")
         loops = _time(setup.step, task, device, batch, record, runner, lap)
         # The case is measured. What follows adds to the record, and whatever becomes of it the status stays.
         runner.left(interim.model_copy(update={"record": record}))
