@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from vheatbench.subjects.products import describe, wide_instructions
+
 
 def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:
     """What makes two machines differ for a history beside what pytest-benchmark writes."""
@@ -25,6 +27,8 @@ def report(benchmark: Any) -> Callable[[dict[str, Any]], None]:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "malloc": "no mmap" if os.environ.get("MALLOC_MMAP_MAX_") == "0" else "default",
+            "instructions": "AVX-512" if wide_instructions() else "AVX2 or less",
+            "products": describe(trains=False) | describe(trains=True),
             **numbers,
         }
 

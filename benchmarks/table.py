@@ -17,7 +17,9 @@ def main(paths: list[str]) -> None:
     for path in paths:
         for entry in json.loads(Path(path).read_text())["benchmarks"]:
             kind = entry["name"].split("[")[0]
-            tables.setdefault(f"{kind}, malloc {entry['extra_info']['malloc']}", []).append(entry["extra_info"])
+            info = entry["extra_info"]
+            where = f", {info['instructions']}" if "instructions" in info else ""
+            tables.setdefault(f"{kind}, malloc {info['malloc']}{where}", []).append(info)
     for title, rows in tables.items():
         print(f"\n### {title}\n")
         columns = [key for key, value in rows[0].items() if isinstance(value, dict) and "wall" in value]

@@ -12,6 +12,8 @@ os.environ.pop("COLUMNS", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What is timed in tests is never read, so that their workers need not be started anew.
 os.environ.setdefault("VHEATBENCH_FORK_ALL", "1")
+# Products by the defaults of the instruction set: what a trial finds may differ from machine to machine.
+os.environ.setdefault("VHEATBENCH_TUNE", "0")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -387,7 +387,7 @@ def test_products_that_other_models_do_not_have_are_said(subject: str, changes: 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_products_that_this_processor_does_not_have_are_not_said(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vheatbench.subjects.fused._works", lambda known: known == torch.float32)
+    monkeypatch.setattr("vheatbench.subjects.onednn.works", lambda known: known == torch.float32)
     built = build(Case(subject="test_vheat", resolution=64, dtype=dtype))
     assert any("oneDNN" in text for text in built.warnings) == (dtype == "float32")
 

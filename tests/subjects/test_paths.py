@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from vheatbench.subjects import fused, lean_autograd
+from vheatbench.subjects import fused, lean_autograd, onednn, products
 from vheatbench.subjects.heat_stage import HeatBlock
 from vheatbench.subjects.paths import path_for, plain_operations
 from vheatbench.subjects.vheat import VHeat
@@ -123,7 +123,7 @@ def test_without_fused_products_the_result_is_the_same(model, fused_calls, monke
     with torch.no_grad():
         expected = model(x)
         fused_calls.clear()
-        monkeypatch.setattr(fused, "_works", lambda dtype: False)
+        monkeypatch.setattr(onednn, "works", lambda dtype: False)
         assert relative(model(x), expected) < 5e-6
     assert not fused_calls
 
@@ -219,7 +219,8 @@ def test_gradients_under_autocast_are_near_float32s(arrangement):
 def test_inference_under_autocast_as_the_very_first_call(model):
     """What is tried out once must not be tried out under the caller's autocast."""
     model, x = model.float(), images(torch.float32)
-    fused._works.cache_clear()
+    onednn.works.cache_clear()
+    products.forget()
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
             low = model(x)
@@ -228,7 +229,8 @@ def test_inference_under_autocast_as_the_very_first_call(model):
 
 
 def test_what_is_tried_out_ignores_the_default_device():
-    fused._works.cache_clear()
+    onednn.works.cache_clear()
+    products.forget()
     x = images(torch.float32)
     with torch.device("meta"):
         assert fused.fuses(x) == torch.backends.mkldnn.is_available()

@@ -10,7 +10,8 @@ from vheatbench.case import Case
 from vheatbench.errors import UserError
 from vheatbench.run.step import DTYPES
 from vheatbench.store.schema import Metric
-from vheatbench.subjects.fused import fuses, linear
+from vheatbench.subjects.fused import fuses
+from vheatbench.subjects.onednn import linear
 
 CEILINGS = ("ceiling/copy", "ceiling/matmul")
 

@@ -20,6 +20,7 @@ from torch import nn
 import vheatbench.subjects.official  # noqa: F401  (registers the vHeat models)
 from vheatbench.case import Case
 from vheatbench.errors import UserError
+from vheatbench.subjects import products
 from vheatbench.subjects.built import Built
 from vheatbench.subjects.fused import fuses
 from vheatbench.subjects.heat_operator import HeatOperator
@@ -141,8 +142,8 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
     """
     if case.kind == "operator":
         built = build_operator(case, device)
-        own = [OWN_PRODUCTS] if _has_own_products(case, *built.model.modules()) else []
-        return replace(built, warnings=[*built.warnings, *own])
+        own, facts = _own_products(case, *built.model.modules())
+        return replace(built, facts=built.facts | facts, warnings=[*built.warnings, *own])
     subject = find_subject(case.subject)
     if subject.form is not None and case.trains:
         raise UserError(
@@ -176,22 +177,24 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
     }
     if subject.task is not None:
         facts["task"] = subject.task
-    warnings = [*sizing.warnings, *([OWN_PRODUCTS] if _has_own_products(case, *model.modules()) else [])]
-    return Built(model, (sizing.channels, *case.resolution), facts, warnings)
+    own, products_taken = _own_products(case, *model.modules())
+    return Built(model, (sizing.channels, *case.resolution), facts | products_taken, [*sizing.warnings, *own])
 
 
 OWN_PRODUCTS = (
-    "its linear layers are oneDNN's here, with bias, activation and residual inside the product, where timm's models "
-    "and the other operators call torch's own: part of any speed difference is due to this "
-    "(vheat-t-official does without)"
+    "its linear layers are written for this processor (oneDNN with packed weights, with bias and residual inside the "
+    "product, or torch's own where that is faster), where timm's models and the other operators call torch's own: "
+    "part of any speed difference is due to this (vheat-t-official does without)"
 )
 
 
-def _has_own_products(case: Case, *modules: nn.Module) -> bool:
-    """Whether a comparison with others would also compare implementations of the same product."""
+def _own_products(case: Case, *modules: nn.Module) -> tuple[list[str], dict[str, Any]]:
+    """A warning where a comparison with others would also compare implementations of the same product, and which."""
     ours = any(isinstance(module, HeatOperator) and module.backend != "official" for module in modules)
     dtype = getattr(torch, case.dtype) if case.dtype != "tf32" else torch.float32
-    return ours and case.device == "cpu" and case.engine == "eager" and fuses(torch.empty(0, dtype=dtype))
+    if not (ours and case.device == "cpu" and case.engine == "eager" and fuses(torch.empty(0, dtype=dtype))):
+        return [], {}
+    return [OWN_PRODUCTS], {"products": products.describe(case.trains)} if dtype == torch.float32 else {}
 
 
 _SIZINGS: dict[tuple[str, str], Sizing] = {}

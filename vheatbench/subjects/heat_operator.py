@@ -230,18 +230,19 @@ class HeatOperator(nn.Module):
             return fused.traced_linear(self.out_linear, field)
 
     def _fused(self, x: Tensor, decay: Tensor, residual: Tensor | None) -> Tensor:
-        x = self._convolve(x)
-        dim, weight, bias = x.shape[-1], self.linear.weight, self.linear.bias
+        with part("dwconv"):
+            x = fused.convolution(x.permute(0, 3, 1, 2), self.dwconv).permute(0, 2, 3, 1)
+        dim = x.shape[-1]
         with part("linear"):
-            field = fused.linear(x, weight[:dim], bias[:dim])
-            gate = fused.linear(x, weight[dim:], bias[dim:], "swish")
+            field = fused.linear(x, self.linear, stop=dim)
+            gate = fused.linear(x, self.linear, "swish", start=dim)
         field = self.conduct(field, decay)
         with part("norm"):
             field = self.out_norm(field)
         with part("gate"):
             field = field.mul_(gate)
         with part("out"):
-            return fused.linear(field, self.out_linear.weight, self.out_linear.bias, residual=residual)
+            return fused.linear(field, self.out_linear, residual=residual)
 
     def _lean(self, x: Tensor, decay: Tensor, norm: nn.LayerNorm | None) -> Tensor:
         assert self.dwconv.bias is not None, "a path that path_for takes only with one"

@@ -24,7 +24,7 @@ class ConvNorm(nn.Module):
         self.norm = nn.LayerNorm(out_chans, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
+        x = fused.convolution(x, self.conv) if path_for(x, self.conv) == "fused" else self.conv(x)
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -123,10 +123,10 @@ class HeatBlock(nn.Module):
                 return out if residual is None else out + residual
         if norm is not None:
             with part("block norm"):
-                x = norm(x)
+                x = fused.layer_norm(x, norm) if path == "fused" else norm(x)
         with part("mlp"):
             if path == "fused":
-                return fused.mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, residual)
+                return fused.mlp(x, fc1, fc2, residual)
             if own and torch.compiler.is_compiling():
                 out = fused.traced_linear(fc2, self.mlp.act(fused.traced_linear(fc1, x)))
             else:

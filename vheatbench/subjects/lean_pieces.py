@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vheatbench.subjects.fused import fuses
-from vheatbench.subjects.fused import linear as fused_linear
+from vheatbench.subjects import onednn, products
 
 aten = torch.ops.aten
 
@@ -54,10 +53,11 @@ def working_dtype(x: Tensor) -> torch.dtype:
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """``a @ b`` of (N, K) and (K, M), plus ``bias`` (M,), in ``out`` if given; for tensors without gradients.
 
-    In float32 on a CPU by oneDNN, which on AMD's cores takes half the time of the MKL that torch would call.
+    In float32 on a CPU by whichever library is faster there: on AMD's cores oneDNN took half the time of the MKL that
+    torch calls.
     """
-    if a.dtype == torch.float32 and fuses(a):
-        result = fused_linear(a, b.t(), bias)
+    if a.dtype == torch.float32 and a.device.type == "cpu" and products.training_product() == "onednn":
+        result = onednn.linear(a, b.t(), bias)
         return result if out is None else out.copy_(result)
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
 

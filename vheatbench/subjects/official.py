@@ -125,6 +125,8 @@ class OfficialVHeat(vheat.VHeat):
 
     stem_type = OfficialStem
     stage_type = OfficialStage
+    packs = False
+    in_parts = False
     autocast_only = True
     """The official cosine maps stay float32 whatever the model is cast to, so that low precision works under
     autocast alone; it is measured that way."""

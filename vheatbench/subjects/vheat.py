@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.heat_stage import HeatStage, Stem
+from vheatbench.subjects.packed import settle
+from vheatbench.subjects.paths import has_hooks, path_for
 from vheatbench.subjects.weights import convert_official, fit_frequencies, unwrapped
 
 STRIDE = 32
@@ -41,6 +43,10 @@ def check_size(height: int, width: int) -> None:
             f"vHeat takes heights and widths divisible by {STRIDE}, not {height}x{width}: "
             f"resize to {nearest}{'' if above == nearest else f' or pad to {above}'}"
         )
+
+
+PART_BYTES = 4 * 2**20
+"""Of a map that a module works on at a time, see :meth:`VHeat._by_parts`."""
 
 
 class VHeat(nn.Module):
@@ -64,6 +70,10 @@ class VHeat(nn.Module):
 
     sized_when_built = True
     """``img_size`` is given to the constructor: at another size the forward pass resizes the embeddings on the fly."""
+    in_parts = True
+    """Whether a batch goes through the early stages a few images at a time on a CPU."""
+    packs = True
+    """Whether the deploy form keeps a second copy of its weights on a CPU: :mod:`vheatbench.subjects.packed`."""
     stem_type: type[Stem] = Stem
     stage_type: type[HeatStage] = HeatStage
 
@@ -148,7 +158,7 @@ class VHeat(nn.Module):
             stage.set_grid(self._grid(i, self.img_size))
 
     @torch.inference_mode(False)
-    def deploy(self, img_size: int | tuple[int, int] | None = None, fold: bool = True) -> VHeat:
+    def deploy(self, img_size: int | tuple[int, int] | None = None, fold: bool = True, pack: bool = True) -> VHeat:
         """Turn into the deploy form for one input size, in place; the output stays the same.
 
         k depends on nothing but weights, so every block's decay exp(-k w^2) is computed once and kept
@@ -161,6 +171,8 @@ class VHeat(nn.Module):
             fold: also move what is exact to move into its neighbours: the bias of the depthwise convolution
                 through the linear layer behind it, layer scales into norms or linear layers, the affine part
                 of the norm before the MLP into the MLP. False keeps the official code's parameters.
+            pack: on a CPU keep the weights of linear layers and convolutions a second time, as oneDNN multiplies by
+                them: faster with few tokens, for as much memory again as the weights take.
         """
         if self.deployed_for is not None:
             raise ValueError(f"already deployed for {self.deployed_for[0]}x{self.deployed_for[1]}")
@@ -171,6 +183,8 @@ class VHeat(nn.Module):
             # in the layout of the maps; else every call of the convolution would copy its weight into it
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+        if pack and self.packs:
+            settle(self)
         return self.eval()
 
     def _check_input(self, x: Tensor) -> None:
@@ -263,7 +277,28 @@ class VHeat(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) to normed features (B, 8 dim, H/32, W/32)."""
         self._check_input(x)
+        if self.in_parts and path_for(x) == "fused" and x.shape[0] > 1 and not has_hooks(*self.modules()):
+            return self._norm(self._by_parts(x, [self.stem, *self.stages]))
         return self._norm(self.stages(self.stem(x)))
+
+    def _by_parts(self, x: Tensor, modules: list[nn.Module]) -> Tensor:
+        """The modules one after the other, each on as many images at a time as :data:`PART_BYTES` hold.
+
+        On a CPU maps of a few MiB stay in the cache and lie in memory that is used again; larger ones are new memory
+        each, at a page fault for every 4 KiB. Without gradients, where nothing else has to be kept.
+
+        Args:
+            x: images.
+            modules: the stem and the stages behind it, any number of them.
+        """
+        if not modules:
+            return x
+        *before, last = modules
+        # the stem's map has half of the first stage's channels at four times its tokens; then every stage halves it
+        values = x[0].numel() // self.in_chans * self.stem.conv2.conv.out_channels / 2 ** (len(before) + 3)
+        parts = x.split(max(1, int(PART_BYTES / (values * x.element_size()))))
+        outs = [last(self._by_parts(part, before)) for part in parts]
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features to logits (B, num_classes), or to pooled features (B, 8 dim)."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from vheatbench.subjects import fused
+from vheatbench.subjects import fused, products
 from vheatbench.subjects.heat import conduct as heat
 from vheatbench.subjects.heat import fft as heat_fft
 from vheatbench.subjects.heat.conduct import BACKENDS, choose_backend, conduct_heat
@@ -201,15 +201,17 @@ def test_auto_is_what_it_chooses(monkeypatch):
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (64, 26), (41, 53)])
-def test_large_float32_grids_by_turning_linear_layers(batch, height, width, monkeypatch):
+@pytest.mark.parametrize("way", ["turned", "batched"])
+def test_large_float32_grids_by_either_way(way, batch, height, width, monkeypatch):
     x64, decay64 = inputs(batch, height, width, 5, strided=True)
     x, decay = x64.float(), decay64.float()
+    monkeypatch.setattr(products, "transform", lambda: way)
     turned = []
     kept = fused.conduct
     monkeypatch.setattr(fused, "conduct", lambda *a: (turned.append(1), kept(*a))[1])
     with torch.no_grad():
         out = conduct_heat(x, decay, backend="matmul")
-    assert bool(turned) == fused.fuses(x)
+    assert bool(turned) == (way == "turned" and fused.fuses(x))
     assert out.is_contiguous()
     assert relative(out, reference(x64, decay64)) < TOLERANCES[torch.float32]
 

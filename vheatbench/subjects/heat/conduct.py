@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vheatbench.subjects import fused, lean_autograd
+from vheatbench.subjects import fused, lean_autograd, products
 from vheatbench.subjects.heat import fft as heat_fft
 from vheatbench.subjects.heat import symmetric as heat_symmetric
 from vheatbench.subjects.heat import triton as heat_triton
@@ -27,7 +27,7 @@ from vheatbench.subjects.paths import path_for
 SYMMETRIC_FROM = 256
 """Tokens per side from which the even/odd split pays for its extra passes in 16 bits (docs/performance.md)."""
 TURNING_FROM = 40
-"""Tokens per side from which float32 products on a CPU go through :func:`vheatbench.subjects.fused.conduct`."""
+"""Tokens per side from which float32 products on a CPU may go through :func:`vheatbench.subjects.fused.conduct`."""
 
 
 def conduct_heat(
@@ -110,7 +110,8 @@ def _by_products(x: Tensor, decay: Tensor, cos_h: Tensor, cos_w: Tensor) -> Tens
         with part("idct"):
             return idct2(spectrum, cos_h, cos_w)
     batch, height, width, channels = x.shape
-    if path == "fused" and x.dtype == torch.float32 and height * width >= TURNING_FROM**2:
+    large = x.dtype == torch.float32 and height * width >= TURNING_FROM**2
+    if path == "fused" and large and products.transform() == "turned":
         return fused.conduct(x, decay, cos_h, cos_w)
     # two buffers back and forth: fresh memory costs a page fault every 4 KiB
     with part("dct"):
