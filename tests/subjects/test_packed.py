@@ -113,7 +113,7 @@ def test_a_deployed_model_packs_its_layers_once_and_can_be_copied_and_saved(pack
     with torch.inference_mode():
         expected = model(x)
         first = len(packings)
-        assert first == 3 + 3 * (1 + 2 + 1 + 2)  # stem and downsampling; blocks, times dwconv, field, gate, out and MLP
+        assert first == 3 + 3 * (1 + 1 + 1 + 2)  # stem and downsampling; blocks, times dwconv, projection, out and MLP
         assert torch.equal(model(x), expected)
     assert len(packings) == first
     assert set(model.state_dict()) == names

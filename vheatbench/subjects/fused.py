@@ -58,6 +58,19 @@ def linear(
     return onednn.activate_(onednn.linear(x, weight, bias), activation)
 
 
+def halves(x: Tensor, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """The first half of the outputs of ``layer(x)``, and SiLU of the second; without gradients.
+
+    One product is faster than two, but the first half then has the strides of the whole, which only the batched
+    transform of float32 takes without a copy.
+    """
+    half = layer.out_features // 2
+    if x.dtype == torch.float32 and products.transform() == "batched":
+        field, gate = linear(x, layer).chunk(2, dim=-1)
+        return field, F.silu(gate)
+    return linear(x, layer, stop=half), linear(x, layer, "swish", start=half)
+
+
 def convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
     """``layer(x)`` of x (B, C, H, W), with a packed weight where the layer has one; without gradients."""
     weight = packed_convolution(layer, x.shape[2], x.shape[3])

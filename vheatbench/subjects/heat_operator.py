@@ -232,10 +232,8 @@ class HeatOperator(nn.Module):
     def _fused(self, x: Tensor, decay: Tensor, residual: Tensor | None) -> Tensor:
         with part("dwconv"):
             x = fused.convolution(x.permute(0, 3, 1, 2), self.dwconv).permute(0, 2, 3, 1)
-        dim = x.shape[-1]
         with part("linear"):
-            field = fused.linear(x, self.linear, stop=dim)
-            gate = fused.linear(x, self.linear, "swish", start=dim)
+            field, gate = fused.halves(x, self.linear)
         field = self.conduct(field, decay)
         with part("norm"):
             field = self.out_norm(field)

@@ -45,8 +45,9 @@ def check_size(height: int, width: int) -> None:
         )
 
 
-PART_BYTES = 4 * 2**20
-"""Of a map that a module works on at a time, see :meth:`VHeat._by_parts`."""
+PART_BYTES = 16 * 2**20
+"""Of a map that a module works on at a time, see :meth:`VHeat._by_parts`: the C library maps anew what is larger than
+32 MiB, whatever else it has learnt, and smaller parts than need be are smaller products."""
 
 
 class VHeat(nn.Module):
@@ -284,8 +285,8 @@ class VHeat(nn.Module):
     def _by_parts(self, x: Tensor, modules: list[nn.Module]) -> Tensor:
         """The modules one after the other, each on as many images at a time as :data:`PART_BYTES` hold.
 
-        On a CPU maps of a few MiB stay in the cache and lie in memory that is used again; larger ones are new memory
-        each, at a page fault for every 4 KiB. Without gradients, where nothing else has to be kept.
+        On a CPU maps of some MiB lie in memory that is used again; larger ones are new memory each, at a page fault for
+        every 4 KiB. Without gradients, where nothing else has to be kept.
 
         Args:
             x: images.
