@@ -142,8 +142,8 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
     """
     if case.kind == "operator":
         built = build_operator(case, device)
-        own, facts = _own_products(case, *built.model.modules())
-        return replace(built, facts=built.facts | facts, warnings=[*built.warnings, *own])
+        own, taken = _own_products(case, *built.model.modules())
+        return replace(built, facts=built.facts | taken, warnings=[*built.warnings, *own])
     subject = find_subject(case.subject)
     if subject.form is not None and case.trains:
         raise UserError(
@@ -177,8 +177,8 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
     }
     if subject.task is not None:
         facts["task"] = subject.task
-    own, products_taken = _own_products(case, *model.modules())
-    return Built(model, (sizing.channels, *case.resolution), facts | products_taken, [*sizing.warnings, *own])
+    own, taken = _own_products(case, *model.modules())
+    return Built(model, (sizing.channels, *case.resolution), facts | taken, [*sizing.warnings, *own])
 
 
 OWN_PRODUCTS = (

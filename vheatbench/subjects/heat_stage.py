@@ -111,7 +111,7 @@ class HeatBlock(nn.Module):
         )
         path: Path = "plain"
         if own:
-            fc1, fc2 = self.mlp.fc1, self.mlp.fc2
+            fc1, fc2 = cast(nn.Linear, self.mlp.fc1), cast(nn.Linear, self.mlp.fc2)
             path = path_for(x, *(() if norm is None else (norm,)), fc1, fc2, self.mlp.act)
         if path == "lean":
             with part("mlp"):
