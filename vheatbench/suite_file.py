@@ -28,7 +28,17 @@ def list_suites() -> dict[str, Path]:
     return yaml_files(suite_folders())
 
 
-def load_suite(name: str, device: DeviceType = "cpu", overrides: dict[str, Any] | None = None) -> Suite:
+def _option(field: str) -> str:
+    """What the command line calls a field that it overrides."""
+    return f"--{OPTIONS.get(field, field.replace('_', '-'))}"
+
+
+def load_suite(
+    name: str,
+    device: DeviceType = "cpu",
+    overrides: dict[str, Any] | None = None,
+    called: Callable[[str], str] = _option,
+) -> Suite:
     """Read, validate and specialise a suite.
 
     Args:
@@ -36,11 +46,32 @@ def load_suite(name: str, device: DeviceType = "cpu", overrides: dict[str, Any] 
         device: which of the file's ``devices`` sections applies.
         overrides: axes (``resolution``, ``dtype``, ...), ``subjects`` or policy fields from the
             command line, replacing the file's.
+        called: what a field of ``overrides`` is called where it was typed, for messages.
 
     Raises:
         UserError: no such suite, or an invalid one: file, line, key and what is allowed.
     """
-    file = _read(find_yaml(name, "suite", list_suites(), "suites"))
+    return _suite(_read(find_yaml(name, "suite", list_suites(), "suites")), device, overrides, called)
+
+
+def suite_of(
+    content: dict[str, Any],
+    device: DeviceType = "cpu",
+    overrides: dict[str, Any] | None = None,
+    called: Callable[[str], str] = str,
+) -> Suite:
+    """As :func:`load_suite`, of what such a file holds. Without a name of its own it is called ``python``."""
+    return _suite(_checked(_Given(Path("python"), "suite", content, {})), device, overrides, called)
+
+
+class _Given(YamlFile):
+    """What a file would hold, from a program: its places have no lines."""
+
+    def where(self, place: Place, section: Place = ()) -> str:
+        return f"the suite: {'.'.join(map(str, place))}" if place else "the suite"
+
+
+def _suite(file: YamlFile, device: DeviceType, overrides: dict[str, Any] | None, called: Callable[[str], str]) -> Suite:
     merged = _specialise(file.content, device)
     if isinstance(axes := merged.get("axes"), dict):
         merged["axes"] = {key: value for key, value in axes.items() if key not in _replaced(axes, overrides or {})}
@@ -54,7 +85,7 @@ def load_suite(name: str, device: DeviceType = "cpu", overrides: dict[str, Any] 
     try:
         return Suite.model_validate(merged)
     except ValidationError as error:
-        raise UserError(explain(error, Suite, _where(file, device, overrides or {}), _allowed)) from None
+        raise UserError(explain(error, Suite, _where(file, device, overrides or {}, called), _allowed)) from None
 
 
 def _replaced(axes: dict[str, Any], overrides: dict[str, Any]) -> set[str]:
@@ -78,19 +109,23 @@ _SECTIONS = {"name", "description", "subjects", "studies", "axes", "policy", "re
 
 def _read(path: Path) -> YamlFile:
     """A file with the sections of a suite, whose contents are not looked at. Raises UserError."""
-    file = read_yaml(path, "suite", "'subjects' and 'axes'")
-    content, lines = file.content, file.lines
+    return _checked(read_yaml(path, "suite", "'subjects' and 'axes'"))
+
+
+def _checked(file: YamlFile) -> YamlFile:
+    content = file.content
     unknown = [key for key in content if key not in _SECTIONS]
     if unknown:
-        line = lines.get((str(unknown[0]),), 1)
-        raise UserError(f"{path}:{line}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(_SECTIONS))}")
+        where = file.where((str(unknown[0]),)).rpartition(": ")[0]
+        raise UserError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(_SECTIONS))}")
     devices = content.get("devices", {})
     if (
         not isinstance(devices, dict)
         or not set(devices) <= {"cpu", "cuda"}
         or not all(isinstance(section, dict) for section in devices.values())
     ):
-        raise UserError(f"{path}:{lines.get(('devices',), 1)}: 'devices' holds mappings named 'cpu' and 'cuda'")
+        where = file.where(("devices",)).rpartition(": ")[0]
+        raise UserError(f"{where}: 'devices' holds mappings named 'cpu' and 'cuda'")
     return file
 
 
@@ -105,7 +140,9 @@ def _specialise(content: dict[str, Any], device: DeviceType) -> dict[str, Any]:
     return merged
 
 
-def _where(file: YamlFile, device: str, overrides: dict[str, Any]) -> Callable[[Place], str]:
+def _where(
+    file: YamlFile, device: str, overrides: dict[str, Any], called: Callable[[str], str]
+) -> Callable[[Place], str]:
     """Where a place was given: an option of the command line, or a line of the file."""
 
     def where(place: Place) -> str:
@@ -113,7 +150,7 @@ def _where(file: YamlFile, device: str, overrides: dict[str, Any]) -> Callable[[
         if place == ("policy",):  # fields that do not go together: name the one that was typed
             origin = next((key for key in overrides if key in SuitePolicy.model_fields), origin)
         if origin in overrides:
-            return f"--{OPTIONS.get(origin, origin.replace('_', '-'))}"
+            return called(origin)
         return file.where(place, ("devices", device))
 
     return where

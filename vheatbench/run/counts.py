@@ -12,7 +12,7 @@ from vheatbench.measure.flops import count_flops, count_with_fvcore, disagreemen
 from vheatbench.measure.fvcore_rules import count_by_rules
 from vheatbench.run.step import DTYPES, place
 from vheatbench.store.schema import Metric, Record
-from vheatbench.subjects.built import Built
+from vheatbench.subjects.built import Builder, Built
 from vheatbench.subjects.catalog import build, find_subject
 from vheatbench.subjects.closed_form import closed_form_macs, operator_min_bytes, operator_step_macs
 from vheatbench.subjects.operators import operator_macs
@@ -22,9 +22,9 @@ AGREEMENT = 0.01
 META = torch.device("meta")
 
 
-def count_model(case: Case, record: Record) -> None:
+def count_model(case: Case, record: Record, builder: Builder = build) -> None:
     """FLOPs of a model on the meta device, against the closed form."""
-    built = build(case, META)
+    built = builder(case, META)
     # what a batch costs beyond its images (k, in the training form) is spread over it
     batch = case.batch if isinstance(case.batch, int) else 1
     images = torch.empty(batch, *built.input_shape, device=META)

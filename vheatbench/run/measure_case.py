@@ -29,7 +29,7 @@ from vheatbench.run.largest_batch import largest_batch
 from vheatbench.run.step import DTYPES, Setup, place, prepare
 from vheatbench.run.task import Event, Interim, MeasureTask, Turn
 from vheatbench.store.schema import Metric, Record
-from vheatbench.subjects.built import Built
+from vheatbench.subjects.built import Builder, Built
 from vheatbench.subjects.catalog import build
 from vheatbench.subjects.operators import heat_backend
 from vheatbench.suites import SuitePolicy
@@ -70,11 +70,12 @@ class _Lap:
         self._since = now
 
 
-def measure_case(task: MeasureTask, runner: Runner | None = None) -> Record:
+def measure_case(task: MeasureTask, runner: Runner | None = None, builder: Builder = build) -> Record:
     """Measure one case. Never raises for what a case can do wrong: the record says it.
 
     ``runner`` is told the batch before each try of a search for the largest, and the record once all is measured that
-    decides its status; where the case takes turns with others, it says when.
+    decides its status; where the case takes turns with others, it says when. ``builder`` gives what is measured: by
+    default what the case's name stands for.
     """
     case, policy = task.case, task.policy
     record = Record(
@@ -92,7 +93,7 @@ def measure_case(task: MeasureTask, runner: Runner | None = None) -> Record:
     try:
         # the limit ends before the record is made, which where memory has run out needs some itself
         with prepared_device(case, policy) as device:
-            _measure(task, device, record, runner, lap)
+            _measure(task, device, record, runner, lap, builder)
     except (Exception, SystemExit) as error:  # whatever a model raises is this case's result
         record.status, record.reason = classify(error)
     lap.end("memory" if record.status == "ok" else "failing")
@@ -101,7 +102,9 @@ def measure_case(task: MeasureTask, runner: Runner | None = None) -> Record:
     return record
 
 
-def _measure(task: MeasureTask, device: torch.device, record: Record, runner: Runner, lap: _Lap) -> None:
+def _measure(
+    task: MeasureTask, device: torch.device, record: Record, runner: Runner, lap: _Lap, builder: Builder
+) -> None:
     case, policy = task.case, task.policy
     limit = resource.getrlimit(resource.RLIMIT_DATA)[0] if device.type == "cpu" else None
     interim = Interim(memory_limit_bytes=limit if limit != resource.RLIM_INFINITY else None)
@@ -113,9 +116,13 @@ def _measure(task: MeasureTask, device: torch.device, record: Record, runner: Ru
     check_engine(case)
     check_present(case)
     if case.kind == "model" and task.count:
-        count_model(case, record)
+        if builder is build:
+            count_model(case, record)
+        else:  # not every module can be counted without being run
+            with _added(record, "multiply-adds were not counted"):
+                count_model(case, record, builder)
         lap.end("count")
-    built = build(case)
+    built = builder(case, "cpu")
     record.subject = {**built.facts, "precision": ""}
     record.warnings += built.warnings
     record.metrics["params"] = _params(built)

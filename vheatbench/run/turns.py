@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from vheatbench.measure.host import free_memory_bytes
 from vheatbench.measure.stopping import StoppedBy, StoppingRule
@@ -24,6 +25,15 @@ MIN_TURNS = 8
 """Turns of each case at least, as long as that takes no longer than the ceiling allows."""
 FREE = 0.9
 """Share of the free memory that live workers may want."""
+
+
+class Sampled(Protocol):
+    """What takes turns: what its samples are, and how long they have taken."""
+
+    @property
+    def rule(self) -> StoppingRule: ...
+    @property
+    def sampling_s(self) -> float: ...
 
 
 class LiveWorker:
@@ -143,8 +153,8 @@ def take_turns(
     while True:
         playing = [live for live in workers if live.alive and live not in crowded]
         ended = [live.rule.finished(live.sampling_s) for live in playing]
-        enough = _enough(playing, number, policy, all(ended))
-        if not playing or enough or (until is not None and number and time.monotonic() >= until):
+        over = enough(playing, number, policy, all(ended))
+        if not playing or over or (until is not None and number and time.monotonic() >= until):
             break
         for place in next(orders):
             if workers[place] in playing:
@@ -168,12 +178,19 @@ def orders_of(count: int, seed: str) -> Iterator[list[int]]:
         yield order[::-1]
 
 
-def _enough(playing: Sequence[LiveWorker], number: int, policy: SuitePolicy, content: bool) -> bool:
-    """Whether sampling may end: all are content after turns enough, or time is up and each has its fewest samples."""
+def enough(playing: Sequence[Sampled], number: int, policy: SuitePolicy, content: bool) -> bool:
+    """Whether sampling may end: all are content after turns enough, or time is up and each has its fewest samples.
+
+    Args:
+        playing: who takes turns.
+        number: turns that each has had.
+        policy: by whose rules.
+        content: whether each one's own stopping rule has ended it.
+    """
     if content and number >= MIN_TURNS:
         return True
-    taken = sum(live.sampling_s for live in playing)
-    floors = all(len(live.rule.values) >= live.rule.floor for live in playing)
+    taken = sum(one.sampling_s for one in playing)
+    floors = all(len(one.rule.values) >= one.rule.floor for one in playing)
     return floors and taken >= len(playing) * policy.ceiling_s
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vheatbench.case import Case
+
 
 @dataclass(frozen=True)
 class Built:
@@ -29,3 +31,7 @@ class Built:
     def inputs(self, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """Normally distributed inputs of shape (batch, ...), contiguous."""
         return tuple(torch.randn(batch, *self.input_shape, device=device, dtype=dtype) for _ in range(self.n_inputs))
+
+
+Builder = Callable[[Case, "torch.device | str"], Built]
+"""What gives the subject of a case on a device; on the meta device only to be counted."""

@@ -142,7 +142,7 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
     """
     if case.kind == "operator":
         built = build_operator(case, device)
-        own, taken = _own_products(case, *built.model.modules())
+        own, taken = own_products(case, *built.model.modules())
         return replace(built, facts=built.facts | taken, warnings=[*built.warnings, *own])
     subject = find_subject(case.subject)
     if subject.form is not None and case.trains:
@@ -177,7 +177,7 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
     }
     if subject.task is not None:
         facts["task"] = subject.task
-    own, taken = _own_products(case, *model.modules())
+    own, taken = own_products(case, *model.modules())
     return Built(model, (sizing.channels, *case.resolution), facts | taken, [*sizing.warnings, *own])
 
 
@@ -188,7 +188,7 @@ OWN_PRODUCTS = (
 )
 
 
-def _own_products(case: Case, *modules: nn.Module) -> tuple[list[str], dict[str, Any]]:
+def own_products(case: Case, *modules: nn.Module) -> tuple[list[str], dict[str, Any]]:
     """A warning where a comparison with others would also compare implementations of the same product, and which."""
     ours = any(isinstance(module, HeatOperator) and module.backend != "official" for module in modules)
     dtype = getattr(torch, case.dtype) if case.dtype != "tf32" else torch.float32

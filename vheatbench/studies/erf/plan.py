@@ -139,21 +139,73 @@ def make_plan(settings: ErfSettings, images: ImageSet, only: Case | None = None)
     if only is None:
         _check_weights(weights, settings)
     leader = next(iter(surveys.values())).preprocessing
-    jobs = []
+    jobs: list[Job] = []
     for (name, size), survey in surveys.items():
         if only is not None and (name, size) != (only.subject, only.resolution):
             continue  # it only decides how photographs are cut
-        how = "squash" if settings.protocol == "replknet" else "crop"
-        cut = Cut(size, leader.interpolation, leader.crop_pct, how)  # type: ignore[arg-type]
-        digest = images.digest(cut)[:12]
         for known, path in weights[name]:
-            for word in conduction if survey.conducts else [""]:
-                base = _case(name, size, settings)
-                cases = [_with_analysis(base, layer, known, settings, digest, word) for layer in survey.layers]
-                layers = tuple(survey.layers)
-                jobs.append(Job(base, layers, tuple(cases), known, path, word, survey.preprocessing, cut))
+            words = conduction if survey.conducts else [""]
+            base = _case(name, size, settings)
+            jobs += [_job(base, survey, known, path, word, leader, settings, images) for word in words]
     notes = [f"{SINGLE}; give --images a folder of several"] if images.single else []
     return Plan(jobs, notes + _notes(settings, weights))
+
+
+def job_of_module(
+    name: str,
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    known: Weights,
+    settings: ErfSettings,
+    images: ImageSet,
+) -> Job:
+    """The job of a model that is there, in evaluation mode.
+
+    Args:
+        name: what it is called.
+        model: on any device.
+        input_shape: (channels, height, width).
+        known: its weights.
+        settings: of which models, sizes and weights are not looked at, and of conduction the first.
+        images: that the settings name.
+
+    Raises:
+        UserError: an unknown layer, a model without feature maps, or conduction for one that does not conduct.
+    """
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    kind = next((tensor.dtype for tensor in model.parameters()), torch.float32)
+    zeros = torch.zeros(1, *input_shape, device=device, dtype=kind)
+    try:
+        layers = find_layers(name, model, zeros, settings.layers)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model raises
+        raise survey_failed(name, error) from error
+    survey = _Survey(layers, Preprocessing.of(model), conducts(model))
+    word = _canonical(settings.conduction[0])
+    if word != "learned" and not survey.conducts:
+        raise UserError(f"conduction: {name} has no heat conduction")
+    base = _case(name, (input_shape[1], input_shape[2]), settings)
+    word = word if survey.conducts else ""
+    return _job(base, survey, known, None, word, survey.preprocessing, settings, images)
+
+
+def _job(
+    base: Case,
+    survey: _Survey,
+    known: Weights,
+    path: Path | None,
+    conduction: str,
+    leader: Preprocessing,
+    settings: ErfSettings,
+    images: ImageSet,
+) -> Job:
+    """The job of one model at one size with one set of weights; ``leader`` decides how photographs are cut."""
+    how = "squash" if settings.protocol == "replknet" else "crop"
+    cut = Cut(base.resolution, leader.interpolation, leader.crop_pct, how)  # type: ignore[arg-type]
+    digest = images.digest(cut)[:12]
+    cases = tuple(_with_analysis(base, layer, known, settings, digest, conduction) for layer in survey.layers)
+    return Job(base, tuple(survey.layers), cases, known, path, conduction, survey.preprocessing, cut)
 
 
 def _case(name: str, size: tuple[int, int], settings: ErfSettings) -> Case:

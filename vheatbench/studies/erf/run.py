@@ -26,6 +26,7 @@ from vheatbench.studies.erf.metrics import Estimate, centroid
 from vheatbench.studies.erf.plan import ErfSettings, Job, make_plan
 from vheatbench.studies.erf.results import write_map
 from vheatbench.studies.images.photographs import SINGLE, ImageSet, open_images
+from vheatbench.subjects.built import Builder
 from vheatbench.subjects.catalog import OWN_PRODUCTS, build
 from vheatbench.subjects.weights import load_weights
 from vheatbench.suites import SuitePolicy
@@ -94,14 +95,23 @@ def outcome(records: list[Record]) -> str:
 
 
 def measure_job(
-    job: Job, settings: ErfSettings, images: ImageSet, run_path: Path, progress: Tell, policy: SuitePolicy
+    job: Job,
+    settings: ErfSettings,
+    images: ImageSet,
+    run_path: Path,
+    progress: Tell,
+    policy: SuitePolicy,
+    builder: Builder = build,
 ) -> list[Record]:
-    """The records of a job's layers, whose maps are attached to the run at ``run_path``. Never raises for a model."""
+    """The records of a job's layers, whose maps are attached to the run at ``run_path``. Never raises for a model.
+
+    ``builder`` gives the model: by default what the case's name stands for.
+    """
     records = [Record(case=case, case_id=case.id, status="ok", started=utc_now()) for case in job.cases]
     started = time.monotonic()
     try:
         with prepared_device(job.base, policy) as device:
-            subject, warnings, fields = _measure(job, settings, images, device, progress)
+            subject, warnings, fields = _measure(job, settings, images, device, progress, builder)
         for i, (record, layer) in enumerate(zip(records, job.layers, strict=True)):
             record.subject, record.warnings = subject, list(warnings)
             _fill(record, job, layer, fields, i, settings, images, run_path)
@@ -120,14 +130,14 @@ def measure_job(
 
 
 def _measure(
-    job: Job, settings: ErfSettings, images: ImageSet, device: torch.device, progress: Tell
+    job: Job, settings: ErfSettings, images: ImageSet, device: torch.device, progress: Tell, builder: Builder
 ) -> tuple[dict[str, Any], list[str], _Fields]:
     """What was built, what is to be said of it, and what was found."""
-    built = build(job.base)
+    built = builder(job.base, "cpu")
     warnings = [text for text in built.warnings if text != OWN_PRODUCTS]
     if job.path is not None:
         warnings += load_weights(built.model, job.path, trust_pickle=settings.trust_pickle).warnings
-    elif job.conduction == "learned":
+    elif job.conduction == "learned" and job.weights.short == "random":
         warnings.append(
             "random weights: k of a fresh vHeat is near 0, so it hardly conducts heat; "
             "--conduction none,learned,5 shows what conduction does"

@@ -86,6 +86,11 @@ def heat_layers(model: nn.Module) -> list[HeatLayer]:
     return layers
 
 
+def image_size(model: nn.Module) -> tuple[int, int]:
+    """Height and width in pixels that a vHeat was built or last resized for. Raises as :func:`heat_layers`."""
+    return _vheat(model).img_size
+
+
 def load_heat_model(
     subject: str,
     resolution: tuple[int, int],

@@ -151,6 +151,23 @@ def open_images(source: str | None, count: int, seed: int = 0) -> ImageSet:
     return ImageSet(words, [path.name for path in paths], seed, count, True, load, digest.hexdigest())
 
 
+def given_images(pictures: Sequence[Image.Image], count: int, seed: int = 0) -> ImageSet:
+    """Pictures that are in memory, as :func:`open_images` gives those in a folder.
+
+    Raises:
+        UserError: there is none, or one is smaller than 8 pixels a side.
+    """
+    found = [_rgb(picture) for picture in pictures]
+    if not found or any(min(picture.size) < SMALLEST for picture in found):
+        raise UserError(f"images: give at least one picture, each of {SMALLEST} pixels a side or more")
+    digest = hashlib.sha256()
+    for picture in found:
+        digest.update(repr(picture.size).encode() + picture.tobytes())
+    words = f"{len(found)} picture{'s' * (len(found) != 1)} given in Python"
+    names = [f"picture {place}" for place in range(len(found))]
+    return ImageSet(words, names, seed, count, True, found.__getitem__, digest.hexdigest())
+
+
 def read_photograph(path: Path) -> Image.Image:
     """An image file of any kind as RGB of 8 bits, upright.
 
