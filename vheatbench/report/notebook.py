@@ -15,6 +15,8 @@ from vheatbench.report.section import section_of
 from vheatbench.store.per_image import with_per_image
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
+from vheatbench.verdict.comparison import Comparison
+from vheatbench.verdict.text import HEADINGS, headline, rows
 
 MOST_ROWS = 200
 
@@ -23,7 +25,7 @@ def run_html(run: Run) -> str:
     """The table of a run, its interval below each number; at most :data:`MOST_ROWS` cases, saying so."""
     outcomes = outcomes_of(run.records)
     table = records_table(outcomes[:MOST_ROWS])
-    rows = [
+    shown = [
         (row.outcome.case.label, row.outcome.status, row.samples,
          *(f"{cell.value} ({cell.interval})" if cell.interval else cell.value for cell in row.cells))
         for row in table.rows
@@ -34,20 +36,29 @@ def run_html(run: Run) -> str:
         f"{run.header.suite} on {run.device_name}, {run.header.created}, run {run.header.run_id}: "
         f"{len(run.records)} records, {warnings} warnings{more}"
     )
-    return _table(caption, ("case", "status", "samples", *table.headings), rows)
+    return _table(caption, ("case", "status", "samples", *table.headings), shown)
 
 
 def record_html(record: Record) -> str:
     """The metrics of a record with unit, interval and how they were taken; its warnings below."""
-    rows = []
+    lines = []
     for name, metric in with_per_image(record).metrics.items():
         info = info_of(name, metric.unit)
         value = value_of(metric, info) if metric.value is not None else f"not available: {metric.unavailable}"
-        rows.append((name, value, info.unit, interval_of(metric, info), metric.how))
+        lines.append((name, value, info.unit, interval_of(metric, info), metric.how))
     reason = f": {record.reason}" if record.reason else ""
     caption = f"{record.case.label}, round {record.round}: {record.status}{reason}"
-    html = _table(caption, ("metric", "value", "unit", "interval", "how"), rows)
+    html = _table(caption, ("metric", "value", "unit", "interval", "how"), lines)
     return html + "".join(f"<p>⚠ {escape(text)}</p>" for text in record.warnings)
+
+
+def comparison_html(comparison: Comparison) -> str:
+    """The verdict, its reasons, and what was compared, worst first; at most :data:`MOST_ROWS` lines, saying so."""
+    found = rows(comparison)
+    more = f"; {len(found) - MOST_ROWS} more lines" if len(found) > MOST_ROWS else ""
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in comparison.reasons)
+    table = _table(f"worst first{more}", HEADINGS, found[:MOST_ROWS]) if found else ""
+    return f"<p><strong>{escape(headline(comparison))}</strong></p><ul>{reasons}</ul>{table}"
 
 
 def chart_html(chart: Chart) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -24,6 +24,9 @@ from vheatbench.store.history import HISTORY_NAME
 from vheatbench.store.schema import Footer, Header, Record
 from vheatbench.store.upgrade import check_version, upgrade
 from vheatbench.text import printable, some
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTIAL = ".partial"
 """What the name of a run file ends in until the run is finished."""
@@ -84,6 +87,17 @@ class Run:
     def complete(self) -> bool:
         """True for a finished run in which everything planned has a record."""
         return self.footer is not None and not self.missing
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per record, as :func:`vheatbench.store.export.to_frame`: metrics are columns, in their own units."""
+        from vheatbench.store.export import to_frame
+
+        return to_frame(self)
+
+    def __str__(self) -> str:
+        failed = sum(record.status != "ok" for record in self.records)
+        more = f", {failed} not ok" if failed else ""
+        return f"{self.header.suite} on {self.device_name}: {len(self.records)} records{more}, {self.path}"
 
     def _repr_html_(self) -> str:
         from vheatbench.report.notebook import run_html

@@ -116,6 +116,19 @@ class Record(_Line):
             raise ValueError("elapsed_s must be finite")
         return value
 
+    def __str__(self) -> str:
+        """A line for the case, one for each metric that has a value, and one for each warning."""
+        from vheatbench.metrics import info_of
+        from vheatbench.numbers import with_interval
+
+        reason = f": {self.reason}" if self.reason else ""
+        lines = [f"{self.case.label}: {self.status}{reason}"]
+        for name, metric in self.metrics.items():
+            if metric.value is not None:
+                info = info_of(name, metric.unit)
+                lines.append(f"  {name:<24} {with_interval(metric, info, info.unit)}")
+        return "\n".join([*lines, *(f"  ! {text}" for text in self.warnings)])
+
     def _repr_html_(self) -> str:
         from vheatbench.report.notebook import record_html
 

@@ -78,6 +78,16 @@ class Comparison:
         ]
         return (min(found), max(found)) if found else None
 
+    def __str__(self) -> str:
+        from vheatbench.verdict.text import headline
+
+        return "\n".join([headline(self), *(f"- {reason}" for reason in self.reasons)])
+
+    def _repr_html_(self) -> str:
+        from vheatbench.report.notebook import comparison_html
+
+        return comparison_html(self)
+
 
 ORDER = ("regressed", "incomparable", "suspect", "inconclusive", "improved", "changed", "same", "unchanged")
 

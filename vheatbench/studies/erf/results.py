@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,13 @@ from vheatbench.store.attachments import npz_of, read_attachment, read_npz, read
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Map = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ErfResult:
     """One effective receptive field: of one layer of one model at one size, with its map."""
 
@@ -49,6 +54,48 @@ class ErfResult:
     def random(self) -> bool:
         """Whether the model's weights are random, which every figure and table names."""
         return self.weights == "random"
+
+    @property
+    def a50(self) -> float:
+        """The smallest share of the pixels that holds half of the mass; its interval is ``record``'s ``erf_a50``."""
+        return self._number("erf_a50")
+
+    @property
+    def a99(self) -> float:
+        """The smallest share of the pixels that holds 99 % of the mass; its interval is ``record``'s ``erf_a99``."""
+        return self._number("erf_a99")
+
+    def _number(self, name: str) -> float:
+        metric = self.record.metrics.get(name)
+        return math.nan if metric is None or metric.value is None else metric.value
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the map: density as colour, contours of A50 and (dotted) A99, a cross at the centre, numbers below.
+
+        Args:
+            ax: of matplotlib, whose axes become pixels of the input; new ones where not given.
+        """
+        from vheatbench.studies.erf.maps import erf_map
+
+        if ax is None:
+            import matplotlib.pyplot
+
+            ax = matplotlib.pyplot.figure(figsize=(3.2, 3.6), layout="constrained").subplots()
+        return erf_map(ax, self)
+
+    def __str__(self) -> str:
+        from vheatbench.studies.erf.maps import panel_lines
+
+        height, width = self.resolution
+        size = f"{height}" if height == width else f"{height}x{width}"
+        return f"{self.subject} {size} {self.layer}: {', '.join(panel_lines(self))}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from vheatbench.studies.erf.maps import maps_markup
+
+        return maps_markup([self])
 
 
 def results_of(run: Run) -> tuple[list[ErfResult], list[str]]:

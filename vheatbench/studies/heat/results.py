@@ -17,7 +17,7 @@ from vheatbench.store.schema import Record
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diffusion:
     """Heat from one cell, spreading by the k of one channel of one block or by a constant k.
 
@@ -64,8 +64,19 @@ class Diffusion:
         """Whether k comes from random weights, which every figure and table names."""
         return self.weights == "random" and self.k_kind == "learned"
 
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.k.shape))
+        return f"{self.subject} {self.layer}, k {self.k_kind}: heat on {size} cells at {len(self.times)} times"
 
-@dataclass(frozen=True)
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from vheatbench.studies.heat.images import strip_markup
+
+        return strip_markup([self])
+
+
+@dataclass(frozen=True, repr=False)
 class Diffusivity:
     """What one block's k is: over frequencies, over channels, and what it does to each frequency."""
 
@@ -102,6 +113,23 @@ class Diffusivity:
     def random(self) -> bool:
         """Whether k comes from random weights, which every figure and table names."""
         return self.weights == "random"
+
+    @property
+    def mean_k(self) -> float:
+        """Mean of k over all frequencies and channels, in cells squared."""
+        return float(self.mean_map.mean())
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.mean_map.shape))
+        return f"{self.subject} {self.layer}: mean k {self.mean_k:.3g} cells^2 over {size} frequencies"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from vheatbench.studies.heat.diffusivity_figures import map_limits
+        from vheatbench.studies.heat.images import k_maps_markup
+
+        return k_maps_markup([(self.layer, f"mean k {self.mean_k:.3g}", self)], map_limits([self]))
 
 
 @dataclass(frozen=True)
