@@ -21,7 +21,7 @@ SUITE = {
 
 @pytest.fixture(scope="module")
 def example() -> vb.store.Run:
-    return vb.read_run("overview", RESULTS)
+    return vb.read_run("resolution-scaling", RESULTS)
 
 
 def test_a_suite_from_python(tmp_path):

@@ -106,11 +106,15 @@ def ab(
         a: a name or a live module: what ``b`` is compared with.
         b: the other.
         inputs: (batch, channels, height, width), or for live modules the tensor itself; the same for both.
-        mode, dtype, device, compile, threads: see :func:`vheatbench.measure`.
+        mode: as in :func:`vheatbench.measure`, like the next three.
+        dtype: of live modules by default their own.
+        device: of both.
+        compile: ``torch.compile``.
         options: of names: arguments of the two constructors.
         names: what live modules are called; by default as their classes.
         rounds: of names, each in two fresh processes (6, the fewest that give a 95 % interval between processes).
         seconds: of sampling in a round, of each side, at most (3).
+        threads: of a CPU; by default torch's.
         seed: of the order.
 
     Returns:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vheatbench.api.case import Device
 from vheatbench.api.study import study_here, study_of_name
-from vheatbench.case import DType
+from vheatbench.case import DType, kind_of
 from vheatbench.errors import UserError
 from vheatbench.studies.erf.results import ErfResult, results_of
 
@@ -84,6 +84,8 @@ def erf(
         return _of_module(model, images, settings, size, device, name, results)
     if images is not None and not isinstance(images, (str, Path)):
         raise UserError("a name is looked at in a process of its own, which gets no pictures: give a folder or file")
+    if kind_of(model) != "model":
+        raise UserError(f"{model!r} is no model: 'vheatbench models' lists those that there are")
     settings |= {
         "models": [model],
         "resolutions": [size if size is not None else _own_size(model)],
@@ -95,11 +97,8 @@ def erf(
 
 
 def _own_size(name: str) -> tuple[int, int]:
-    from vheatbench.case import kind_of
     from vheatbench.subjects.catalog import find_subject
 
-    if kind_of(name) != "model":
-        raise UserError(f"{name!r} is no model: 'vheatbench models' lists those that there are")
     return find_subject(name).own_size()
 
 

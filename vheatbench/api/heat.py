@@ -100,7 +100,11 @@ def diffusivity(
     """The diffusivity k of every block of a vHeat: over frequencies, over channels, and what it does to them.
 
     Args:
-        model, size, weights, name, results: see :func:`diffuse`.
+        model: a vHeat: a name, or a live module, which stays untouched.
+        size: as in :func:`diffuse`, like the next three.
+        weights: of a name: a checkpoint.
+        name: what a live module is called.
+        results: folder that the run is kept in.
 
     Returns:
         A result for each block, from input to output: ``.mean_map`` (height, width) by frequency in cells squared,
