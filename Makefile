@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find vheatbench suites -name '*.py' -o -name '*.yaml')
 
-.PHONY: help report measure test test-avx2 bench lint clean
+.PHONY: help report measure test test-avx2 bench docs lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,13 @@ bench: $(VENV)/.installed  ## run the tests in benchmarks/ (BENCH="FILE -k NAME"
 	@$(BIN)/python -m pytest -q $(BENCH) --benchmark-json=$(VENV)/benchmarks.json
 	@$(BIN)/vheatbench track add --pytest-benchmark $(VENV)/benchmarks.json
 	@$(BIN)/vheatbench track show --case pytest: --metric all
+
+$(VENV)/.docs: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs  ## build the documentation site into site/, where any warning is an error
+	@$(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.installed  ## ruff and mypy
 	@$(BIN)/ruff check .
