@@ -22,7 +22,7 @@ from vheatbench.files import GIB, MIB
 from vheatbench.run.device import memory_limit
 from vheatbench.run.step import DTYPES
 from vheatbench.subjects.built import Builder, Built
-from vheatbench.subjects.catalog import OWN_PRODUCTS, has_own_products
+from vheatbench.subjects.catalog import own_products
 
 HERE = "measured in the process that it lives in: what else that does stands beside it, and no round is a fresh process"
 
@@ -52,10 +52,9 @@ def builder_of(model: nn.Module, inputs: Inputs) -> Builder:
             "weights": "as they were given",
         }
         module = copy_on_meta(model) if torch.device(device).type == "meta" else model
-        warnings = [
-            *([HERE] if case.timed else []),
-            *([OWN_PRODUCTS] if has_own_products(case, *model.modules()) else []),
-        ]
+        own, taken = own_products(case, *model.modules())
+        facts |= taken
+        warnings = [*([HERE] if case.timed else []), *own]
         if (
             case.mode == "infer"
             and callable(getattr(model, "deploy", None))
