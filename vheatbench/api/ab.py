@@ -204,13 +204,14 @@ def _here(
 
 def _ready(built: Any, case: Case, device: Any, policy: SuitePolicy) -> _Side:
     """A side whose first step has shown that it can be measured. What the model raises is left to the caller."""
+    from vheatbench.engines import check_engine
     from vheatbench.measure.outputs import check_finite
     from vheatbench.measure.stopping import StoppingRule
     from vheatbench.measure.timing import Sampler, timer_for
-    from vheatbench.run.step import check_compile, place, prepare
+    from vheatbench.run.step import place, prepare
     from vheatbench.text import utc_now
 
-    check_compile(case)
+    check_engine(case)
     record = Record(case=case, case_id=case.id, status="ok", started=utc_now())
     assert isinstance(case.batch, int)
     setup = prepare(place(built, case, device), built, case.batch, case, device)
