@@ -32,6 +32,7 @@ from vheatbench.store.schema import Metric, Record
 from vheatbench.subjects.built import Builder, Built
 from vheatbench.subjects.catalog import build
 from vheatbench.subjects.operators import heat_backend
+from vheatbench.subjects.packed import held_bytes
 from vheatbench.suites import SuitePolicy
 from vheatbench.text import utc_now
 
@@ -164,6 +165,8 @@ def _measure(
                 )
             if memory.problem is not None:
                 record.metrics |= unmeasured_memory(memory.problem)
+            elif held := held_bytes(model):
+                record.metrics |= _without_copies(record, held)
             elif case.exported:
                 record.metrics |= _unseen_by_torch(record)
         if task.others and "nvml_device_bytes" in record.metrics:
@@ -197,6 +200,17 @@ def _added(record: Record, what: str) -> Iterator[_Added]:
     except (Exception, SystemExit) as error:
         added.problem = classify(error)[1]
         record.warnings.append(f"{what}: {added.problem}")
+
+
+def _without_copies(record: Record, held: int) -> dict[str, Metric]:
+    """What the copies of weights take, which are made in the first call, goes to the weights and not to the step."""
+    found = {}
+    for name, change in (("peak_memory_bytes", -held), ("peak_rss_growth_bytes", -held), ("weights_bytes", held)):
+        metric = record.metrics.get(name)
+        if metric is not None and metric.value is not None:
+            how = f"{metric.how}; {held / 2**20:.0f} MiB of packed weights are counted as weights"
+            found[name] = metric.model_copy(update={"value": max(0.0, metric.value + change), "how": how})
+    return found
 
 
 def _params(built: Built) -> Metric:

@@ -33,6 +33,12 @@ def settle(model: nn.Module) -> None:
             module.settled = True  # type: ignore[assignment]  # a plain attribute, which copies and pickles take along
 
 
+def held_bytes(model: nn.Module) -> int:
+    """Size of the copies that are kept of a model's weights, without what their layout adds at the edges."""
+    copies = (copy for module in model.modules() for copy in _copies.get(module, {}).values())
+    return sum(copy.packed.numel() * copy.packed.element_size() for copy in copies)
+
+
 def packed_linear(layer: nn.Linear, start: int = 0, stop: int | None = None) -> Tensor:
     """Rows ``start`` to ``stop`` of the layer's weight, packed where it has settled, else as they are."""
     stop = layer.out_features if stop is None else stop
