@@ -95,7 +95,7 @@ def test_conduction_of_a_live_module():
         ("live", {"weights": "a.pth"}, "load them"),
         ("live", {"conduction": 5.0}, "no heat conduction"),
     ],
-    ids=str,
+    ids=[str(i) for i in range(10)],
 )
 def test_what_cannot_be_looked_at_is_said(model, how, said):
     with pytest.raises(vb.UserError, match=said):
