@@ -98,7 +98,7 @@ def device_of(model: nn.Module) -> DeviceType:
 
 def dtype_of(model: nn.Module) -> DType:
     """The floating type of a live module's first parameter; float32 where it has none. Raises UserError for others."""
-    kinds = {kind: name for name, kind in DTYPES.items() if name != "tf32"}
+    kinds = {kind: name for name, kind in DTYPES.items() if name not in ("tf32", "int8")}
     kind = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
     if kind not in kinds:
         raise UserError(f"the module is in {kind}: say dtype=, one of {', '.join(kinds.values())}")
