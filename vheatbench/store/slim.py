@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,14 +17,18 @@ from vheatbench.errors import UserError
 from vheatbench.files import open_regular, reason_of
 from vheatbench.store.attachments import check_attachments, copy_attachments
 from vheatbench.store.merge import merge_of, written_whole
-from vheatbench.store.read import Run, gaps, mismatches, parse_line, read_header
+from vheatbench.store.read import Run, gaps, mismatches, read_header
 from vheatbench.store.schema import SCHEMA_VERSION, Footer, Machine, Metric, Record
+from vheatbench.store.write import RunWriter
 from vheatbench.text import one_line
 
 MEASURED = "latency_s"
 """The metric that machines are compared by."""
 FACTS = ("host", "slurm", "gpu_uuid", "device_index")
 """Conditions that say where a record was measured."""
+
+AT_ONCE = 256
+"""Lines that are written together."""
 
 Marks = Mapping[tuple[str, str], str]
 
@@ -72,12 +79,16 @@ def merge_files(
     for record, run in zip(records, sources, strict=True):
         check_attachments(run, record)
     of = {id(one.run): one for one in slim}
-    with written_whole(out_dir, header) as writer:
+    waiting: list[tuple[bytes, tuple[str, int]]] = []
+    with written_whole(out_dir, header) as writer, _Lines() as lines:
         for record, run in zip(records, sources, strict=True):
-            line = _line(of[id(run)], record)
+            line = lines.of(of[id(run)], record)
             if not (record.files or record.warnings or "environment" in record.conditions):
-                writer.append_line(line, record.case_id, record.round)
+                waiting.append((line, (record.case_id, record.round)))
+                if len(waiting) >= AT_ONCE:
+                    _write(writer, waiting)
                 continue
+            _write(writer, waiting)
             whole = Record.model_validate_json(line)
             conditions = {key: record.conditions[key] for key in ("environment",) if key in record.conditions}
             changes: dict[str, Any] = {
@@ -86,6 +97,7 @@ def merge_files(
                 "files": copy_attachments(run, record, writer.path),
             }
             writer.append(whole.model_copy(update=changes))
+        _write(writer, waiting)
         return MergedFile(writer.finish(), warnings)
 
 
@@ -105,7 +117,7 @@ def slim_run(path: str | Path) -> SlimRun:
             offset = len(first)
             for number, text in enumerate(file, start=2):
                 try:
-                    line = parse_line(text)
+                    line = _loaded(text)
                     if line.get("line") == "footer":
                         footer = Footer.model_validate(line)
                         problems += mismatches(path, footer, digest.hexdigest(), len(records))
@@ -144,9 +156,47 @@ def _slim(line: dict[str, Any], plan: Mapping[str, Case], common: frozenset[str]
     return record if not files else record.model_copy(update={"files": Record.model_validate(line).files})
 
 
-def _line(slim: SlimRun, record: Record) -> bytes:
-    """The line of a record as it stands in its file."""
-    offset, length = slim.places[record.case_id, record.round]
-    with open_regular(slim.run.path) as file:
-        file.seek(offset)
-        return file.read(length)
+def _write(writer: RunWriter, waiting: list[tuple[bytes, tuple[str, int]]]) -> None:
+    if waiting:
+        writer.append_lines([line for line, _ in waiting], [key for _, key in waiting])
+        waiting.clear()
+
+
+class _Lines:
+    """Lines of records as they stand in their files, of which as many stay open as this process may have."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, int] = {}
+        self._most = max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 128)
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+    def of(self, slim: SlimRun, record: Record) -> bytes:
+        offset, length = slim.places[record.case_id, record.round]
+        path = slim.run.path
+        if path not in self._open and len(self._open) < self._most:
+            self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if path in self._open:
+            line = os.pread(self._open[path], length, offset)
+        else:
+            with open_regular(path) as file:
+                file.seek(offset)
+                line = file.read(length)
+        return line if line.endswith(b"\n") else line + b"\n"
+
+
+def _loaded(text: bytes) -> dict[str, Any]:
+    """As ``parse_line``, without a look at every number: the lines are copied, and who reads them looks."""
+    line = json.loads(text, parse_constant=_not_finite)
+    if not isinstance(line, dict):
+        raise ValueError("not a JSON object")
+    return line
+
+
+def _not_finite(text: str) -> None:
+    raise ValueError(f"not a finite number: {text}")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -134,11 +135,11 @@ class RunWriter:
         self.count += 1
         self.done.add((record.case_id, record.round))
 
-    def append_line(self, line: bytes, case_id: str, round_: int) -> None:
-        """As ``append``, for the line of a record of another run, which is not read."""
-        self._append(line)
-        self.count += 1
-        self.done.add((case_id, round_))
+    def append_lines(self, lines: Sequence[bytes], keys: Iterable[tuple[str, int]]) -> None:
+        """As ``append``, for lines of records of other runs, which are not read; ``keys``: case and round of each."""
+        self._append(b"".join(lines))
+        self.count += len(lines)
+        self.done.update(keys)
 
     def finish(self, elapsed_s: float = 0.0) -> Path:
         """Writes the footer, gives the file its final name, closes it and returns its path.
