@@ -40,23 +40,24 @@ COMMANDS = {
     ("show", "--csv"): [["latest"]],
     ("compare", "--verdict"): [["latest", "latest"]],
     ("compare", "--markdown"): [["latest", "latest"]],
-    ("profile", "--out"): [[], ["--resolution", "32"]],
+    ("profile", "--trace"): [[], ["--resolution", "32"]],
 }
 """Options that name a file, and what goes before them."""
 ELSEWHERE = {
     ("ab", "--verdict"): "present of compare",
     ("ab", "--markdown"): "present of compare",
-    ("ab", "--out"): "run files, the noise floor",
-    ("run", "--out"): "run files",
-    ("merge", "--out"): "run files",
-    ("erf", "--out"): "figures",
-    ("heat diffuse", "--out"): "figures, animations",
-    ("heat diffusivity", "--out"): "figures",
-    ("heat kernel", "--out"): "figures",
+    ("ab", "--results"): "run files, the noise floor",
+    ("run", "--results"): "run files",
+    ("merge", "--results"): "run files",
+    ("erf", "--figures"): "figures",
+    ("heat diffuse", "--figures"): "figures, animations",
+    ("heat diffusivity", "--figures"): "figures",
+    ("heat kernel", "--figures"): "figures",
+    ("export-model", "--output"): "test_export_model",
     ("convert", "--output"): "test_convert: a full disk",
-    ("train", "--out"): "checkpoints, weights, losses",
-    ("detect train", "--out"): "checkpoints, weights",
-    ("segment train", "--out"): "checkpoints, weights",
+    ("train", "--checkpoints"): "checkpoints, weights, losses",
+    ("detect train", "--checkpoints"): "checkpoints, weights",
+    ("segment train", "--checkpoints"): "checkpoints, weights",
 }
 """Options whose files are written by functions that are tried below, or by the writer of runs (test_store_faults)."""
 
@@ -145,7 +146,7 @@ def _options(commands: dict[str, Any], above: str = "") -> Iterator[tuple[str, s
     for name, command in commands.items():
         yield from _options(getattr(command, "commands", {}), f"{above}{name} ")
         for option in command.params:
-            if option.opts[0] in ("--out", "--output", "--csv", "--markdown", "--verdict"):
+            if {"--out", "--output", "--csv", "--markdown", "--verdict"} & set(option.opts):
                 yield f"{above}{name}", option.opts[0]
 
 
@@ -177,6 +178,14 @@ ALLOWED = {
     "ab/arm.py": "a link in a worktree",
     "report/page.py": "templates of this package",
     "cli/output.py": "/dev/null",
+    "slurm/shared.py": "/proc",
+    "slurm/folder.py": "small files of its own in the run's folder; appends a line at a time",
+    "slurm/processes.py": "the same of a job of several processes",
+    "slurm/status.py": "the first and last lines of run files that are being written",
+    "cli/slurm.py": "logs that Slurm writes",
+    "engines/export.py": "exported models, under a lock and a name of their own until they are whole",
+    "engines/model_file.py": "an exported model, copied into a whole file",
+    "store/slim.py": "run files that stay open while their lines are copied",
 }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vheatbench.analysis.crossover import Crossover, Ratio, ratio_at
-from vheatbench.analysis.findings import common_sizes, crossings
-from vheatbench.analysis.groups import ChartGroup, SubjectPair, pairs_of
+from vheatbench.analysis.crossover import Crossover, Ratio, crossover, ratio_at
+from vheatbench.analysis.findings import common_sizes
+from vheatbench.analysis.groups import ChartGroup, pairs_of
 from vheatbench.analysis.series import Point, Series
 
 MOST_CURVES = 6
@@ -73,7 +73,7 @@ def relative_cost(group: ChartGroup) -> RelativeCost | None:
     curves = [curve for curve in curves if len(curve.points) > 1][:MOST_CURVES]
     if not curves:
         return None
-    crossed = crossings(group, "latency_s", [SubjectPair(base, curve.subject) for curve in curves])
+    crossed = [crossover(series[base], curve.series, better="lower") for curve in curves]
     own = _curve(series[focus], series[base]) if base != focus else None
     return RelativeCost(focus, base, tuple(curves), own, tuple(crossed))
 

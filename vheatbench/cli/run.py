@@ -32,7 +32,7 @@ def run(
     suite: str = typer.Option("overview", help="Name of a suite, or the path of a YAML file."),
     model: str | None = typer.Option(
         None,
-        help="Instead of the suite's subjects: aliases, timm names or package.module:name, by commas; or operators "
+        help="Instead of the suite's subjects, and without its studies: aliases, timm names or package.module:name, by commas; or operators "
         "such as op/heat,op/attention.",
     ),
     resolution: str | None = typer.Option(None, help="For example 224,512 or 480x640 (height x width)."),
@@ -194,11 +194,7 @@ def plan_suite(
     if inspection.problems:
         more = f" (and {len(inspection.problems) - 1} more)" if len(inspection.problems) > 1 else ""
         raise UserError(inspection.problems[0] + more)
-    of_others = bool(suite.studies) and "subjects" in overrides
-    if of_others:
-        names = ", ".join(dict.fromkeys(entry.study for entry in suite.studies))
-        print(f"--model: {names} of suite {suite.name!r} look at its own models: left out", file=sys.stderr)
-    studies = [] if of_others else _studies(suite, kind)
+    studies = _studies(suite, kind)
     if part is not None:
         for _, planned, _ in studies:
             here = [group for i, group in enumerate(planned.groups, start=of) if i % part[1] == part[0] - 1]

@@ -297,6 +297,9 @@ def _not_finite(text: str) -> NoReturn:
     raise ValueError(f"not a finite number: {text[:20]}")
 
 
+EMPTY = "{} is empty: its run ended before it began; delete it"
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         data = read_bytes(path, MOST_BYTES)
@@ -307,7 +310,7 @@ def _read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {reason_of(error)}") from error
     if not data:
-        raise UserError(f"{path} is empty: its run ended before it began; delete it")
+        raise UserError(EMPTY.format(path))
     return data
 
 

@@ -17,7 +17,7 @@ from vheatbench.errors import UserError
 from vheatbench.files import open_regular, reason_of
 from vheatbench.store.attachments import check_attachments, copy_attachments
 from vheatbench.store.merge import merge_of, written_whole
-from vheatbench.store.read import Run, gaps, mismatches, read_header
+from vheatbench.store.read import EMPTY, Run, gaps, mismatches, read_header
 from vheatbench.store.schema import SCHEMA_VERSION, Footer, Machine, Metric, Record
 from vheatbench.store.write import RunWriter
 from vheatbench.text import one_line
@@ -109,6 +109,8 @@ def slim_run(path: str | Path) -> SlimRun:
     try:
         with open_regular(path) as file:
             first = file.readline()
+            if not first:
+                raise UserError(EMPTY.format(path))
             header, _ = read_header(path, first)
             found = SlimRun(Run(path, header, []))
             records, problems = found.run.records, found.run.problems
@@ -192,7 +194,12 @@ class _Lines:
 
 def _loaded(text: bytes) -> dict[str, Any]:
     """As ``parse_line``, without a look at every number: the lines are copied, and who reads them looks."""
-    line = json.loads(text, parse_constant=_not_finite)
+    try:
+        line = json.loads(text, parse_constant=_not_finite)
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     if not isinstance(line, dict):
         raise ValueError("not a JSON object")
     return line
