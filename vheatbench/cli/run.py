@@ -32,8 +32,8 @@ def run(
     suite: str = typer.Option("overview", help="Name of a suite, or the path of a YAML file."),
     model: str | None = typer.Option(
         None,
-        help="Instead of the suite's subjects, and without its studies: aliases, timm names or package.module:name, by commas; or operators "
-        "such as op/heat,op/attention.",
+        help="Instead of the suite's subjects, and without its studies: aliases, timm names or package.module:name, "
+        "by commas; or operators such as op/heat,op/attention.",
     ),
     resolution: str | None = typer.Option(None, help="For example 224,512 or 480x640 (height x width)."),
     grid: str | None = typer.Option(None, help="Of operators, in tokens: for example 14,56 or 14x28."),
