@@ -475,7 +475,7 @@ def test_a_terminal_shows_live_progress(tmp_path: Path) -> None:
     assert code == 6
     assert "\x1b[?25l" in shown  # the cursor is hidden while the bar is drawn,
     assert "\x1b[?25h" in shown  # and is back
-    assert "0/2 0:0" in shown
+    assert re.search("[012]/2 0:0", shown), "whichever moment it was drawn at"
     assert "●" in shown
     assert "a=[bold]x[/nothing]" in shown
     assert "Traceback" not in shown
