@@ -65,8 +65,8 @@ class SubjectEntry(_Part):
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
-        values = axes.values("operator" if {"grid", *OF_OPERATORS} & only.keys() else "model")
-        return {FIELD_OF.get(name, name): values[FIELD_OF.get(name, name)] for name in only}
+        values = {name: getattr(axes, name) for name in Axes.model_fields} | {"compile": axes.engine}
+        return {FIELD_OF.get(name, name): values[name] for name in only}
 
     @field_validator("options")
     @classmethod

@@ -180,7 +180,7 @@ EXPLAINED = {
     "plain PyTorch": "By the products that PyTorch has for everybody: the same footing for all models",
     "own products": "vHeat's layers computed by fused products that the models beside it do not have",
     "multiply-adds": "Counted exactly; one is two FLOPs, and papers on vHeat and Swin call it a FLOP",
-    "tokens": "Cells of an operator's grid; of a model its 16 by 16 pixel patches",
+    "tokens": "Cells of an operator's grid; of a model squares of 16 by 16 pixels",
     "random weights": "Not trained: fine for speed, and no word on what a trained model sees",
     "peak memory": "Most memory that a step takes beside the weights, in a pass of its own",
 }

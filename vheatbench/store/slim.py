@@ -17,7 +17,7 @@ from vheatbench.errors import UserError
 from vheatbench.files import open_regular, reason_of
 from vheatbench.store.attachments import check_attachments, copy_attachments
 from vheatbench.store.merge import merge_of, written_whole
-from vheatbench.store.read import EMPTY, Run, gaps, mismatches, read_header
+from vheatbench.store.read import EMPTY, MOST_LINE_BYTES, Run, gaps, mismatches, read_header
 from vheatbench.store.schema import SCHEMA_VERSION, Footer, Machine, Metric, Record
 from vheatbench.store.write import RunWriter
 from vheatbench.text import one_line
@@ -108,7 +108,7 @@ def slim_run(path: str | Path) -> SlimRun:
     footer: Footer | None = None
     try:
         with open_regular(path) as file:
-            first = file.readline()
+            first = file.readline(MOST_LINE_BYTES)
             if not first:
                 raise UserError(EMPTY.format(path))
             header, _ = read_header(path, first)
@@ -117,7 +117,7 @@ def slim_run(path: str | Path) -> SlimRun:
             plan, common = {case.id: case for case in header.plan}, frozenset(header.common)
             digest.update(first)
             offset = len(first)
-            for number, text in enumerate(file, start=2):
+            for number, text in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES), b""), start=2):
                 try:
                     line = _loaded(text)
                     if line.get("line") == "footer":

@@ -438,7 +438,7 @@ def test_a_model_that_goes_wrong_is_a_result(call, levels, model, status, reason
         ("--model support.eval_models:features --data levels", "not one row of logits per image"),
         ("--model op/heat --data levels", "no model"),
         ("--model vheat-x --data levels", "unknown model"),
-        ("--model support.eval_models:levels --data levels --dtype int8", "--dtype 'int8' is not allowed"),
+        ("--model support.eval_models:levels --data levels --dtype int8", "int8 is quantised by an engine"),
         ("--model support.eval_models:levels --data levels --dtype tf32 --device cpu", "tf32 is a mode of NVIDIA GPUs"),
         ("--model support.eval_models:levels --data levels --resolution big", "--resolution"),
         ("--model support.eval_models:levels --data levels --class-map none.txt", "none.txt: cannot be read"),

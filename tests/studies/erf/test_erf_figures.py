@@ -185,9 +185,13 @@ def test_map_marks_the_true_centre_and_half_of_the_mass():
         ax = Figure().subplots()
         assert erf_map(ax, one) is ax
     assert list(ax.lines[0].get_data()) == [[60.5], [30.5]]
-    (contour,) = [artist for artist in ax.collections if artist.get_paths()]
-    points = np.concatenate([path.vertices for path in contour.get_paths()])
-    assert np.allclose(points.mean(axis=0), (60, 30), atol=3)
+    contours = [artist for artist in ax.collections if artist.get_paths()]
+    rings = [np.concatenate([path.vertices for path in contour.get_paths()]) for contour in contours]
+    assert len(rings) == 2, "A99 and, over it, A50"
+    assert np.allclose(rings[1].mean(axis=0), (60, 30), atol=3)
+    far, near = (np.hypot(*(ring - (60.5, 30.5)).T).mean() for ring in rings)
+    assert near == pytest.approx(9 * np.sqrt(2 * np.log(2)), rel=0.25)
+    assert far > 1.8 * near
 
 
 def test_weights_and_sizes_are_rows_conduction_is_columns():
@@ -393,22 +397,26 @@ def test_findings_name_the_ratio_with_the_most_cautious_interval(tmp_path):
     wide[:40], narrow[:10] = 1, 1
     pair = [result("vheat-t", (100, 100), field=wide), result("swin-t", (100, 100), field=narrow)]
     (section,) = erf_sections(run_with(pair, tmp_path), "r0")
-    ((finding, anchor),) = section.findings
+    (short, anchor), (finding, _) = section.findings
     assert anchor == "r0-maps"
-    assert finding.important
+    assert (short.important, finding.important) == (True, False)
+    assert short.text == (
+        "With random weights, 99 % of what vheat-t sees from the centre of its last layer lies in 40 % of the image at "
+        "100 px; of swin-t 10 %."
+    )
     # 20 % of the pixels against 5 %, each to a tenth: 0.9 / 1.1 to 1.1 / 0.9 of 4
     assert "lies in 20.0 % (18.0 to 22.0) of the image, 4.0× (3.3 to 4.9) swin-t's" in finding.text
     assert finding.text.startswith("With random weights, at 100 px half of vheat-t's")
     equal = [result("vheat-t", (100, 100), field=wide), result("swin-t", (100, 100), field=wide)]
     (section,) = erf_sections(run_with(equal, tmp_path), "r0")
-    assert section.findings[0][0].text.count("no clear difference") == 2
+    assert section.findings[1][0].text.count("no clear difference") == 2
 
 
 def test_an_interval_down_to_nothing_bounds_the_ratio_on_one_side(tmp_path):
     pair = [result(sigma=9), result("swin-t", sigma=5)]
     pair[1].record.metrics["erf_a50"] = Metric(value=0.02, low=0, high=0.2, unit="share", how="jackknife")
     (section,) = erf_sections(run_with(pair, tmp_path), "r0")
-    assert "or more), no clear difference, swin-t's" in section.findings[0][0].text
+    assert "or more), no clear difference, swin-t's" in section.findings[1][0].text
 
 
 def test_numbers_have_the_digits_of_their_interval():

@@ -51,7 +51,9 @@ def test_a_run_without_heat_has_no_section():
 def test_diffusion_shows_strip_overlay_slider_and_numbers(tmp_path):
     run = diffusion_run(tmp_path)
     (section,) = heat_sections(run, "r0heat")
-    strip, overlay = section.charts
+    film, strip, overlay = section.charts
+    assert film.svg.count('<source media="(prefers-reduced-motion: reduce)"') == len(images(film.svg))
+    assert all(image.n_frames == 24 for _, image in images(film.svg)), "an APNG, which needs no script"
     assert strip.id == "r0heat-diffuse0-0-strip"
     assert "vheat-t at 144×192 px, stages.0.blocks.1, channel 3 (median of mean k); random weights" in strip.caption
     assert strip.data["kind"] == "diffusion"
@@ -108,7 +110,7 @@ def test_the_strip_is_one_row_of_every_default_time_and_says_what_it_leaves_out(
         times = np.array([0, *np.geomspace(0.3, 200, count - 1)])
         run = Run(path, run_of([]).header, [diffuse(path, 1.0, times, word="1")])
         (section,) = heat_sections(run, "r0heat")
-        strip, overlay = section.charts
+        _film, strip, overlay = section.charts
         assert "repeat(9," in strip.svg
         assert 'class="scroll"' in strip.svg
         assert len(images(strip.svg)) == 9 + 1  # and the scale's bar
@@ -124,7 +126,7 @@ def test_fine_grids_are_shown_as_means_and_have_no_slider(tmp_path):
     grid = (130, 120)
     run = Run(path, run_of([]).header, [diffuse(path, 1.0, [0, 4.0], grid=grid, word="1", image=False)])
     (section,) = heat_sections(run, "r0heat")
-    (strip,) = section.charts
+    _film, strip = section.charts
     assert strip.data is None
     assert any("no slider" in note for note in section.notes)
     assert images(strip.svg)[0][1].size == (40, 44)
@@ -133,8 +135,8 @@ def test_fine_grids_are_shown_as_means_and_have_no_slider(tmp_path):
 def test_many_layers_are_thinned_out_aloud(tmp_path):
     layers = [f"stages.0.blocks.{i}" for i in range(9)]
     (section,) = heat_sections(diffusion_run(tmp_path, layers=layers, image=False), "r0heat")
-    assert len(section.charts) == 6
-    assert len({chart.id for chart in section.charts}) == 6
+    assert len(section.charts) == 7
+    assert len({chart.id for chart in section.charts}) == 7
     assert len(section.tables[0].rows) == 18
     assert any("6 of 9 layers" in note for note in section.notes)
 

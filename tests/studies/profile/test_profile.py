@@ -472,7 +472,7 @@ def test_weights_that_two_modules_share_count_once(call: Callable[..., Called], 
     )
     code, out, err = call("--model", "tied_profile_model:Tied", "--resolution", 32, "--device", "cpu", "--json")
     assert code == 0, err
-    assert {row["module"]: row["params"] for row in json.loads(out)["modules"]} == {
+    assert {row["module"]: row["params"] for row in json.loads(out)["profile"]["modules"]} == {
         "(the model itself)": 0, "a": 12, "b": 3, OUTSIDE: 0,
     }  # fmt: skip
 
@@ -502,7 +502,7 @@ def test_a_real_process_keeps_stdout_for_the_tables(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["case"]["subject"] == "test_vheat"
+    assert json.loads(done.stdout)["profile"]["case"]["subject"] == "test_vheat"
     assert [path.name for path in (tmp_path / "reports").iterdir()] == [
         "profile-test_vheat-64-b1-float32-infer-cpu.json.gz"
     ]

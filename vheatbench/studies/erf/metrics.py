@@ -61,7 +61,7 @@ def axes(field: Field) -> tuple[float, float, float]:
     middle = (var_x + var_y) / 2
     # y grows downwards on a picture
     angle = math.degrees(0.5 * math.atan2(-2 * cov, var_x - var_y)) if half > 1e-12 * middle else 0.0
-    return math.sqrt(middle + half), math.sqrt(max(middle - half, 0.0)), angle % 180
+    return math.sqrt(middle + half), math.sqrt(max(middle - half, 0.0)), angle % 180 % 180.0  # -1e-15 % 180 is 180
 
 
 def rectangles(field: Field, centre: Centre, shares: Sequence[float]) -> list[float]:

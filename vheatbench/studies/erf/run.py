@@ -101,7 +101,7 @@ def measure_job(
     run_path: Path,
     progress: Tell,
     policy: SuitePolicy,
-    builder: Builder = build,
+    builder: Builder | None = None,
 ) -> list[Record]:
     """The records of a job's layers, whose maps are attached to the run at ``run_path``. Never raises for a model.
 
@@ -111,7 +111,7 @@ def measure_job(
     started = time.monotonic()
     try:
         with prepared_device(job.base, policy) as device:
-            subject, warnings, fields = _measure(job, settings, images, device, progress, builder)
+            subject, warnings, fields = _measure(job, settings, images, device, progress, builder or build)
         for i, (record, layer) in enumerate(zip(records, job.layers, strict=True)):
             record.subject, record.warnings = subject, list(warnings)
             _fill(record, job, layer, fields, i, settings, images, run_path)
