@@ -82,7 +82,7 @@ def relative_chart(id_: str, cost: RelativeCost, subjects: Sequence[str], contex
     )
     caption = (
         f"Time of a step over that of {cost.focus}, both axes logarithmic; above the line: slower than vHeat. Dots: "
-        f"measured sizes; bands: 95 % intervals; diamonds: crossovers.{own} {context}."
+        f"measured sizes; bands: intervals (95 %, of few rounds less); diamonds: crossovers.{own} {context}."
     )
     return Chart(
         id_,
