@@ -53,7 +53,7 @@ def test_diffusion_shows_strip_overlay_slider_and_numbers(tmp_path):
     (section,) = heat_sections(run, "r0heat")
     film, strip, overlay = section.charts
     assert film.svg.count('<source media="(prefers-reduced-motion: reduce)"') == len(images(film.svg))
-    assert all(image.n_frames == 24 for _, image in images(film.svg)), "an APNG, which needs no script"
+    assert all(image.n_frames > 1 for _, image in images(film.svg)), "an APNG, which needs no script"
     assert strip.id == "r0heat-diffuse0-0-strip"
     assert "vheat-t at 144×192 px, stages.0.blocks.1, channel 3 (median of mean k); random weights" in strip.caption
     assert strip.data["kind"] == "diffusion"
