@@ -111,6 +111,8 @@ def slim_run(path: str | Path) -> SlimRun:
             first = file.readline(MOST_LINE_BYTES)
             if not first:
                 raise UserError(EMPTY.format(path))
+            if len(first) == MOST_LINE_BYTES:
+                raise UserError(f"{path} is no run file: its first line is larger than {MOST_LINE_BYTES >> 20} MiB")
             header, _ = read_header(path, first)
             found = SlimRun(Run(path, header, []))
             records, problems = found.run.records, found.run.problems

@@ -126,7 +126,7 @@ class HeatBlock(nn.Module):
                 x = fused.layer_norm(x, norm) if path == "fused" else norm(x)
         with part("mlp"):
             if path == "fused":
-                return fused.mlp(x, cast(nn.Linear, fc1), cast(nn.Linear, fc2), residual)
+                return fused.mlp(x, fc1, fc2, residual)
             if own and torch.compiler.is_compiling():
                 out = fused.traced_linear(fc2, self.mlp.act(fused.traced_linear(fc1, x)))
             else:

@@ -440,8 +440,8 @@ def test_a_model_that_fails_is_a_record_and_the_rest_goes_on(monkeypatch):
 def test_gradients_that_are_zero_everywhere_fail(monkeypatch):
     """Of a layer whose centre is never positive."""
 
-    def dead(case):
-        built = build(case)
+    def dead(case, device):
+        built = build(case, device)
         with torch.no_grad():
             for parameter in built.model.stages[3].parameters():
                 parameter.zero_()

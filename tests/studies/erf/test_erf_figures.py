@@ -402,7 +402,7 @@ def test_findings_name_the_ratio_with_the_most_cautious_interval(tmp_path):
     assert (short.important, finding.important) == (True, False)
     assert short.text == (
         "With random weights, 99 % of what vheat-t sees from the centre of its last layer lies in 40 % of the image at "
-        "100 px; of swin-t 10 %."
+        "100 px; of swin-t 9.9 %."
     )
     # 20 % of the pixels against 5 %, each to a tenth: 0.9 / 1.1 to 1.1 / 0.9 of 4
     assert "lies in 20.0 % (18.0 to 22.0) of the image, 4.0× (3.3 to 4.9) swin-t's" in finding.text
