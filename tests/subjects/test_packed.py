@@ -41,6 +41,8 @@ def packings(monkeypatch) -> list[int]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [(0, None), (0, 24), (24, None)])
 def test_products_with_a_packed_weight(dtype, rows, packings):
+    if not onednn.packs(dtype):
+        pytest.skip("this processor has no products in bfloat16")
     layer = settled(nn.Linear(40, 48)).to(dtype)
     tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
     x = torch.randn(3, 7, 40).to(dtype)
