@@ -87,8 +87,8 @@ ENGINE_PACKAGES = {
 def engine_differences(one: Mapping[str, Any], other: Mapping[str, Any], engines: Iterable[str]) -> list[str]:
     """What keeps cases of some engines from being comparable, in words: ``openvino: 2026.1 / 2026.4``."""
     names = dict.fromkeys(name for engine in engines for name in ENGINE_PACKAGES.get(engine, ()))
-    versions = [(name, *(_part(side, "packages").get(name) for side in (one, other))) for name in names]
-    return [f"{name}: {_words(a)} / {_words(b)}" for name, a, b in versions if a != b]
+    a, b = _part(one, "packages"), _part(other, "packages")
+    return [f"{name}: {_words(a.get(name))} / {_words(b.get(name))}" for name in names if a.get(name) != b.get(name)]
 
 
 def _part(environment: Mapping[str, Any], key: str) -> Mapping[str, Any]:
