@@ -158,7 +158,9 @@ def test_every_mode_measures_them(folder: Path, model: str, said: str, mode: str
     record = measured(model, mode)
     assert record.status == "ok", record.reason
     assert record.metrics["latency_s"].value > 0
-    assert record.metrics["peak_memory_bytes"].value is not None
+    memory = record.metrics["peak_memory_bytes"]
+    # in the process of all tests a step may find room enough that others have left
+    assert memory.value is not None or "resident before it" in str(memory.unavailable)
     assert any(said in warning for warning in record.warnings if "loss" in warning) == (mode == "train")
 
 
