@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from vheatbench.api.case import Device
 from vheatbench.api.runs import read_run
-from vheatbench.errors import UserError
 from vheatbench.store.read import Run
 
 if TYPE_CHECKING:
-    from vheatbench.case import Case, DeviceType
-    from vheatbench.run.task import Inspection, Planned
+    from vheatbench.case import DeviceType
     from vheatbench.suites import Suite
-
-    Studies = list[tuple[str, Planned, dict[str, Any]]]
 
 
 def run(
@@ -54,50 +49,19 @@ def run(
     """
     import typer
 
-    from vheatbench.cli.execute import execute, served_devices, tasks_of
-    from vheatbench.store.write import RunWriter
+    from vheatbench.cli.suite_plan import carry_out, plan_suite
 
     began = time.monotonic()
-    loaded, kind, cases, studies, inspection = _planned(suite, device, instead)
-    served = served_devices(kind, device, None, inspection.cuda_devices)
+    plan = plan_suite(lambda kind: _loaded(suite, kind, instead), device)
+    named = dict(suite) if isinstance(suite, Mapping) else str(suite)
+    words = "".join(f", {name}={value!r}" for name, value in instead.items())
+    header = plan.header(f"vheatbench.run({named!r}{words})")
     try:
-        writer = RunWriter.create(results, _header(suite, loaded, cases, studies, inspection, instead))
-    except ValueError as error:  # an infinite time limit, say
-        raise UserError(f"suite {loaded.name!r} cannot be kept: {error}") from None
-    tasks = [task for study in studies for task in tasks_of(*study, writer.path)]
-    budget = loaded.policy.budget_s
-    left = budget - (time.monotonic() - began) if budget is not None else None
-    try:
-        return read_run(execute(writer, served, tasks, quiet, left))
+        return read_run(carry_out(plan, header, results, began, device, quiet=quiet))
     except typer.Exit:  # the budget did not suffice for every case, as was said
-        return read_run(writer.path)
+        return read_run(header.run_id, results)
     except SystemExit:
         raise KeyboardInterrupt from None
-
-
-def _planned(
-    suite: str | Path | Mapping[str, Any], device: Device, instead: dict[str, Any]
-) -> tuple[Suite, DeviceType, list[Case], Studies, Inspection]:
-    """The suite for the device that is there, its timed cases and studies, and what the machine says of them."""
-    from vheatbench.cli.run import likely_kind
-    from vheatbench.run.runner import inspect_machine
-
-    kind: DeviceType = likely_kind() if device == "auto" else device  # type: ignore[assignment]
-    while True:
-        loaded = _loaded(suite, kind, instead)
-        cases = loaded.plan(kind)
-        inspection = inspect_machine(cases)
-        if kind == "cpu" or inspection.cuda_devices:
-            break
-        if device == "cuda":
-            note = inspection.environment.get("gpus_note") or "torch sees no CUDA device"
-            raise UserError(f"CUDA was asked for, but there is none here: {note}")
-        print("torch sees no CUDA device (is it a CPU build?): measuring on the CPU", file=sys.stderr)
-        kind = "cpu"
-    if inspection.problems:
-        raise UserError("; ".join(inspection.problems))
-    # studies look at models of their own
-    return loaded, kind, cases, [] if "subjects" in instead else _studies(loaded, kind), inspection
 
 
 def _loaded(suite: str | Path | Mapping[str, Any], kind: DeviceType, instead: dict[str, Any]) -> Suite:
@@ -106,41 +70,3 @@ def _loaded(suite: str | Path | Mapping[str, Any], kind: DeviceType, instead: di
     if isinstance(suite, Mapping):
         return suite_of(dict(suite), kind, instead)
     return load_suite(str(suite), kind, instead, str)
-
-
-def _studies(suite: Suite, kind: DeviceType) -> Studies:
-    from vheatbench.cli.execute import plan_of
-
-    found = []
-    for entry in suite.studies:
-        try:
-            planned, settings = plan_of(entry.study, {"device": kind, **entry.settings})
-        except UserError as error:
-            raise UserError(f"suite {suite.name!r}, {entry.study}: {error}") from None
-        found.append((entry.study, planned, settings))
-    return found
-
-
-def _header(
-    asked: str | Path | Mapping[str, Any],
-    suite: Suite,
-    cases: list[Case],
-    studies: Studies,
-    inspection: Inspection,
-    instead: dict[str, Any],
-) -> Any:
-    from vheatbench.run.recording import new_header
-
-    named = dict(asked) if isinstance(asked, Mapping) else str(asked)
-    words = "".join(f", {name}={value!r}" for name, value in instead.items())
-    return new_header(
-        suite.name,
-        suite.description,
-        f"vheatbench.run({named!r}{words})",
-        inspection.environment,
-        plan=cases + [case for _, planned, _ in studies for group in planned.groups for case in group.cases],
-        studies=[{"study": name, "settings": settings} for name, _, settings in studies],
-        rounds=suite.policy.rounds,
-        policy=suite.policy.model_dump(mode="json"),
-        reference=suite.reference.model_dump(mode="json") if suite.reference else {},
-    )

@@ -187,7 +187,7 @@ def _looks(text: str | None, request: Request) -> Looks:
 def _on_device(request: Request, text: str) -> tuple[str, Request]:
     """``cpu`` or ``cuda``, and the request for that device."""
     from vheatbench.cli.parse import device_kind
-    from vheatbench.cli.run import likely_kind
+    from vheatbench.cli.suite_plan import likely_kind
     from vheatbench.run.runner import inspect_machine
 
     wanted, index = device_kind(text)

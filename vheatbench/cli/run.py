@@ -5,26 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vheatbench.cli.execute import check_devices, execute, exit_code, plan_of, say_skipped, served_devices, tasks_of
+from vheatbench.cli.execute import check_devices, exit_code, say_skipped
 from vheatbench.cli.options import DEVICE_OR_INDEX, JSON, OLD, QUIET, results_option
 from vheatbench.cli.output import command_line, print_records
-from vheatbench.cli.parse import booleans, comma_list, device_kind, duration, numbers_or_words, shard
+from vheatbench.cli.parse import booleans, comma_list, duration, numbers_or_words, shard
 from vheatbench.cli.resume import BESIDE_RESUME, refuse_beside_resume
 from vheatbench.cli.resume import resume as go_on
+from vheatbench.cli.suite_plan import SuitePlan, carry_out, plan_suite
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
-
-if TYPE_CHECKING:
-    from vheatbench.case import Case
-    from vheatbench.run.task import Inspection, Planned
-    from vheatbench.store.schema import Header
-    from vheatbench.suites import Suite
 
 
 def run(
@@ -125,127 +118,14 @@ def run(
         refuse_beside_resume(context, BESIDE_RESUME | {"budget"})
         _finish(go_on(resume, out, device, devices, quiet, budget=budget_s), json_)
         return
-    plan = plan_suite(suite, device, devices, overrides, shard(shard_), dry_run)
+    from vheatbench.suite_file import load_suite
+
+    plan = plan_suite(lambda kind: load_suite(suite, kind, overrides), device, devices, shard(shard_), foresee=dry_run)
     if dry_run:
         _show_plan(plan, json_)
         return
-    served = served_devices(plan.kind, device, devices, plan.inspection.cuda_devices)
-    from vheatbench.store.write import RunWriter
-
-    try:
-        writer = RunWriter.create(out, _header(plan, shard_))
-    except ValueError as error:  # an infinite time limit, say
-        raise UserError(f"suite {plan.suite.name!r} cannot be kept: {error}") from None
-    tasks = [task for study in plan.studies for task in tasks_of(*study, writer.path)]
-    budget_s = plan.suite.policy.budget_s
-    left = budget_s - (time.monotonic() - began) if budget_s is not None else None
-    _finish(execute(writer, served, tasks, quiet, left), json_)
-
-
-@dataclass(frozen=True)
-class SuitePlan:
-    """A suite for the device that is there, its timed cases and studies, and what the machine says of them."""
-
-    suite: Suite
-    kind: str
-    cases: list[Case]
-    studies: list[tuple[str, Planned, dict[str, Any]]]
-    """Name, plan and settings."""
-    inspection: Inspection
-
-    @property
-    def all_cases(self) -> list[Case]:
-        groups = [group for _, planned, _ in self.studies for group in planned.groups]
-        return self.cases + [case for group in groups for case in group.cases]
-
-
-def plan_suite(
-    name: str,
-    device: str,
-    devices: str | None,
-    overrides: dict[str, Any],
-    part: tuple[int, int] | None,
-    foresee: bool,
-    elsewhere: bool = False,
-) -> SuitePlan:
-    """A suite for the device that is there, or with ``elsewhere`` for one that other machines have."""
-    from vheatbench.run.runner import inspect_machine
-    from vheatbench.suite_file import load_suite
-    from vheatbench.suites import groups_of
-
-    wanted, _ = device_kind(device)
-    kind = likely_kind() if wanted == "auto" and devices is None else "cpu" if wanted == "cpu" else "cuda"
-    while True:
-        suite = load_suite(name, kind, overrides)  # type: ignore[arg-type]
-        cases = suite.plan(kind)  # type: ignore[arg-type]
-        groups = groups_of(cases)
-        of = len(groups)
-        if part is not None:  # what is compared stays together
-            cases = [case for group in groups[part[0] - 1 :: part[1]] for case in group]
-        inspection = inspect_machine(cases, foresee)
-        if kind == "cuda" and inspection.cuda_devices == 0 and not elsewhere:
-            if wanted == "auto" and devices is None:
-                print("torch sees no CUDA device (is it a CPU build?): measuring on the CPU", file=sys.stderr)
-                kind = "cpu"
-                continue
-            note = inspection.environment.get("gpus_note") or "torch sees no CUDA device"
-            raise UserError(f"CUDA was asked for, but there is none here: {note}")
-        break
-    if inspection.problems:
-        more = f" (and {len(inspection.problems) - 1} more)" if len(inspection.problems) > 1 else ""
-        raise UserError(inspection.problems[0] + more)
-    studies = _studies(suite, kind)
-    if part is not None:
-        for _, planned, _ in studies:
-            here = [group for i, group in enumerate(planned.groups, start=of) if i % part[1] == part[0] - 1]
-            of += len(planned.groups)
-            planned.groups = here
-        if not cases and not any(planned.groups for _, planned, _ in studies):
-            raise UserError(f"--shard {part[0]}/{part[1]}: the suite has only {of} groups of cases")
-    return SuitePlan(suite, kind, cases, studies, inspection)
-
-
-def _studies(suite: Suite, kind: str) -> list[tuple[str, Planned, dict[str, Any]]]:
-    """The studies of a suite as they were planned."""
-    found = []
-    for i, entry in enumerate(suite.studies):
-        where = f"suite {suite.name!r}, studies.{i}.{entry.study}"
-        try:
-            planned, settings = plan_of(entry.study, {"device": kind, **entry.settings})
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-        found.append((entry.study, planned, settings))
-    return found
-
-
-def likely_kind() -> str:
-    """``cuda`` if NVML knows a GPU, else ``cpu``, without importing torch."""
-    from vheatbench.measure.nvml import Nvml, open_nvml
-
-    nvml = open_nvml()
-    if not isinstance(nvml, Nvml):
-        return "cpu"
-    boards = nvml.boards()
-    nvml.close()
-    return "cuda" if isinstance(boards, list) and boards else "cpu"
-
-
-def _header(plan: SuitePlan, part: str | None) -> Header:
-    from vheatbench.run.recording import new_header
-
-    suite = plan.suite
-    return new_header(
-        suite.name,
-        suite.description,
-        command_line(),
-        plan.inspection.environment,
-        plan=plan.all_cases,
-        studies=[{"study": name, "settings": settings} for name, _, settings in plan.studies],
-        rounds=suite.policy.rounds,
-        policy=suite.policy.model_dump(mode="json"),
-        reference=suite.reference.model_dump(mode="json") if suite.reference else {},
-        shard=part,
-    )
+    header = plan.header(command_line(), shard_)
+    _finish(carry_out(plan, header, out, began, device, devices, quiet), json_)
 
 
 def _finish(path: Path, json_: bool) -> None:

@@ -16,7 +16,7 @@ from vheatbench.cli.parse import device_kind
 from vheatbench.errors import UserError, WorkerError
 
 if TYPE_CHECKING:
-    from vheatbench.cli.run import SuitePlan
+    from vheatbench.cli.suite_plan import SuitePlan
     from vheatbench.slurm.division import Division
     from vheatbench.slurm.folder import ClusterFolder, ClusterPlan
     from vheatbench.slurm.options import SlurmOptions
@@ -65,11 +65,14 @@ def submit_suite(suite: str, overrides: dict[str, Any], how: How) -> None:
         raise UserError(f"--slurm: Slurm says which GPU a task has: give --device cuda, not {how.device}")
     if kind == "auto":
         kind = "cuda" if options.gpus or how.devices is not None else "cpu"
-    from vheatbench.cli.run import plan_suite
+    from vheatbench.cli.suite_plan import plan_suite
+    from vheatbench.suite_file import load_suite
+
+    overrides = {"ceilings": True, **overrides}
 
     os.environ[TRUST_CUDA] = "1"
     try:
-        plan = plan_suite(suite, kind, None, {"ceilings": True, **overrides}, None, foresee=True, elsewhere=True)
+        plan = plan_suite(lambda device: load_suite(suite, device, overrides), kind, foresee=True, elsewhere=True)
     finally:
         del os.environ[TRUST_CUDA]
     _submit(plan, options, limit_s, how, there)
