@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from vheatbench.case import Case
-from vheatbench.engines.session import Number, Setting
+from vheatbench.engines.agreement import TOLERANCE
+from vheatbench.engines.session import Number, Session, Setting
 from vheatbench.text import one_line
 
 PACKAGES = ("torch", "onnx", "onnxscript")
@@ -224,3 +225,29 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def exported_session(
+    call: Callable[..., Any], facts: dict[str, Any], model: Exported, built: Number, module: nn.Module, setting: Setting
+) -> Session:
+    """The session of an engine that was given an exported model.
+
+    Args:
+        call: runs it on inputs that it holds (``call.held``).
+        facts: of the engine, for the record.
+        model: as it was exported.
+        built: seconds that the engine took to make a session of it.
+        module: that it was exported from, which says what int8 loses.
+        setting: that it was built by.
+    """
+    from vheatbench.engines.int8 import error_numbers
+
+    held, case = call.held, setting.case  # type: ignore[attr-defined]
+    lost = error_numbers(call, held[0], module) if case.dtype == "int8" else {}
+    return Session(
+        call,
+        facts,
+        {**model.numbers(), **lost, "session_s": built},
+        tolerance=TOLERANCE.get(case.dtype),
+        compared=f"the model run eagerly in {str(held[0].dtype).removeprefix('torch.')}",
+    )

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vheatbench.case import Case
-from vheatbench.engines.agreement import TOLERANCE, AgreementError
-from vheatbench.engines.export import INSTALL, exported, exporter_missing
-from vheatbench.engines.int8 import error_numbers
+from vheatbench.engines.agreement import AgreementError
+from vheatbench.engines.export import INSTALL, exported, exported_session, exporter_missing
 from vheatbench.engines.session import Number, Session, Setting
 from vheatbench.errors import UserError
 
@@ -95,7 +94,6 @@ def build_on(
     if chosen[0] != providers[0]:
         raise NoProviderError(f"ONNX Runtime took {chosen[0]} instead of {providers[0]}")
     call = _bound(session, inputs, setting)
-    lost = error_numbers(call, call.held[0], module) if case.dtype == "int8" else {}
     version = onnxruntime.__version__
     facts: dict[str, Any] = {
         "name": case.engine,
@@ -109,13 +107,7 @@ def build_on(
         "open": list(model.open),
     }
     how = f"ONNX Runtime {version}, {providers[0]}: reading, optimising and allocating, wall clock"
-    return Session(
-        call,
-        facts,
-        {**model.numbers(), **lost, "session_s": Number(built_s, "s", how)},
-        tolerance=TOLERANCE.get(case.dtype),
-        compared=f"the model run eagerly in {str(inputs[0].dtype).removeprefix('torch.')}",
-    )
+    return exported_session(call, facts, model, Number(built_s, "s", how), module, setting)
 
 
 def _session_options(setting: Setting) -> Any:

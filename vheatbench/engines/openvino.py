@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vheatbench.case import Case
-from vheatbench.engines.agreement import TOLERANCE, AgreementError
-from vheatbench.engines.export import exported, exporter_missing
-from vheatbench.engines.int8 import error_numbers, int8_missing
+from vheatbench.engines.agreement import AgreementError
+from vheatbench.engines.export import exported, exported_session, exporter_missing
+from vheatbench.engines.int8 import int8_missing
 from vheatbench.engines.session import Number, Session, Setting
 from vheatbench.errors import UserError
 
@@ -60,15 +60,8 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...], setting: Setting) -> Se
         "open": list(model.open),
     }
     call = _bound(compiled, inputs, setting)
-    lost = error_numbers(call, call.held[0], module) if case.dtype == "int8" else {}
     how = f"OpenVINO {facts['version']}: reading the ONNX file and compiling it for the CPU, wall clock"
-    return Session(
-        call,
-        facts,
-        {**model.numbers(), **lost, "session_s": Number(built_s, "s", how)},
-        tolerance=TOLERANCE.get(case.dtype),
-        compared=f"the model run eagerly in {str(inputs[0].dtype).removeprefix('torch.')}",
-    )
+    return exported_session(call, facts, model, Number(built_s, "s", how), module, setting)
 
 
 def _properties(setting: Setting, precision: str) -> dict[str, Any]:
