@@ -22,6 +22,7 @@ from timm.models import (
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from vheatbench.subjects.batch_parts import by_parts
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.heat_stage import HeatStage, Stem
 from vheatbench.subjects.packed import settle
@@ -43,11 +44,6 @@ def check_size(height: int, width: int) -> None:
             f"vHeat takes heights and widths divisible by {STRIDE}, not {height}x{width}: "
             f"resize to {nearest}{'' if above == nearest else f' or pad to {above}'}"
         )
-
-
-PART_BYTES = 16 * 2**20
-"""Of a map that a module works on at a time, see :meth:`VHeat._by_parts`: the C library maps anew what is larger than
-32 MiB, whatever else it has learnt, and smaller parts than need be are smaller products."""
 
 
 class VHeat(nn.Module):
@@ -279,27 +275,10 @@ class VHeat(nn.Module):
         """Images (B, in_chans, H, W) to normed features (B, 8 dim, H/32, W/32)."""
         self._check_input(x)
         if self.in_parts and path_for(x) == "fused" and x.shape[0] > 1 and not has_hooks(*self.modules()):
-            return self._norm(self._by_parts(x, [self.stem, *self.stages]))
+            # half of the first stage's channels at four times its tokens; behind the stem every stage halves its maps
+            largest = x[0].numel() // self.in_chans * self.stem.conv2.conv.out_channels / 8
+            return self._norm(by_parts(x, [self.stem, *self.stages], largest))
         return self._norm(self.stages(self.stem(x)))
-
-    def _by_parts(self, x: Tensor, modules: list[nn.Module]) -> Tensor:
-        """The modules one after the other, each on as many images at a time as :data:`PART_BYTES` hold.
-
-        On a CPU maps of some MiB lie in memory that is used again; larger ones are new memory each, at a page fault for
-        every 4 KiB. Without gradients, where nothing else has to be kept.
-
-        Args:
-            x: images.
-            modules: the stem and the stages behind it, any number of them.
-        """
-        if not modules:
-            return x
-        *before, last = modules
-        # the stem's map has half of the first stage's channels at four times its tokens; then every stage halves it
-        values = x[0].numel() // self.in_chans * self.stem.conv2.conv.out_channels / 2 ** (len(before) + 3)
-        parts = x.split(max(1, int(PART_BYTES / (values * x.element_size()))))
-        outs = [last(self._by_parts(part, before)) for part in parts]
-        return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features to logits (B, num_classes), or to pooled features (B, 8 dim)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vheatbench.subjects import onednn, vheat
+from vheatbench.subjects import batch_parts, onednn, vheat
 from vheatbench.subjects.official import OfficialVHeat
 from vheatbench.subjects.vheat import VHeat
 
@@ -44,14 +44,14 @@ def test_the_result_is_that_of_the_whole_batch(deployed, images, model, monkeypa
         model.deploy()
     x = torch.randn(5, 3, 64, 64)
     with torch.no_grad():
-        monkeypatch.setattr(vheat, "PART_BYTES", 2**40)
+        monkeypatch.setattr(batch_parts, "PART_BYTES", 2**40)
         expected = model(x)
-        monkeypatch.setattr(vheat, "PART_BYTES", images * MAP_BYTES)
+        monkeypatch.setattr(batch_parts, "PART_BYTES", images * MAP_BYTES)
         torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_every_stage_works_on_as_many_images_as_fit(model, monkeypatch):
-    monkeypatch.setattr(vheat, "PART_BYTES", 2 * MAP_BYTES)
+    monkeypatch.setattr(batch_parts, "PART_BYTES", 2 * MAP_BYTES)
     seen = batches_seen(model, torch.randn(5, 3, 64, 64), monkeypatch)
     assert seen == {"stem": [1, 1, 1, 1, 1], "0": [2, 2, 1], "1": [4, 1]}
 
@@ -61,7 +61,7 @@ def test_a_large_batch_of_small_maps_stays_whole(model, monkeypatch):
 
 
 def test_who_listens_hears_the_whole_batch(model, monkeypatch):
-    monkeypatch.setattr(vheat, "PART_BYTES", 1)
+    monkeypatch.setattr(batch_parts, "PART_BYTES", 1)
     heard: list[int] = []
     model.stages[0].blocks[0].mlp.register_forward_hook(lambda module, args, out: heard.append(len(out)))
     with torch.no_grad():
@@ -70,10 +70,10 @@ def test_who_listens_hears_the_whole_batch(model, monkeypatch):
 
 
 def test_with_gradients_and_in_the_official_formulation_the_batch_stays_whole(model, monkeypatch):
-    monkeypatch.setattr(vheat, "PART_BYTES", 1)
+    monkeypatch.setattr(batch_parts, "PART_BYTES", 1)
     called: list[int] = []
-    kept = VHeat._by_parts
-    monkeypatch.setattr(VHeat, "_by_parts", lambda *a: (called.append(1), kept(*a))[1])
+    kept = vheat.by_parts
+    monkeypatch.setattr(vheat, "by_parts", lambda *a: (called.append(1), kept(*a))[1])
     x = torch.randn(2, 3, 64, 64)
     model(x)
     with torch.no_grad():
