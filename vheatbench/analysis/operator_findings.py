@@ -10,6 +10,7 @@ from vheatbench.analysis.groups import ChartGroup, SubjectPair, heat_of, pairs_o
 from vheatbench.analysis.operators import ATTENTION, HEAT, OFFICIAL, is_heat, is_kernel, theory_of
 from vheatbench.analysis.powerlaw import PowerFit
 from vheatbench.analysis.roofline import Roofline, roofline_of
+from vheatbench.analysis.scaling import end_exponent
 from vheatbench.analysis.series import Point
 from vheatbench.text import listed
 
@@ -148,8 +149,9 @@ def _exponents(group: ChartGroup) -> Finding | None:
             continue
         cost = series.info.capitalised
         beside = [f"{fit.low:.2f} to {fit.high:.2f}"]
-        if scaling.local_exponents is not None and len(series.points) > 3:
-            beside.append(f"at the large end {scaling.local_exponents[1]:.2f}")
+        end = end_exponent(series.points)
+        if end is not None and len(series.points) > 3:
+            beside.append(f"at the large end {end.value:.2f}")
         if theory := theory_of(series.subject, group.records):
             beside.append(f"theory {theory}")
         counted = macs.get(series.subject)

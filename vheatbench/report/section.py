@@ -175,7 +175,7 @@ def _exponent_row(series: Series, scaling: Scaling, group: ChartGroup) -> tuple[
 
 def _exponent_table(id_: str, group: ChartGroup, rows: list[tuple[str, ...]]) -> Table:
     caption = (
-        f"α with its 95 % interval, per {group.kind}. “Local” is the slope at the small and at the large end; "
+        f"α with its 95 % interval, per {group.kind}. “Local” is the slope of a curve through all points at an end; "
         "“with overhead” fits a + c·N^α."
     )
     theory = []

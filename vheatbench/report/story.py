@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from vheatbench import numbers
 from vheatbench.analysis.crossover import Crossover, Ratio, ratio_at
-from vheatbench.analysis.findings import common_sizes, crossings, failure_findings, stopped_by
+from vheatbench.analysis.findings import common_sizes, failure_findings, stopped_by
 from vheatbench.analysis.groups import ChartGroup, groups_of, heat_of, pairs_of
 from vheatbench.analysis.operator_findings import as_fast, baseline_pairs, speed_ratios
 from vheatbench.analysis.operators import ATTENTION
@@ -231,11 +231,6 @@ def _operator_speed(group: ChartGroup, id_: str) -> Sentence | None:
         return None
     text = ". ".join(f"At {size} {focus} is {'; '.join(words)}" for size, words in at.items())
     return Sentence(f"{text}.", f"{id_}-latency_s")
-
-
-def operator_crossings(group: ChartGroup) -> list[Crossover]:
-    """From which grid on heat conduction beats each other operator."""
-    return crossings(group, "latency_s", baseline_pairs(group))
 
 
 def _caveat(outcomes: Sequence[Outcome], focus: str) -> str:
