@@ -13,7 +13,7 @@ from vheatbench.run import measure_case as module
 from vheatbench.run.device import classify, device_for
 from vheatbench.run.measure_case import Nobody, _energy, measure_case
 from vheatbench.run.task import Event, Interim, MeasureTask, Turn
-from vheatbench.store import Samples
+from vheatbench.store import Metric, Record, Samples
 from vheatbench.subjects.input_size import fit_input_size
 from vheatbench.suites import SuitePolicy
 
@@ -92,6 +92,28 @@ def test_what_comes_after_the_measurement_changes_no_status(
     assert sum("out of memory" in text for text in one.warnings) == 2
     assert left[0].memory_limit_bytes == 64 * 2**30
     assert left[-1].record is one
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_packed_copies_of_weights_count_as_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = 7 * 2**20
+    task = MeasureTask(case=Case(subject="test_vit", resolution=64), policy=QUICK, count=False)
+    growth = 9.0 * 2**20
+
+    def measured(copies: int) -> Record:
+        metric = Metric(value=growth, unit="bytes", how="RSS")
+        taken = {"peak_memory_bytes": metric, "weights_bytes": metric.model_copy(update={"how": "size"})}
+        monkeypatch.setattr(module, "measure_memory", lambda *a, **b: taken)
+        monkeypatch.setattr(module, "held_bytes", lambda model: copies)
+        return measure_case(task)
+
+    assert measured(0).metrics["peak_memory_bytes"].value == growth
+    moved = measured(held).metrics
+    assert (moved["peak_memory_bytes"].value, moved["weights_bytes"].value) == (growth - held, growth + held)
+    assert "7 MiB of packed weights are counted as weights" in moved["peak_memory_bytes"].how
+    too_much = measured(2 * held).metrics["peak_memory_bytes"]
+    assert too_much.value is None, "what is not known is not 0"
+    assert "packed weights" in str(too_much.unavailable)
 
 
 def test_a_round_that_is_there_for_the_ratios_has_no_memory_and_no_counts() -> None:

@@ -209,7 +209,10 @@ def _without_copies(record: Record, held: int) -> dict[str, Metric]:
         metric = record.metrics.get(name)
         if metric is not None and metric.value is not None:
             how = f"{metric.how}; {held / 2**20:.0f} MiB of packed weights are counted as weights"
-            found[name] = metric.model_copy(update={"value": max(0.0, metric.value + change), "how": how})
+            value = metric.value + change
+            moved = metric.model_copy(update={"value": value, "how": how})
+            small = "the step stayed within what the packed weights took: growth too small for RSS"
+            found[name] = moved if value > 0 else without_value(moved, small)
     return found
 
 
