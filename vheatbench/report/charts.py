@@ -190,7 +190,7 @@ def _guides(axes: Axes, series: Sequence[Series], factor: float) -> None:
         axes.annotate(
             f"N^{power:g}" if power != 1 else "N",
             (side_of(last), end),
-            xytext=(4, 0),
+            xytext=(7, 0),  # beside the marker of a curve that grows like this
             textcoords="offset points",
             fontsize=8,
             color=FAINT,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from vheatbench.case import Case
 from vheatbench.errors import UserError
-from vheatbench.files import open_regular, reason_of
+from vheatbench.files import MIB, open_regular, reason_of
 from vheatbench.store.attachments import check_attachments, copy_attachments
 from vheatbench.store.merge import merge_of, written_whole
 from vheatbench.store.read import EMPTY, MOST_LINE_BYTES, Run, gaps, mismatches, read_header
@@ -112,7 +112,7 @@ def slim_run(path: str | Path) -> SlimRun:
             if not first:
                 raise UserError(EMPTY.format(path))
             if len(first) == MOST_LINE_BYTES:
-                raise UserError(f"{path} is no run file: its first line is larger than {MOST_LINE_BYTES >> 20} MiB")
+                raise UserError(f"{path} is no run file: its first line is larger than {MOST_LINE_BYTES // MIB} MiB")
             header, _ = read_header(path, first)
             found = SlimRun(Run(path, header, []))
             records, problems = found.run.records, found.run.problems
