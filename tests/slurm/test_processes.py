@@ -17,7 +17,15 @@ from support.eval_models import write_colours, write_levels
 from support.stub_worker import PYTHONPATH
 from vheatbench.errors import UserError
 from vheatbench.slurm.folder import ClusterFolder
-from vheatbench.slurm.processes import going_on, in_vain, place_of, processes_options, processes_script, torchrun
+from vheatbench.slurm.processes import (
+    going_on,
+    in_vain,
+    place_of,
+    processes_options,
+    processes_script,
+    torchrun,
+    with_folder,
+)
 from vheatbench.store import Record, list_runs, read_run
 
 RECIPE = {
@@ -133,6 +141,8 @@ def test_what_goes_on_goes_on_from_what_there_is(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "checkpoint.pt").touch()
     assert going_on(detect) == [*detect, "--resume"]
+    named = ["detect", "train", "--checkpoints=" + str(tmp_path / "d")]
+    assert going_on(named) == [*named, "--resume"]
     evaluation = ["eval", "--data", "x", "--trust-pickle"]
     assert going_on(evaluation, tmp_path / "run") == evaluation
     partial = tmp_path / "run" / "20260101T000000Z-eval-h-1.jsonl.partial"
@@ -140,6 +150,14 @@ def test_what_goes_on_goes_on_from_what_there_is(tmp_path: Path) -> None:
     partial.write_text("{}\n")
     expected = ["eval", "--resume", str(partial), "--results", str(partial.parent), "--trust-pickle"]
     assert going_on(evaluation, tmp_path / "run") == expected
+
+
+def test_a_job_has_a_place_of_its_own_where_none_is_given(tmp_path: Path) -> None:
+    for given in ("--checkpoints", "--out"):
+        assert with_folder(["train", given, "mine"], tmp_path) == ["train", given, "mine"]
+    assert with_folder(["train"], tmp_path) == ["train", "--checkpoints", str(tmp_path / "checkpoints")]
+    assert with_folder(["eval"], tmp_path) == ["eval", "--results", str(tmp_path / "run")]
+    assert with_folder(["eval", "--results=x"], tmp_path) == ["eval", "--results=x"]
 
 
 def test_tries_that_leave_nothing_new_are_ended(tmp_path: Path) -> None:

@@ -88,11 +88,11 @@ def carry_out(folder: ClusterFolder) -> int:
 
 def _back_into_the_queue(folder: ClusterFolder, wanted: bool, words: list[str]) -> None:
     from vheatbench.slurm import cluster
-    from vheatbench.slurm.processes import in_vain, progress_of
+    from vheatbench.slurm.processes import CHECKPOINTS, in_vain, progress_of, value_of
 
     job = os.environ.get("SLURM_JOB_ID")
-    outs = [Path(words[place + 1]) for place, word in enumerate(words[:-1]) if word in ("--out", "--resume")]
-    progress = progress_of([folder.path, *(out for out in outs if out.is_dir())])
+    outs = [Path(value_of(words, *options) or ".") for options in (CHECKPOINTS, ("--resume",), ("--results",))]
+    progress = progress_of([folder.path, *(out for out in outs if out != Path() and out.is_dir())])
     if in_vain(folder, progress, MOST_IN_VAIN):
         print(f"given up: the last {MOST_IN_VAIN} tries left nothing new", file=sys.stderr)
         return

@@ -25,6 +25,8 @@ from vheatbench.slurm.script import WARNING_S, head
 from vheatbench.store.read import PARTIAL, list_runs
 
 CHECKPOINT = "checkpoint.pt"
+CHECKPOINTS = ("--checkpoints", "--out")
+"""What the folder of checkpoints is called on the command line, and what it was called before."""
 FIRST_PORT, PORTS = 20000, 30000
 """Where the processes of a job meet: nodes may have several jobs, so that each has a port by its number."""
 
@@ -135,10 +137,10 @@ def torchrun(place: Place, processes: int, program: Sequence[str]) -> list[str]:
 def with_folder(words: Sequence[str], folder: Path) -> list[str]:
     """The command with a place of its own for what it goes on from, where the user has given none."""
     words = list(words)
-    if words[0] == "train" and not _has(words, "--out") and not _has(words, "--resume"):
-        words += ["--out", str(folder / "checkpoints")]
-    if words[0] == "eval" and not _has(words, "--resume"):
-        words += [] if _has(words, "--results") else ["--results", str(folder / "run")]
+    if words[0] == "train" and not _has(words, *CHECKPOINTS, "--resume"):
+        words += [CHECKPOINTS[0], str(folder / "checkpoints")]
+    if words[0] == "eval" and not _has(words, "--resume", "--results"):
+        words += ["--results", str(folder / "run")]
     return words
 
 
@@ -155,7 +157,7 @@ def going_on(words: Sequence[str], results: Path | None = None) -> list[str]:
     if words[0] == "train":
         return [*words, "--resume", "auto"]
     if words[:2] in (["detect", "train"], ["segment", "train"]):
-        out = Path(_value(words, "--out") or words[0])
+        out = Path(value_of(words, *CHECKPOINTS) or words[0])
         return [*words, "--resume"] if (out / CHECKPOINT).exists() else words
     if words[0] == "eval" and results is not None:
         begun = [path for path in list_runs(results) if path.suffix == PARTIAL]
@@ -217,14 +219,16 @@ def _said(command: list[str]) -> str:
         return ""
 
 
-def _has(words: Sequence[str], option: str) -> bool:
-    return any(word == option or word.startswith(f"{option}=") for word in words)
-
-
-def _value(words: Sequence[str], option: str) -> str | None:
+def value_of(words: Sequence[str], *options: str) -> str | None:
+    """What a command line gives one of these options, the first that is there; None where it gives none."""
     for place, word in enumerate(words):
-        if word == option:
-            return words[place + 1]
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
+        if word in options:
+            return next(iter(words[place + 1 :]), "")
+        name, sign, value = word.partition("=")
+        if sign and name in options:
+            return value
     return None
+
+
+def _has(words: Sequence[str], *options: str) -> bool:
+    return value_of(words, *options) is not None
