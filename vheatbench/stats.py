@@ -115,6 +115,21 @@ def student_t_quantile(p: float, df: int) -> float:
     return (low + high) / 2
 
 
+def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Mean of independent values with Student's interval, which holds for values about normally distributed.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    n = len(values)
+    if n < 2:
+        raise ValueError("an interval of a mean takes two values")
+    mean = math.fsum(values) / n
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = student_t_quantile((1 + confidence) / 2, n - 1) * deviation / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, confidence)
+
+
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     """A proportion with Wilson's score interval (Wilson 1927; Brown, Cai, DasGupta 2001, section 3.1.1).
 

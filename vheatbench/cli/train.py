@@ -13,7 +13,7 @@ import typer
 from vheatbench.cli.folders import check_writable
 from vheatbench.cli.options import DEVICE, JSON, QUIET, checkpoints_option, results_option
 from vheatbench.cli.output import command_line
-from vheatbench.cli.processes import device_of, user_errors_on_rank0, working
+from vheatbench.cli.processes import by_torchrun, device_of, user_errors_on_rank0, working
 from vheatbench.cli.processes_job import SLURM, submit_processes
 from vheatbench.errors import UserError
 from vheatbench.stop import stoppable
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from vheatbench.run.distributed import Group
     from vheatbench.studies.training.data import Parts
     from vheatbench.studies.training.folder import TrainingFolder
+    from vheatbench.studies.training.models import Model
     from vheatbench.studies.training.progress import Progress
-    from vheatbench.studies.training.recipe import ModelEntry, Recipe
+    from vheatbench.studies.training.recipe import Recipe
     from vheatbench.studies.training.train import OnEpoch
 
 AUTO = "auto"
@@ -41,6 +42,7 @@ def train(
     ),
     out: Path | None = checkpoints_option("trainings/NAME-ID"),
     results: Path = results_option("Folder for the run's file."),
+    jobs: int = typer.Option(1, min=1, help="Trainings at once on a CPU, each with its share of the threads."),
     device: str = DEVICE,
     json_: bool = JSON,
     quiet: bool = QUIET,
@@ -54,8 +56,10 @@ def train(
         folder, continued = _folder(config, override, data, resume, out)
         submit_processes(slurm, results)
         kind = device_of(device)
+        if jobs > 1 and (kind != "cpu" or by_torchrun()):
+            raise UserError(f"--jobs {jobs}: only on a CPU and without torchrun, which share one training")
     with working(kind) as group:
-        path = _carry_out(folder, continued, None if data is None else str(data), group, results, quiet)
+        path = _carry_out(folder, continued, None if data is None else str(data), group, results, quiet, jobs)
         if not group.is_main:
             return
     _print(path, json_)
@@ -91,7 +95,7 @@ def _folder(
 
 
 def _carry_out(
-    folder: TrainingFolder, continued: bool, data: str | None, group: Group, results: Path, quiet: bool
+    folder: TrainingFolder, continued: bool, data: str | None, group: Group, results: Path, quiet: bool, jobs: int
 ) -> Path:
     from vheatbench.present.progress import display
     from vheatbench.run.distributed import PeerError, naming_lost_peers
@@ -118,7 +122,8 @@ def _carry_out(
             naming_lost_peers(),
             display(quiet or not group.is_main) as shown,
         ):
-            return train(folder, images, group, results, command_line(), continued, _shown_by(shown))
+            on_epoch = _shown_by(shown, folder.recipe)
+            return train(folder, images, group, results, command_line(), continued, on_epoch, jobs)
     except (UserError, PeerError):
         if group.is_main and (folder.path / FILE).exists():
             print(f"stopped: {_kept(folder)}", file=sys.stderr)
@@ -146,14 +151,19 @@ def _place(folder: TrainingFolder, continued: bool) -> Path:
     return folder.path
 
 
-def _shown_by(shown: Display) -> OnEpoch:
-    def on_epoch(entry: ModelEntry, recipe: Recipe, progress: Progress) -> None:
+def _shown_by(shown: Display, recipe: Recipe) -> OnEpoch:
+    trainings = recipe.trainings
+    seen: dict[int, int] = {}  # epochs by position; what lies before the first was trained earlier
+
+    def on_epoch(model: Model, progress: Progress) -> None:
         last = {name: values[-1] for name, values in progress.history.items()}
         average = f" ({last['ema_top1_accuracy']:.2%} EMA)" if "ema_top1_accuracy" in last else ""
-        done, total = recipe.models.index(entry) * recipe.epochs + progress.epoch, len(recipe.models) * recipe.epochs
-        shown.update(done / total, f"{done}/{total}", entry.label)
+        epochs = model.recipe.epochs
+        seen[trainings.index((model.entry, model.recipe))] = progress.epoch
+        done, total = min(seen) * epochs + sum(seen.values()), len(trainings) * epochs
+        shown.update(done / total, f"{done}/{total}", model.folder)
         shown.line(
-            f"{entry.label} epoch {progress.epoch}/{recipe.epochs}",
+            f"{model.folder} epoch {progress.epoch}/{epochs}",
             f"loss {last['train_loss']:.4f}, test accuracy {last['top1_accuracy']:.2%}{average}, "
             f"{last['throughput_images_per_s']:.1f} images/s, {last['epoch_s']:.1f} s",
         )

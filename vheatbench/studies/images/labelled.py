@@ -61,16 +61,23 @@ class LabelledImages:
 
 
 def open_labelled(root: str | Path, split: str | None = None) -> LabelledImages:
-    """The labelled images in a folder.
+    """The labelled images in a folder, or the test part of a set that comes inside a package.
 
     Args:
-        root: class folders with images (at any depth) in them, their names sorted as ``torchvision``'s ImageFolder
-            does; or a folder that Hugging Face ``datasets`` saved, or one of Parquet or Arrow files.
+        root: ``digits``, ``mnist_5k``, ``textures`` or ``photographs``, where no folder has that name; class folders
+            with images (at any depth) in them, their names sorted as ``torchvision``'s ImageFolder does; or a folder
+            that Hugging Face ``datasets`` saved, or one of Parquet or Arrow files.
         split: of a saved data set that has several.
 
     Raises:
         UserError: no such folder, no images, or a data set that cannot be read.
     """
+    from vheatbench.studies.images.packaged import PACKAGED
+
+    if str(root) in PACKAGED and not Path(root).exists():
+        if split is not None:
+            raise UserError(f"--split {split}: {root} is tested on its test part")
+        return PACKAGED[str(root)]()[1]
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"--data {root}: no such folder")

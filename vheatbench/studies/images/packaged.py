@@ -1,4 +1,4 @@
-"""Real images that come inside a package, so that a training needs no download: digits, a part of MNIST, textures."""
+"""Real images that come inside a package, so that a training needs no download: digits, MNIST, photographs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ Pixels = npt.NDArray[np.uint8]
 
 TEXTURES = ("brick", "grass", "gravel")
 CROP, TRAIN_CROPS, TEST_CROPS = 64, 400, 100
-"""Side of a texture's crop in pixels, and crops of each texture."""
+"""Side of a crop in pixels, and crops of each texture or photograph."""
+TILES = 4
+"""A photograph is cut into so many rows and columns of tiles, one of each row for tests."""
 
 
 def digits_parts() -> Pair:
@@ -82,10 +84,45 @@ def textures_parts() -> Pair:
     return train, test
 
 
+def photographs_parts() -> Pair:
+    """Crops of the ten photographs of this package, in colour where they have it: which photograph is it?
+
+    Every photograph is cut into 4 x 4 tiles, one of every row and column is for tests; 4000 crops to learn from
+    and 1000 to test on lie within one tile each, so no pixel is in both parts. Places are drawn once with a fixed seed.
+    Crops have 64 x 64 pixels.
+    """
+    from vheatbench.studies.images.photographs import PHOTOGRAPHS
+
+    draw = np.random.default_rng(0)
+    paths = sorted(PHOTOGRAPHS.glob("*.jpg"))
+    crops: dict[str, list[Pixels]] = {"train": [], "test": []}
+    for path in paths:
+        whole = np.asarray(opened(path, upright=True).convert("RGB"))
+        side = [length // TILES for length in whole.shape[:2]]
+        rows = np.arange(TILES)
+        for part, count in (("train", TRAIN_CROPS), ("test", TEST_CROPS)):
+            for row in draw.integers(0, TILES, count):
+                tested = (2 * row + row // 2) % TILES  # a permutation of the columns: 0, 2, 1, 3
+                column = tested if part == "test" else draw.choice(rows[rows != tested])
+                y, x = (
+                    int(place * length + draw.integers(0, length - CROP + 1))
+                    for place, length in zip((row, column), side, strict=True)
+                )
+                crops[part].append(whole[y : y + CROP, x : x + CROP])
+    names = [path.stem for path in paths]
+    root = Path("vheatbench", "photographs")
+    train, test = (
+        _part(root / part, np.stack(crops[part]), np.repeat(np.arange(len(names)), count), names)
+        for part, count in (("train", TRAIN_CROPS), ("test", TEST_CROPS))
+    )
+    return train, test
+
+
 PACKAGED: dict[str, Callable[[], Pair]] = {
     "digits": digits_parts,
     "mnist_5k": mnist_parts,
     "textures": textures_parts,
+    "photographs": photographs_parts,
 }
 """By the name that a recipe's ``data`` has for them."""
 

@@ -26,10 +26,14 @@ class Model:
     """How a model of the recipe is built."""
 
     entry: ModelEntry
+    recipe: Recipe
+    """Of its seed."""
     case: Case
     factory: Callable[[], nn.Module]
     facts: dict[str, Any]
     warnings: list[str]
+    folder: str
+    """Name of its folder within the training's."""
 
 
 def plan_models(recipe: Recipe, parts: Parts, device: torch.device) -> list[Model]:
@@ -40,10 +44,10 @@ def plan_models(recipe: Recipe, parts: Parts, device: torch.device) -> list[Mode
             augmentation that timm does not know.
     """
     _check_names(recipe)
-    return [_plan(entry, recipe, parts, device) for entry in recipe.models]
+    return [_plan(entry, seeded, parts, device, recipe.seeds > 1) for entry, seeded in recipe.trainings]
 
 
-def _plan(entry: ModelEntry, recipe: Recipe, parts: Parts, device: torch.device) -> Model:
+def _plan(entry: ModelEntry, recipe: Recipe, parts: Parts, device: torch.device, several: bool) -> Model:
     subject = find_subject(entry.model)
     own = {} if entry.drop_path is None else {"drop_path_rate": entry.drop_path}
     options = {**entry.options, **own, "num_classes": len(parts.train.classes)}
@@ -74,7 +78,7 @@ def _plan(entry: ModelEntry, recipe: Recipe, parts: Parts, device: torch.device)
         "name": subject.full_name,
         "family": subject.family,
         "form": "training form",
-        "weights": f"trained from random ones, seed {recipe.seed}",
+        "weights": f"trained from {subject.weights.words if subject.file else f'random ones, seed {recipe.seed}'}",
         "arguments": {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()},
         "input": {"how": sizing.how, "changed": sizing.changed},
     }
@@ -83,7 +87,8 @@ def _plan(entry: ModelEntry, recipe: Recipe, parts: Parts, device: torch.device)
         torch.manual_seed(recipe.seed)
         return subject.factory(**arguments)
 
-    return Model(entry, case, factory, facts, list(sizing.warnings))
+    folder = f"{entry.label}-seed{recipe.seed}" if several else entry.label
+    return Model(entry, recipe, case, factory, facts, list(sizing.warnings), folder)
 
 
 def _check_names(recipe: Recipe) -> None:

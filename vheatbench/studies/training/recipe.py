@@ -46,7 +46,7 @@ class ModelEntry(_Part):
 
     @property
     def label(self) -> str:
-        """What the model is called in tables, and its folder: no sign that a path gives a meaning to."""
+        """What the model is called in tables, and in its folder's name: no sign that a path gives a meaning to."""
         return self.name or self.model.replace("/", "-").replace(":", "-")
 
 
@@ -59,14 +59,16 @@ class Recipe(_Part):
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
     description: str = ""
     models: list[ModelEntry] = Field(min_length=1)
-    data: Literal["folder", "digits", "mnist_5k", "textures"] = "folder"
+    data: Literal["folder", "digits", "mnist_5k", "textures", "photographs"] = "folder"
     """``folder``: ``--data DIR`` with class folders in ``train`` and ``val``. The others come inside a package, see
     :mod:`vheatbench.studies.images.packaged`."""
     num_classes: int | None = Field(default=None, ge=2)
     """Of the head; None: as many as the data has."""
     resolution: int = Field(default=224, ge=1)
     """Height and width of the input in pixels."""
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31 - 1000)
+    seeds: int = Field(default=1, ge=1, le=1000)
+    """Times that each model is trained: with ``seed``, with the next number, and so on."""
 
     epochs: int = Field(default=300, ge=1)
     batch: int = Field(default=2048, ge=1)
@@ -137,9 +139,16 @@ class Recipe(_Part):
 
     @property
     def digest(self) -> str:
-        """8 hexadecimal digits of what the weights depend on but the models: equal for equal training."""
-        content = self.model_dump(mode="json", exclude={"models", "name", *FREE})
+        """8 hexadecimal digits of what the weights depend on but models and seeds: equal for equal training."""
+        content = self.model_dump(mode="json", exclude={"models", "name", "seed", "seeds", *FREE})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def trainings(self) -> list[tuple[ModelEntry, Recipe]]:
+        """Every model with the recipe of one seed, seed by seed: what is compared is trained close together."""
+        seeds = [self.seed + i for i in range(self.seeds)]
+        alone = [self.model_copy(update={"seed": seed, "seeds": 1}) for seed in seeds]
+        return [(entry, recipe) for recipe in alone for entry in self.models]
 
     @property
     def mixes(self) -> bool:

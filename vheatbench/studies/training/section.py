@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from vheatbench.present.style import set_ticks
 from vheatbench.present.theme import style_of
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
-from vheatbench.studies.training.table import name_of
+from vheatbench.studies.training.seeds import OverSeeds, over_seeds
+from vheatbench.studies.training.table import as_planned, name_of, row_names, seeds_table
 
 MOST_ROWS = 20
 """Epochs of a model in the table behind a chart: the first, the last and evenly spaced ones between them."""
@@ -27,7 +29,7 @@ MOST_TARGETS = 300
 
 @dataclass(frozen=True)
 class Curve:
-    """One value per epoch of a model."""
+    """One value per epoch of a model: the mean over its seeds."""
 
     name: str
     values: Sequence[float]
@@ -44,7 +46,7 @@ def training_sections(run: Run, id_: str) -> list[Section]:
         A section for each recipe and data of the run.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
-    for record in run.records:
+    for record in as_planned(run):
         if record.case.mode == "fit":
             analysis = record.case.analysis
             groups.setdefault((str(analysis.get("recipe")), str(analysis.get("data"))), []).append(record)
@@ -57,27 +59,34 @@ def training_sections(run: Run, id_: str) -> list[Section]:
 
 def _section(records: Sequence[Record], id_: str, title: str) -> Section:
     section = Section(id_, title)
-    names = [name_of(record) for record in records]
+    names = list(dict.fromkeys(name_of(record) for record in records))
+    seeds = over_seeds(records)
     for info in map(info_of, ("top1_accuracy", "train_loss", "ema_top1_accuracy")):
         curves = _curves(records, info)
         if curves:
-            section.charts.append(_chart(f"{id_}-{info.name}", info, curves, names, records[0]))
+            section.charts.append(_chart(f"{id_}-{info.name}", info, curves, names, records[0], bool(seeds)))
+    summary = seeds_table(f"{id_}-seeds", seeds)
+    section.tables += [summary] if summary is not None else []
     section.tables.append(_table(f"{id_}-end", records))
-    finding = _finding(records)
+    finding = _seeds_finding(seeds) if seeds else _finding(records)
     if finding is not None:
         section.findings.append((finding, section.charts[0].id if section.charts else ""))
     section.notes = _notes(records)
-    for name, record in zip(names, records, strict=True):
+    for record in records:
         if record.status != "ok":
-            section.alerts.append(f"{name} was not trained to its end: {record.status}: {record.reason}")
+            section.alerts.append(f"{name_of(record)} was not trained to its end: {record.status}: {record.reason}")
     return section
 
 
 def _curves(records: Sequence[Record], info: MetricInfo) -> list[Curve]:
+    found: dict[str, list[list[float]]] = {}
+    for record in records:
+        if info.name in record.samples and record.samples[info.name].values:
+            found.setdefault(name_of(record), []).append(record.samples[info.name].values)
+    # a seed that ended early has no say in what came after
     return [
-        Curve(name_of(record), [value * info.factor for value in record.samples[info.name].values])
-        for record in records
-        if info.name in record.samples and record.samples[info.name].values
+        Curve(name, [math.fsum(epoch) / len(epoch) * info.factor for epoch in zip(*curves, strict=False)])
+        for name, curves in found.items()
     ]
 
 
@@ -85,14 +94,22 @@ def _notes(records: Sequence[Record]) -> list[str]:
     first = records[0]
     conditions, case = first.conditions, first.case
     images = f"{conditions.get('train_images')} training and {conditions.get('test_images')} test images"
-    return [
-        f"{images} of {case.size} px; batch {case.batch}, {case.dtype}, seed {case.analysis.get('seed')}, recipe "
-        f"{case.analysis.get('recipe')}. One training of each model: another seed moves the accuracies too, by an "
-        "amount that the intervals (of the test images alone) do not cover."
-    ]
+    seeds = sorted({str(record.case.analysis.get("seed")) for record in records})
+    text = (
+        f"{images} of {case.size} px; batch {case.batch}, {case.dtype}, seed{'s' * (len(seeds) > 1)} "
+        f"{', '.join(seeds)}, recipe {case.analysis.get('recipe')}."
+    )
+    if len(seeds) == 1:
+        text += (
+            " One training of each model: another seed moves the accuracies too, by an amount that the intervals (of "
+            "the test images alone) do not cover."
+        )
+    return [text]
 
 
-def _chart(id_: str, info: MetricInfo, curves: list[Curve], names: Sequence[str], first: Record) -> Chart:
+def _chart(
+    id_: str, info: MetricInfo, curves: list[Curve], names: Sequence[str], first: Record, several: bool
+) -> Chart:
     is_loss, title = "loss" in info.name, info.capitalised
     svg = _svg(id_, info.heading, curves, names, logarithmic=is_loss)
     rows = [
@@ -106,7 +123,7 @@ def _chart(id_: str, info: MetricInfo, curves: list[Curve], names: Sequence[str]
         for curve in curves
     )
     caption = (
-        f"{title} after every epoch, "
+        f"{title} after every epoch{', the mean over seeds' if several else ''}, "
         + (
             "logarithmic: mean over the epoch's updates, of smoothed and mixed labels where the recipe has them."
             if is_loss
@@ -157,19 +174,31 @@ def _svg(name: str, words: str, curves: Sequence[Curve], names: Sequence[str], l
 
 def _table(id_: str, records: Sequence[Record]) -> Table:
     shown = columns("training", records)
-    rows = [
-        (name_of(record), str(len(_values(record))), *(with_interval(record.metrics.get(i.name), i) for i in shown))
-        for record in records
-    ]
+    heads, names_of = row_names(records)
+    rows = [(*names_of(record), *(with_interval(record.metrics.get(i.name), i) for i in shown)) for record in records]
     caption = (
         "After the last epoch; in brackets the 95 % interval: of an accuracy by the number of test images, of a time "
         "over epochs. The best epoch was chosen on the test images themselves, so it is optimistic."
     )
-    return Table(id_, "Where they ended", caption, ("model", "epochs", *(info.heading for info in shown)), rows)
+    return Table(id_, "Where they ended", caption, (*heads, *(info.heading for info in shown)), rows)
 
 
-def _values(record: Record) -> list[float]:
-    return record.samples["train_loss"].values if "train_loss" in record.samples else []
+def _seeds_finding(seeds: Sequence[OverSeeds]) -> Finding:
+    """What the first model reaches over the seeds, and which others differ from it."""
+    first, *others = seeds
+    text = (
+        f"Over {len(first.by_seed)} seeds {first.name} answers {100 * first.mean.value:.1f} % of the test images right"
+    )
+    differing = [
+        f"{one.name} {100 * one.change.value:+.1f} points ({100 * one.change.low:+.1f} to {100 * one.change.high:+.1f})"
+        for one in others
+        if one.change is not None
+    ]
+    text += f"; against it {', '.join(differing)}." if differing else "."
+    alike = [one.name for one in others if one.change is not None and not one.changed()]
+    if alike:
+        text += f" The intervals of {' and '.join(alike)} hold 0: no difference is shown."
+    return Finding(text, "", important=True)
 
 
 def _finding(records: Sequence[Record]) -> Finding | None:

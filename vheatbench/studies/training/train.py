@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from vheatbench.errors import DivergedError, StoreError, UserError
 from vheatbench.measure.environment import environment
@@ -17,20 +20,28 @@ from vheatbench.store.read import PARTIAL, read_run
 from vheatbench.store.schema import Header, Record
 from vheatbench.store.write import RunWriter
 from vheatbench.studies.training.batches import TrainingOrder
-from vheatbench.studies.training.data import Parts
+from vheatbench.studies.training.data import Parts, open_parts
 from vheatbench.studies.training.folder import TrainingFolder
 from vheatbench.studies.training.models import Model, plan_models
 from vheatbench.studies.training.progress import Progress
-from vheatbench.studies.training.recipe import ModelEntry, Recipe
+from vheatbench.studies.training.recipe import Recipe
 from vheatbench.studies.training.record import add_curves, fill
+from vheatbench.studies.training.side_by_side import side_by_side
 from vheatbench.studies.training.trainer import Trainer
 from vheatbench.text import one_line, utc_now
 
-OnEpoch = Callable[[ModelEntry, Recipe, Progress], None]
+OnEpoch = Callable[[Model, Progress], None]
 
 
 def train(
-    folder: TrainingFolder, parts: Parts, group: Group, results: Path, command: str, resume: bool, on_epoch: OnEpoch
+    folder: TrainingFolder,
+    parts: Parts,
+    group: Group,
+    results: Path,
+    command: str,
+    resume: bool,
+    on_epoch: OnEpoch,
+    jobs: int = 1,
 ) -> Path:
     """Train every model of the folder's recipe; the run's file.
 
@@ -44,6 +55,7 @@ def train(
         command: the command line.
         resume: go on from the folder's checkpoints instead of beginning anew.
         on_epoch: called in the first process after every epoch.
+        jobs: trainings at once, in processes of their own; more than one only in a group of one, on a CPU.
 
     Returns:
         The finished run file.
@@ -69,11 +81,9 @@ def train(
         return begun, {case_id for case_id, _ in writer.done}
 
     begun, done = group.on_main(begin)
+    todo = [i for i, model in enumerate(models) if model.case.id not in done]
     try:
-        for model in models:
-            if model.case.id in done:
-                continue
-            record = _trained(model, begun, parts, group, resume, on_epoch)
+        for record in _records(models, todo, begun, parts, group, resume, on_epoch, jobs):
             if resume and folder.fingerprint != parts.fingerprint:
                 record.warnings.append("the images changed while it trained: the epochs did not see the same data")
             group.on_main(lambda record=record: held[0].append(record))  # type: ignore[misc]
@@ -83,6 +93,35 @@ def train(
     finally:
         for writer in held:
             writer.close()
+
+
+def _records(
+    models: list[Model],
+    todo: list[int],
+    folder: TrainingFolder,
+    parts: Parts,
+    group: Group,
+    resume: bool,
+    on_epoch: OnEpoch,
+    jobs: int,
+) -> Iterator[Record]:
+    """The records of the models ``todo``, one after the other or ``jobs`` at once."""
+    jobs = min(jobs, len(todo))
+    if jobs <= 1:
+        for i in todo:
+            yield _trained(models[i], folder, parts, group, resume, partial(on_epoch, models[i]))
+        return
+    each = max(threads() // jobs, 1)
+    training = partial(_alone, folder, resume)
+    yield from side_by_side(training, todo, jobs, each, lambda i, progress: on_epoch(models[i], progress))
+
+
+def _alone(folder: TrainingFolder, resume: bool, position: int, on_epoch: Callable[[Progress], None]) -> Record:
+    """Train one of the folder's models in this process."""
+    parts = open_parts(folder.recipe, folder.data)
+    device = torch.device("cpu")
+    model = plan_models(folder.recipe, parts, device)[position]
+    return _trained(model, folder, parts, Group(device), resume, on_epoch)
 
 
 def finished_run(folder: TrainingFolder) -> Path | None:
@@ -117,7 +156,12 @@ def _reopened(path: Path, models: list[Model]) -> RunWriter | None:
 
 
 def _trained(
-    model: Model, folder: TrainingFolder, parts: Parts, group: Group, resume: bool, on_epoch: OnEpoch
+    model: Model,
+    folder: TrainingFolder,
+    parts: Parts,
+    group: Group,
+    resume: bool,
+    on_epoch: Callable[[Progress], None],
 ) -> Record:
     record = Record(
         case=model.case,
@@ -143,10 +187,10 @@ def _trained(
             built,
             parts.train,
             parts.test,
-            folder.recipe,
+            model.recipe,
             group,
-            folder.path / model.entry.label,
-            lambda progress: on_epoch(model.entry, folder.recipe, progress),
+            folder.path / model.folder,
+            on_epoch,
         )
         if resume:
             trainer.restore()
@@ -154,7 +198,12 @@ def _trained(
         parameters = sum(one.numel() for one in built.parameters())
         record.warnings += [progress.loss_note] if progress.loss_note else []
         fill(record, progress, len(parts.test), parameters, trainer.peak_how)
-        about = {"model": model.entry.model, "recipe": model.case.analysis["recipe"], "epochs": str(progress.epoch)}
+        about = {
+            "model": model.entry.model,
+            "recipe": model.case.analysis["recipe"],
+            "seed": str(model.recipe.seed),
+            "epochs": str(progress.epoch),
+        }
         write = trainer.write_weights
         group.on_main(lambda: write(about))
     except (UserError, StoreError, PeerError):
