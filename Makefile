@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find vheatbench suites -name '*.py' -o -name '*.yaml')
 
-.PHONY: help report measure test test-avx2 bench docs lint clean
+.PHONY: help report measure test test-avx2 trained bench docs release-check lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,14 @@ AVX2_TESTS := $(addprefix tests/,subjects/heat/test_backends.py studies/erf/test
 test-avx2: $(VENV)/.installed  ## run the tests that hang on the processor as on one without AVX-512
 	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) $(AVX2_TESTS)
 
+# The small models that the package ships: five seeds of four models and a larger one, side by side, kept when stopped.
+TRAINED := trainings/conduction trainings/mini
+trained: $(VENV)/.installed  ## train the small models again (an hour on two cores) and put their weights into the package
+	@$(BIN)/vheatbench train --config conduction --jobs 2 --resume auto --checkpoints trainings/conduction --results results/learned
+	@$(BIN)/vheatbench train --config conduction --override 'models=[vheat-mini]' --override seeds=1 \
+	  --resume auto --checkpoints trainings/mini --results results/learned
+	@$(BIN)/python scripts/ship_trained.py $(TRAINED)
+
 BENCH ?= benchmarks
 bench: $(VENV)/.installed  ## run the tests in benchmarks/ (BENCH="FILE -k NAME" for some) and add them to the history
 	@$(BIN)/python -m pytest -q $(BENCH) --benchmark-json=$(VENV)/benchmarks.json
@@ -52,6 +60,13 @@ $(VENV)/.docs: $(VENV)/.installed
 
 docs: $(VENV)/.docs  ## build the documentation site into site/, where any warning is an error
 	@$(BIN)/mkdocs build --strict
+
+$(VENV)/.release: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check build twine
+	@touch $@
+
+release-check: $(VENV)/.release  ## build the wheel and try it with the newest and the oldest dependencies
+	@$(BIN)/python scripts/check_release.py
 
 lint: $(VENV)/.installed  ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -80,6 +80,10 @@ def kind_of(subject: str) -> Kind:
     return next((kind for prefix, kind in PREFIXES.items() if subject.startswith(prefix)), "model")
 
 
+OWN_WEIGHTS = ("shipped (", "as the model's function returns it")
+"""How records say of weights that the model's name tells them: of one that is shipped trained, of a user's function."""
+
+
 class Case(BaseModel):
     """One thing to measure. Immutable; equal content means equal ``id`` on every machine.
 

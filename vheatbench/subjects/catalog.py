@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -17,8 +18,8 @@ from timm.models import is_model, list_models, model_entrypoint
 from timm.utils import reparameterize_model
 from torch import nn
 
-import vheatbench.subjects.official  # noqa: F401  (registers the vHeat models)
-from vheatbench.case import Case
+import vheatbench.subjects.official  # noqa: F401  (registers vHeat as its authors wrote it)
+from vheatbench.case import OWN_WEIGHTS, Case
 from vheatbench.errors import UserError
 from vheatbench.subjects import products
 from vheatbench.subjects.built import Built
@@ -26,7 +27,9 @@ from vheatbench.subjects.fused import fuses
 from vheatbench.subjects.heat_operator import HeatOperator
 from vheatbench.subjects.input_size import Sizing, fit_input_size, own_size
 from vheatbench.subjects.meta import on_meta
+from vheatbench.subjects.micro import SHIPPED, TRAINED, trained_name
 from vheatbench.subjects.operators import build_operator, list_operators
+from vheatbench.subjects.weights import RANDOM, Weights, identify
 from vheatbench.text import did_you_mean, first_line_of
 
 ALIASES = {
@@ -54,6 +57,10 @@ ALIASES = {
     "convnext-s": "convnext_small",
     "convnext-b": "convnext_base",
     "mambaout-t": "mambaout_tiny",
+    "vheat-micro": "vheat_micro",
+    "vheat-mini": "vheat_mini",
+    "swin-micro": "swin_micro",
+    "vit-micro": "vit_micro",
 }
 
 DOWNSTREAM = ("maskrcnn:", "upernet:")
@@ -75,6 +82,10 @@ class Subject:
     """What is measured in every mode, for a subject that has one form only; such a one is not trained."""
     task: str | None = None
     """What a detector or segmenter does beyond its backbone."""
+    weights: Weights = RANDOM
+    """That it is built with."""
+    file: Path | None = None
+    """Of its weights, where this package ships them."""
 
     def own_size(self, options: dict[str, Any] | None = None) -> tuple[int, int]:
         """Height and width that the model is made for, see :func:`vheatbench.subjects.input_size.own_size`."""
@@ -87,7 +98,8 @@ def find_subject(name: str) -> Subject:
     Takes an alias (``vheat-t``), any timm model name with or without a pretrained tag, or
     ``package.module:name`` for a function or class of the user's that returns a module, or for a model
     that the module registers in timm. The working directory is searched for such modules. ``maskrcnn:`` and
-    ``upernet:`` before a name put the detector or segmenter of the papers over that backbone.
+    ``upernet:`` before a name put the detector or segmenter of the papers over that backbone. A small model that this
+    package ships trained is ``vheat-micro:photographs``.
 
     Raises:
         UserError: unknown name, with near matches; a module that cannot be imported.
@@ -97,6 +109,9 @@ def find_subject(name: str) -> Subject:
 
         full_name, factory, form, task = downstream_subject(name)
         return Subject(name, full_name, factory, None, "vheatbench.subjects.dense", form, task)
+    trained = trained_name(name)
+    if trained is not None:
+        return _trained_subject(name, trained)
     if ":" in name:
         return _own_subject(name)
     full_name = ALIASES.get(name.lower(), name)
@@ -120,12 +135,13 @@ def list_subjects(pattern: str = "*") -> list[tuple[str, str]]:
         inner = list_subjects(pattern[len(prefix) :] or "*")
         return [(prefix + name, alias and prefix + alias) for name, alias in inner if is_model(name)]
     alias_of = {full: alias for alias, full in ALIASES.items()}
+    alias_of |= {name: name.replace("_", "-").replace(".", ":") for name in SHIPPED}
     if not any(sign in pattern for sign in "*?["):
         pattern = f"*{pattern}*"
     operators = [(name, "") for name in list_operators(pattern.lower())]
     return operators + [
         (name, alias_of.get(name, ""))
-        for name in list_models()
+        for name in [*list_models(), *SHIPPED]
         if fnmatch.fnmatch(name, pattern.lower()) or fnmatch.fnmatch(alias_of.get(name, ""), pattern.lower())
     ]
 
@@ -170,7 +186,7 @@ def build(case: Case, device: torch.device | str = "cpu") -> Built:
         "name": subject.full_name,
         "family": subject.family,
         "form": form,
-        "weights": "random, seed 0",
+        "weights": subject.weights.words,
         "arguments": {key: _plain(value) for key, value in kwargs.items()},
         "input": {"how": sizing.how, "changed": sizing.changed},
         "attention": _describe_attention(model),
@@ -260,8 +276,29 @@ def _timm_subject(name: str, full_name: str) -> Subject:
     return Subject(name, full_name, factory, size, entry.__module__)
 
 
+def _trained_subject(name: str, full_name: str) -> Subject:
+    """A model with the weights of it that are shipped."""
+    subject = _timm_subject(name, full_name)
+
+    def factory(**kwargs: Any) -> nn.Module:
+        # there is no file to read where nothing is computed
+        on_device = torch.get_default_device().type != "meta"
+        return timm.create_model(full_name, pretrained=on_device, **kwargs)
+
+    file = TRAINED / f"{full_name}.safetensors"
+    short = identify(file).short
+    return replace(subject, factory=factory, weights=Weights(f"{OWN_WEIGHTS[0]}{short})", short), file=file)
+
+
 def _own_subject(name: str) -> Subject:
     module_name, _, attribute = name.partition(":")
+    untrained = ALIASES.get(module_name.lower(), module_name)
+    if is_model(untrained):
+        here = [own.partition(".")[2] for own in SHIPPED if own.partition(".")[0] == untrained]
+        raise UserError(
+            f"model {name!r}: no weights {attribute!r} of {module_name} are shipped ({', '.join(here) or 'none are'}); "
+            f"files are given by --weights, where a command has it"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -281,7 +318,8 @@ def _own_subject(name: str) -> Subject:
             raise UserError(f"model {name!r}: {attribute} returned a {type(model).__name__}, not a torch module")
         return model
 
-    return Subject(name, name, checked, None, module_name)
+    own = Weights(OWN_WEIGHTS[1], "own")
+    return Subject(name, name, checked, None, module_name, weights=own)
 
 
 def _plain(value: Any) -> Any:

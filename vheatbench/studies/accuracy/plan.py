@@ -20,7 +20,7 @@ from vheatbench.subjects.built import Built
 from vheatbench.subjects.catalog import build, find_subject
 from vheatbench.subjects.heat_operator import FrequencyResize
 from vheatbench.subjects.vheat import VHeat
-from vheatbench.subjects.weights import RANDOM, LoadedCheckpoint, Weights, WeightSet, identify, load_weights
+from vheatbench.subjects.weights import LoadedCheckpoint, WeightSet, identify, load_weights
 from vheatbench.suites import Resolution
 from vheatbench.text import one_line
 
@@ -104,10 +104,7 @@ def make_plan(settings: EvalSettings, load: bool = True) -> Plan:
     subject = find_subject(settings.model)
     images = open_labelled(settings.data, settings.split)
     limited = images.limited(settings.limit)
-    path = None if settings.weights is None else Path(settings.weights)
-    weights = RANDOM if path is None else identify(path)
-    if path is None and ":" in settings.model:
-        weights = Weights("as the model's function returns it", "own")
+    weights = subject.weights if settings.weights is None else identify(Path(settings.weights))
     options = {} if settings.num_classes is None else {"num_classes": settings.num_classes}
     sizes = settings.resolutions or (subject.own_size(options),)
     probes = [_case(settings, size, {}) for size in dict.fromkeys(sizes)]
@@ -133,8 +130,10 @@ def prepare(case: Case, settings: EvalSettings) -> Ready:
     built = build(case)
     model = built.model
     loaded = None
-    if settings.weights is not None:
-        path = Path(settings.weights)
+    path = None if settings.weights is None else Path(settings.weights)
+    if path is None and isinstance(model, VHeat):
+        path = find_subject(settings.model).file  # the same weights, resized by the rule
+    if path is not None:
         loaded = load_weights(model, path, settings.use, settings.rule, settings.trust_pickle)
     channels = built.input_shape[0]
     asked = {"input_size": tuple(built.input_shape), "crop_pct": settings.crop_pct}

@@ -81,7 +81,7 @@ class Job:
     """One for each layer."""
     weights: Weights
     path: Path | None
-    """Of the weights; None for random ones."""
+    """Of the weights; None for those that the model is built with."""
     conduction: str
     """Empty for a model without heat operators."""
     preprocessing: Preprocessing
@@ -250,7 +250,11 @@ def _weights(settings: ErfSettings) -> dict[str, list[tuple[Weights, Path | None
     chosen: dict[str, list[tuple[Weights, Path | None]]] = {name: [] for name in settings.models}
     for word in settings.weights:
         if word == "random":
-            for sets in chosen.values():
+            for name, sets in chosen.items():
+                if find_subject(name).file is not None:
+                    raise UserError(
+                        f"--weights random: {name} is trained; {name.partition(':')[0]} is it with random ones"
+                    )
                 sets.append((RANDOM, None))
             continue
         model, sign, file = word.partition("=")
@@ -266,7 +270,8 @@ def _weights(settings: ErfSettings) -> dict[str, list[tuple[Weights, Path | None
                 )
             raise UserError(f"--weights {word}: no such file (FILE, MODEL=FILE or random)")
         chosen[name].append((identify(path), path))
-    return {name: list(dict.fromkeys(sets)) or [(RANDOM, None)] for name, sets in chosen.items()}
+    # a model is built with its own weights, whatever they are
+    return {name: list(dict.fromkeys(sets)) or [(find_subject(name).weights, None)] for name, sets in chosen.items()}
 
 
 def _check_weights(weights: dict[str, list[tuple[Weights, Path | None]]], settings: ErfSettings) -> None:

@@ -106,19 +106,21 @@ def load_heat_model(
         subject: a catalog name.
         resolution: height and width in pixels.
         rule: how embeddings are resized where they must be.
-        weights: a checkpoint; None for random weights from seed 0.
+        weights: a checkpoint; None for those that the subject is built with, mostly random ones from seed 0.
         trust_pickle: see :func:`vheatbench.subjects.weights.load_checkpoint`.
 
     Raises:
         UserError: unknown name, no vHeat, in the deploy form, a size that it cannot take, an unfit checkpoint.
     """
+    known = find_subject(subject)
+    weights = weights or known.file
     own = resolution if weights is not None else own_size(subject)
     built = build(Case(subject=subject, resolution=own, mode="heat"))
     model = _vheat(built.model, subject)
     facts, words, used = dict(built.facts), "random", ""
     if weights is not None:
         loaded = load_weights(model, weights, rule=rule, trust_pickle=trust_pickle)
-        words = f"{loaded.file} ({loaded.sha256[:12]})"
+        words = known.weights.words if weights == known.file else f"{loaded.file} ({loaded.sha256[:12]})"
         facts |= {"weights": f"{loaded.file}: {loaded.weights}", "weights_sha256": loaded.sha256}
         used = rule if loaded.resized else ""
     elif model.img_size != resolution:
