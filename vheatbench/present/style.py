@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -124,11 +125,17 @@ def label_outer(axes: Sequence[Axes], columns: int) -> None:
             one.set_ylabel("")
 
 
+TITLE_LETTERS = 115
+"""Of a title's line at a page's width."""
+
+
 def titled_figure(draw: Callable[[Figure], object], height: float, title: str) -> Figure:
-    """A figure at a page's width: what ``draw`` puts on it, the title above, one legend below."""
-    figure = new_figure(TWO_COLUMN, height)
+    """A figure at a page's width: what ``draw`` puts on it, the title above on as many lines as it takes, one legend
+    below."""
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, TITLE_LETTERS)]
+    figure = new_figure(TWO_COLUMN, height + 0.14 * (len(lines) - len(title.splitlines())))
     draw(figure)
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.suptitle("\n".join(lines), x=0.01, ha="left")
     legend_below(figure)
     return figure
 

@@ -204,6 +204,20 @@ def test_weights_and_sizes_are_rows_conduction_is_columns():
     assert [[one is not None for one in line] for line in grid] == [[True, True], [True, False]]
 
 
+def test_weights_that_a_name_says_are_neither_a_row_nor_part_of_a_label():
+    both = [result("vheat-micro"), result("vheat-micro:photographs", weights="shipped (0123456789ab)")]
+    assert labels(both) == ["vheat-micro", "vheat-micro:photographs"]
+    grid, columns, rows = grid_of(both)
+    assert [len(line) for line in grid] == [2]
+    assert all(cell is not None for cell in grid[0])
+    assert len(columns) == 2
+    assert rows == [""]
+    assert "weights" not in common(both)
+    assert "shipped (0123456789ab)" in common(both[1:])
+    other = result("vheat-micro", weights="mine.pth (fedcba987654)")
+    assert labels([*both, other])[2].startswith("vheat-micro, mine.pth (")
+
+
 def test_many_models_many_layers_and_many_sizes_are_split_over_figures_on_one_scale():
     with style.style():
         twelve = erf_maps([result(f"model-{i}", sigma=2 + i) for i in range(12)])
@@ -410,6 +424,23 @@ def test_findings_name_the_ratio_with_the_most_cautious_interval(tmp_path):
     equal = [result("vheat-t", (100, 100), field=wide), result("swin-t", (100, 100), field=wide)]
     (section,) = erf_sections(run_with(equal, tmp_path), "r0")
     assert section.findings[1][0].text.count("no clear difference") == 2
+
+
+def test_what_was_learned_comes_before_what_it_began_with(tmp_path):
+    fields = [np.zeros((100, 100), np.float32) for _ in range(4)]
+    for field, rows in zip(fields, (20, 40, 10, 30), strict=True):
+        field[:rows] = 1
+    names = ("vheat-micro", "vheat-micro:photographs", "swin-micro", "swin-micro:photographs")
+    weights = ("random", "shipped (0123456789ab)", "random", "shipped (ba9876543210)")
+    found = [
+        result(name, (100, 100), field=field, weights=own)
+        for name, field, own in zip(names, fields, weights, strict=True)
+    ]
+    (section,) = erf_sections(run_with(found, tmp_path), "r0")
+    assert section.findings[0][0].text == (
+        "With shipped weights, 99 % of what vheat-micro:photographs sees from the centre of its last layer lies in "
+        "40 % of the image at 100 px; of swin-micro:photographs 30 %. Before training it was 20 %."
+    )
 
 
 def test_an_interval_down_to_nothing_bounds_the_ratio_on_one_side(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vheatbench import numbers
+from vheatbench.case import OWN_WEIGHTS
 from vheatbench.metrics import info_of
 from vheatbench.present.style import shorten, shown, size_words
 from vheatbench.store.schema import Metric, Record
@@ -48,11 +49,13 @@ def differing(results: Sequence[ErfResult]) -> list[str]:
     """The parts that are not the same in all results.
 
     Learned k is what a model has by itself, so that it does not differ from a model without heat conduction. A layer
-    only differs where a subject has several of them: each model has its own names.
+    only differs where a subject has several of them: each model has its own names. Weights that the subject's name
+    says do not differ beside it.
     """
     subjects = {result.subject for result in results}
     layers = {(result.subject, result.layer) for result in results}
     texts = {part: {words(one.record, part, 999).replace("learned k", "") for one in results} for part in PARTS}
+    texts["weights"] = {text for text in texts["weights"] if not text.startswith(OWN_WEIGHTS)}
     return [part for part in PARTS if (len(layers) > len(subjects) if part == "layer" else len(texts[part]) > 1)]
 
 
@@ -82,6 +85,8 @@ def common(results: Sequence[ErfResult], without: Sequence[str] = ()) -> str:
         return ""
     apart = {*differing(results), *without}
     alike = [part for part in PARTS if part not in apart and part not in ("dtype", "conduction")]
+    if len({words(one.record, "weights") for one in results}) > 1 and "weights" in alike:
+        alike.remove("weights")
     if len({result.subject for result in results}) > 1 and "layer" in alike:
         alike.remove("layer")
     counts = sorted({result.n_images for result in results})

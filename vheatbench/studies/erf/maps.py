@@ -149,6 +149,7 @@ def _page(grid: Grid, titles: list[list[str]], row_titles: list[str], scale: Col
     for i, line in enumerate(grid):
         for j in range(across):
             _panel(axes[i][j], line[j] if j < len(line) else None, scale, inside=j < len(line))
+            axes[i][j].xaxis.label.set_fontsize(6.5 if across < 4 else 5.8)  # numbers of neighbours stay apart
             if i < len(titles) and j < len(titles[i]):
                 axes[i][j].set_title(titles[i][j], loc="center", fontsize=7, linespacing=1.15)
         if i < len(row_titles) and row_titles[i]:

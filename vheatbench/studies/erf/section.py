@@ -14,6 +14,7 @@ from matplotlib.container import Container
 from vheatbench import numbers
 from vheatbench.analysis.findings import Finding
 from vheatbench.analysis.groups import is_focus
+from vheatbench.case import OWN_WEIGHTS
 from vheatbench.present.chart import page_chart
 from vheatbench.present.parts import Chart, Section
 from vheatbench.present.theme import PAGE_LINES
@@ -29,7 +30,17 @@ from vheatbench.studies.erf.figures import (
     draw_area_curve,
     draw_radial_profile,
 )
-from vheatbench.studies.erf.labels import common, deepest, labels, metric_of, series, state, with_interval, words
+from vheatbench.studies.erf.labels import (
+    RANDOM,
+    common,
+    deepest,
+    labels,
+    metric_of,
+    series,
+    state,
+    with_interval,
+    words,
+)
 from vheatbench.studies.erf.maps import described, layer_maps, maps_markup
 from vheatbench.studies.erf.results import ErfResult, results_of
 from vheatbench.studies.erf.table import numbers_table
@@ -255,14 +266,15 @@ def erf_findings(records: Sequence[Record]) -> list[Finding]:
     """
     deepest_at: dict[tuple[str, str], Sizes] = {}
     for record in sorted(records, key=lambda one: int(one.conditions.get("depth", 0))):
-        deepest_at.setdefault((record.case.subject, state(record)), {})[record.case.resolution] = record
+        deepest_at.setdefault((record.case.subject, _state(record)), {})[record.case.resolution] = record
     subjects = list(dict.fromkeys(record.case.subject for record in records))
     if not subjects:
         return []
     focus = [subject for subject in subjects if is_focus(subject)] or subjects[:1]
-    found: list[Finding | None] = [
-        _areas_at(deepest_at, subject, known, subjects) for subject, known in deepest_at if subject == focus[0]
-    ][:1]
+    # what a model has learned comes before what it began with
+    own = [pair for pair in deepest_at if pair[0] in focus]
+    first = min(own, key=lambda pair: (RANDOM in pair[1], pair[0] != focus[0]))
+    found = [_areas_at(deepest_at, *first, subjects)]
     for (subject, known), sizes in deepest_at.items():
         if subject not in focus:
             continue
@@ -272,6 +284,12 @@ def erf_findings(records: Sequence[Record]) -> list[Finding]:
         found.append(_conduction(_largest_common(sizes, ablated), known))
     found += [_growth(list(sizes.values()), known) for (_, known), sizes in deepest_at.items() if len(sizes) > 1]
     return [finding for finding in found if finding is not None]
+
+
+def _state(record: Record) -> str:
+    """The state in words; weights that are shipped are one, whatever their file."""
+    text = state(record)
+    return "shipped weights" + text.partition(")")[2] if text.startswith(OWN_WEIGHTS[0]) else text
 
 
 def _largest_common(own: Sizes, other: Sizes) -> tuple[Record, Record] | None:
@@ -299,6 +317,10 @@ def _areas_at(
         f"With {known}, 99 % of what {focus} sees from the centre of its last layer lies in {shares[focus]} of the "
         f"image at {alike[focus][size].case.size} px; {listed(others)}."
     )
+    before = deepest_at.get((focus.partition(":")[0], RANDOM), {}).get(size)
+    share = None if before is None or known == RANDOM else metric_of(before, "erf_a99")
+    if share is not None and share.value:
+        text += f" Before training it was {numbers.plain(100 * share.value, 2)} %."
     return Finding(text, "erf_maps", important=True)
 
 
