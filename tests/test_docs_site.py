@@ -34,7 +34,8 @@ def test_every_page_has_its_place_once():
     nav = pages_of(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"])
     assert len(nav) == len(set(nav))
     made = {*docs_site.ON_SITE.values(), *(page for page in nav if page.startswith("reference/"))}
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} == set(nav) - made
+    pages = {path.name for pattern in ("*.md", "*.ipynb") for path in (ROOT / "docs").glob(pattern)}
+    assert pages == set(nav) - made
 
 
 def test_the_reference_has_every_command_and_option():
