@@ -19,6 +19,8 @@ from torch import Tensor, nn
 import vheatbench.subjects  # noqa: F401  (registers the models)
 from vheatbench.subjects.weights import convert_official
 
+LOW = os.environ.get("BENCH_DTYPE", "") != "float32"
+"""Whether bfloat16 is measured too, which takes most of the time where it is emulated."""
 ARRANGEMENTS: dict[str, dict[str, Any]] = {
     "vheat_tiny": {"dims": 96, "depths": [2, 2, 6, 2], "post_norm": False, "layer_scale": None},
     "vheat_small": {"dims": 96, "depths": [2, 2, 18, 2], "post_norm": True, "layer_scale": 1e-5},

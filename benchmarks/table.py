@@ -35,10 +35,10 @@ def main(paths: list[str]) -> None:
             cells += [_ratio(row[name]) for name in columns]
             if saves:
                 mib = {key: value / 2**20 for key, value in row["saved_bytes"].items()}
-                cells.append(
-                    f"{mib['ours']:.0f} of {mib['official']:.0f} ({mib['ours'] / mib['official'] - 1:+.0%}); autocast "
-                    f"{mib['ours autocast']:.0f} of {mib['official autocast']:.0f}"
-                )
+                cell = f"{mib['ours']:.0f} of {mib['official']:.0f} ({mib['ours'] / mib['official'] - 1:+.0%})"
+                if "ours autocast" in mib:
+                    cell += f"; autocast {mib['ours autocast']:.0f} of {mib['official autocast']:.0f}"
+                cells.append(cell)
             print("| " + " | ".join(cells) + " |")
         means = []
         for name in columns:

@@ -9,15 +9,12 @@ python benchmarks/table.py deploy.json
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
 from benchmarks.interleaved import run_interleaved
-from benchmarks.models import difference, inference, original, pair
+from benchmarks.models import LOW, difference, inference, original, pair
 
-LOW = os.environ.get("BENCH_DTYPE", "") != "float32"
 MODELS = ("vheat_tiny", "vheat_small", "vheat_base")
 
 
