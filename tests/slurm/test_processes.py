@@ -14,6 +14,7 @@ import pytest
 from support import forked
 from support.cluster import Cluster
 from support.eval_models import write_colours, write_levels
+from support.shapes import write_ade
 from support.stub_worker import PYTHONPATH
 from vheatbench.errors import UserError
 from vheatbench.slurm.folder import ClusterFolder
@@ -105,6 +106,27 @@ def test_an_evaluation_on_two_nodes_counts_every_image_once(cluster: Cluster, tm
     for name in ("top1_accuracy", "top5_accuracy"):
         assert two.metrics[name].value == one.metrics[name].value
     assert two.metrics["top1_accuracy"].how == one.metrics["top1_accuracy"].how
+
+
+@pytest.mark.slow
+def test_a_segmenter_is_trained_and_tested_on_two_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    write_ade(tmp_path, "training", 6, seed=0)
+    write_ade(tmp_path, "validation", 4, seed=1)
+    train = ["segment", "train", "--model", "test_vheat", "--data", ".", "--classes", "3", "--batch", "2"]
+    train += ["--steps", "3", "--crop", "64", "--channels", "16", "--device", "cpu", "--checkpoints", "out"]
+    done = called(cluster, tmp_path, *train, "--slurm", "partition=gpu,nodes=2")
+    cluster.until(lambda: not cluster.queue(), 240)
+    log = (Path(done.stdout.strip()) / "job.log").read_text()
+    assert "--nnodes 2" in log
+    assert (tmp_path / "out" / "test_vheat.safetensors").exists(), log
+    test = ["segment", "eval", "--weights", "out/test_vheat.safetensors", "--data", ".", "--device", "cpu"]
+    called(cluster, tmp_path, *test, "--results", "two", "--slurm", "partition=gpu,nodes=2")
+    cluster.until(lambda: not cluster.queue(), 240)
+    called(cluster, tmp_path, *test, "--results", "one")
+    one, two = record_in(tmp_path / "one"), record_in(tmp_path / "two")
+    assert two.conditions["processes"] == 2
+    assert two.metrics["miou"].value == one.metrics["miou"].value
+    assert two.metrics["miou"].how == one.metrics["miou"].how
 
 
 def test_processes_of_a_node_are_its_gpus_or_what_is_said() -> None:
