@@ -82,6 +82,15 @@ def test_diffusion_shows_strip_overlay_slider_and_numbers(tmp_path):
     assert table.rows[1][table.header.index("mean k (cells²)")] == "5"
 
 
+def test_of_several_models_each_picture_says_which(tmp_path):
+    run = diffusion_run(tmp_path)
+    run.records.extend(diffusion_run(tmp_path, subject="vheat-s").records)
+    (section,) = heat_sections(run, "r0heat")
+    titles = [chart.title for chart in section.charts]
+    assert titles[:2] == ["Heat in motion: stage 0, block 1, vheat-t", "Heat from one cell: stage 0, block 1, vheat-t"]
+    assert sum(title.endswith(", vheat-s") for title in titles) == len(titles) / 2
+
+
 def test_trained_weights_are_not_called_random(tmp_path):
     (section,) = heat_sections(diffusion_run(tmp_path, weights="best.pth (0123456789ab)"), "r0heat")
     everything = repr(section)

@@ -83,12 +83,14 @@ def _diffusion_section(diffusions: Sequence[Diffusion], id_: str) -> Section:
     section = Section(id_, "Heat diffusion")
     if not diffusions:
         return section
-    for number_, group in enumerate(groups_of(diffusions).values()):
+    groups = list(groups_of(diffusions).values())
+    several = len({group[0].subject for group in groups}) > 1
+    for number_, group in enumerate(groups):
         layers = list(by_layer(group).values())
         shown = evenly(len(layers), MOST_STRIPS)
-        section.charts.append(_film(f"{id_}{number_}-film", layers[shown[0]]))
+        section.charts.append(_film(f"{id_}{number_}-film", layers[shown[0]], several))
         for i in shown:
-            section.charts += _film_charts(f"{id_}{number_}-{i}", layers[i])
+            section.charts += _film_charts(f"{id_}{number_}-{i}", layers[i], several)
         if len(shown) < len(layers):
             section.notes.append(f"Pictures: {len(shown)} of {len(layers)} layers, evenly chosen; the table has all.")
         anchor = f"{id_}{number_}-{shown[0]}-strip"
@@ -109,9 +111,14 @@ def _diffusion_section(diffusions: Sequence[Diffusion], id_: str) -> Section:
     return section
 
 
-def _film(id_: str, rows: Sequence[Diffusion]) -> Chart:
+def _named(rows: Sequence[Diffusion], several: bool) -> str:
+    """The block, and of several models which."""
+    return block_words(rows[0].layer) + (f", {rows[0].subject}" if several else "")
+
+
+def _film(id_: str, rows: Sequence[Diffusion], several: bool) -> Chart:
     """The fields of one layer in motion."""
-    name = block_words(rows[0].layer)
+    name = _named(rows, several)
     caption = (
         f"{'; '.join(strip_title(rows).splitlines())}. The same source and the same moments for every k, spaced "
         "logarithmically; colour as below. The strip has them side by side, with a slider where scripts run."
@@ -120,9 +127,9 @@ def _film(id_: str, rows: Sequence[Diffusion]) -> Chart:
     return Chart(id_, f"Heat in motion: {name}", film_markup(rows), caption, text, (), ())
 
 
-def _film_charts(id_: str, rows: Sequence[Diffusion]) -> list[Chart]:
+def _film_charts(id_: str, rows: Sequence[Diffusion], several: bool) -> list[Chart]:
     """The film strip of one layer, with what its script needs, and the fields over the image."""
-    name = block_words(rows[0].layer)
+    name = _named(rows, several)
     caption = (
         f"{'; '.join(strip_title(rows).splitlines())}. Heat begins in one cell and is conducted exactly, with "
         "insulated walls. kt: mean of k over frequencies, times t, in cells². Colour: temperature over its mean, one "
