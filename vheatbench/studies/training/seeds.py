@@ -37,10 +37,10 @@ def over_seeds(records: Sequence[Record]) -> list[OverSeeds]:
     """
     found: dict[str, dict[int, float]] = {}
     for record in records:
-        metric = record.metrics.get(ACCURACY)
-        if metric is not None and metric.value is not None:
+        metric, seed = record.metrics.get(ACCURACY), record.case.analysis.get("seed")
+        if metric is not None and metric.value is not None and isinstance(seed, int):
             name = str(record.conditions.get("name") or record.case.subject)
-            found.setdefault(name, {})[int(record.case.analysis["seed"])] = metric.value
+            found.setdefault(name, {})[seed] = metric.value
     first = next(iter(found.values()), {})
     return [
         OverSeeds(name, own, mean_interval(list(own.values())), None if own is first else _change(own, first))
