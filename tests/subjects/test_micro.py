@@ -32,6 +32,16 @@ def test_the_small_ones_are_of_like_size() -> None:
     assert 1.3e6 < parameters_of("vheat_mini") < 1.5e6
 
 
+@pytest.mark.parametrize(
+    ("name", "grids"), [("vheat_micro", [16, 8, 4]), ("swin_micro", [16, 8, 4]), ("vit_micro", [8])]
+)
+def test_their_maps_are_features(name: str, grids: list[int]) -> None:
+    model = timm.create_model(name, features_only=True).eval()
+    maps = model(torch.zeros(1, 3, 64, 64))
+    sides = [one.shape[2] if name != "swin_micro" else one.shape[1] for one in maps]
+    assert sorted(set(sides), reverse=True) == grids
+
+
 def test_without_conduction_k_is_0_and_stays_0() -> None:
     torch.manual_seed(0)
     model = timm.create_model("vheat_micro_still", num_classes=3)

@@ -19,15 +19,16 @@ from timm.models.vision_transformer import checkpoint_filter_fn as vit_filter
 from torch import nn
 
 from vheatbench.subjects.heat_operator import HeatOperator
-from vheatbench.subjects.vheat import VHeat, checkpoint_filter_fn
+from vheatbench.subjects.vheat import VHeat, create_vheat
 
 TRAINED = Path(__file__).parent / "trained"
 """Folder of the shipped weights: float16, NAME.TAG.safetensors."""
-CLASSES = {"photographs": 10, "textures": 3}
+CLASSES = {"photographs": 10}
 """Of the image sets that weights were trained on."""
 SHIPPED = ("vheat_micro.photographs", "swin_micro.photographs", "vit_micro.photographs", "vheat_mini.photographs")
 """timm's names of the models whose weights are here."""
 
+_MICRO = {"img_size": 64, "dim": 16, "depths": (2, 3, 2)}
 _NAMES = ("vheat_micro", "vheat_micro_still", "swin_micro", "vit_micro", "vheat_mini")
 
 
@@ -63,22 +64,10 @@ def trained_name(name: str) -> str | None:
     return written if written in SHIPPED else None
 
 
-def _vheat(name: str, pretrained: bool, kwargs: dict[str, Any]) -> VHeat:
-    return build_model_with_cfg(  # type: ignore[no-any-return]
-        VHeat,
-        name,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": (0, 1, 2), "flatten_sequential": True},
-        **kwargs,
-    )
-
-
 @register_model
 def vheat_micro(pretrained: bool = False, **kwargs: Any) -> VHeat:
     """A vHeat of 16 to 64 channels, 2-3-2 blocks on grids of 16, 8 and 4 cells a side."""
-    args = {"img_size": 64, "dim": 16, "depths": (2, 3, 2)}
-    return _vheat("vheat_micro", pretrained, {**args, **kwargs})
+    return create_vheat("vheat_micro", pretrained, **{**_MICRO, **kwargs})
 
 
 @register_model
@@ -87,15 +76,14 @@ def vheat_micro_still(pretrained: bool = False, **kwargs: Any) -> VHeat:
 
     What conduction is worth is the difference in accuracy from ``vheat_micro``; everything else is alike.
     """
-    args = {"img_size": 64, "dim": 16, "depths": (2, 3, 2)}
-    return hold_still(_vheat("vheat_micro_still", pretrained, {**args, **kwargs}))
+    return hold_still(create_vheat("vheat_micro_still", pretrained, **{**_MICRO, **kwargs}))
 
 
 @register_model
 def vheat_mini(pretrained: bool = False, **kwargs: Any) -> VHeat:
     """A vHeat of 48 to 192 channels, 2-2-2 blocks on the same grids."""
     args = {"img_size": 64, "dim": 48, "depths": (2, 2, 2)}
-    return _vheat("vheat_mini", pretrained, {**args, **kwargs})
+    return create_vheat("vheat_mini", pretrained, **{**args, **kwargs})
 
 
 @register_model

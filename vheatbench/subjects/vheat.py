@@ -343,13 +343,15 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create_vheat(variant: str, pretrained: bool = False, cls: type[VHeat] = VHeat, **kwargs: Any) -> VHeat:
+def create_vheat(variant: str, pretrained: bool = False, cls: type[VHeat] = VHeat, **kwargs: Any) -> VHeat:
+    """A registered variant by timm's builder; ``features_only`` gives the maps of all its stages."""
+    stages = range(len(kwargs["depths"]))
     return build_model_with_cfg(
         cls,
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+        feature_cfg={"out_indices": tuple(stages), "flatten_sequential": True},
         **kwargs,
     )
 
@@ -358,28 +360,28 @@ def _create_vheat(variant: str, pretrained: bool = False, cls: type[VHeat] = VHe
 def vheat_tiny(pretrained: bool = False, **kwargs: Any) -> VHeat:
     """vHeat-T: 96 channels, 2-2-6-2 blocks, pre-norm."""
     args = {"dim": 96, "depths": (2, 2, 6, 2), "drop_path_rate": 0.1}
-    return _create_vheat("vheat_tiny", pretrained, **{**args, **kwargs})
+    return create_vheat("vheat_tiny", pretrained, **{**args, **kwargs})
 
 
 @register_model
 def vheat_small(pretrained: bool = False, **kwargs: Any) -> VHeat:
     """vHeat-S: 96 channels, 2-2-18-2 blocks, post-norm, layer scale."""
     args = {"dim": 96, "depths": (2, 2, 18, 2), "post_norm": True, "layer_scale": 1e-5, "drop_path_rate": 0.3}
-    return _create_vheat("vheat_small", pretrained, **{**args, **kwargs})
+    return create_vheat("vheat_small", pretrained, **{**args, **kwargs})
 
 
 @register_model
 def vheat_base(pretrained: bool = False, **kwargs: Any) -> VHeat:
     """vHeat-B: 128 channels, 2-2-18-2 blocks, post-norm, layer scale."""
     args = {"dim": 128, "depths": (2, 2, 18, 2), "post_norm": True, "layer_scale": 1e-5, "drop_path_rate": 0.5}
-    return _create_vheat("vheat_base", pretrained, **{**args, **kwargs})
+    return create_vheat("vheat_base", pretrained, **{**args, **kwargs})
 
 
 @register_model
 def test_vheat(pretrained: bool = False, **kwargs: Any) -> VHeat:
     """A vHeat of 0.2 M parameters at 64x64, for tests and smoke runs, in the manner of timm's ``test_vit``."""
     args = {"img_size": 64, "dim": 16, "depths": (1, 1, 2, 1)}
-    return _create_vheat("test_vheat", pretrained, **{**args, **kwargs})
+    return create_vheat("test_vheat", pretrained, **{**args, **kwargs})
 
 
 test_vheat.__test__ = False  # type: ignore[attr-defined]  # not a test for pytest to collect

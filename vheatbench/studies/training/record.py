@@ -57,6 +57,11 @@ def fill(record: Record, progress: Progress, test_images: int, parameters: int, 
     metrics["params"] = Metric(value=parameters, unit="parameters", direction="lower", how=how, deterministic=True)
 
 
+def name_of(record: Record) -> str:
+    """What the recipe calls the model."""
+    return str(record.conditions.get("name") or record.case.subject)
+
+
 def add_curves(record: Record, progress: Progress) -> None:
     """Write the numbers of every finished epoch into the record's samples."""
     record.samples = {name: Samples(unit=COLUMNS[name], values=values) for name, values in progress.history.items()}

@@ -18,8 +18,9 @@ from vheatbench.present.style import set_ticks
 from vheatbench.present.theme import style_of
 from vheatbench.store.read import Run
 from vheatbench.store.schema import Record
+from vheatbench.studies.training.record import name_of
 from vheatbench.studies.training.seeds import OverSeeds, over_seeds
-from vheatbench.studies.training.table import as_planned, name_of, row_names, seeds_table
+from vheatbench.studies.training.table import as_planned, row_names, seeds_table
 
 MOST_ROWS = 20
 """Epochs of a model in the table behind a chart: the first, the last and evenly spaced ones between them."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vheatbench.stats import Interval, mean_interval
 from vheatbench.store.schema import Record
+from vheatbench.studies.training.record import name_of
 
 ACCURACY = "top1_accuracy"
 
@@ -39,8 +40,7 @@ def over_seeds(records: Sequence[Record]) -> list[OverSeeds]:
     for record in records:
         metric, seed = record.metrics.get(ACCURACY), record.case.analysis.get("seed")
         if metric is not None and metric.value is not None and isinstance(seed, int):
-            name = str(record.conditions.get("name") or record.case.subject)
-            found.setdefault(name, {})[seed] = metric.value
+            found.setdefault(name_of(record), {})[seed] = metric.value
     first = next(iter(found.values()), {})
     return [
         OverSeeds(name, own, mean_interval(list(own.values())), None if own is first else _change(own, first))

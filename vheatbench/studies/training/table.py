@@ -9,6 +9,7 @@ from vheatbench import numbers
 from vheatbench.metrics import info_of
 from vheatbench.present.parts import StudyTable, Table
 from vheatbench.stats import Interval
+from vheatbench.studies.training.record import name_of
 from vheatbench.studies.training.seeds import OverSeeds, over_seeds
 
 if TYPE_CHECKING:
@@ -40,11 +41,6 @@ def as_planned(run: Run) -> list[Record]:
     """The records in the order of the plan: those of trainings side by side come as they end."""
     order = {case.id: position for position, case in enumerate(run.header.plan)}
     return sorted(run.records, key=lambda record: order.get(record.case_id, len(order)))
-
-
-def name_of(record: Record) -> str:
-    """What the recipe calls the model."""
-    return str(record.conditions.get("name") or record.case.subject)
 
 
 def row_names(records: Sequence[Record]) -> tuple[tuple[str, ...], Callable[[Record], list[str]]]:
