@@ -50,7 +50,7 @@ def erf(
         layer: a place in the model's own list of feature maps (stages, of plain transformers blocks), or the name of a
             module, such as ``stages.2.blocks.3``.
         size: of the image in pixels, or (height, width); by default the model's own.
-        weights: of a name: a checkpoint; by default random ones.
+        weights: of a name: a checkpoint; by default its own, random or shipped ones.
         conduction: of vHeat: a constant k in cells squared in place of the learned one, 0 for none.
         protocol: ``replknet`` for exactly RepLKNet's rule.
         dtype: below 32 bits by autocast.

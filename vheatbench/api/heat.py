@@ -49,7 +49,7 @@ def diffuse(
             one application of the operator.
         size: of the image in pixels, or (height, width), of a name; by default the model's own. A live module is
             looked at as it is.
-        weights: of a name: a checkpoint; by default random ones.
+        weights: of a name: a checkpoint; by default its own, random or shipped ones.
         image: to lay the field over; by default a photograph shipped here.
         name: what a live module is called; by default as its class.
         results: folder that the run is kept in, for pages and tables.

@@ -29,7 +29,7 @@ def erf(
     model: str = typer.Option("vheat-t", help="An alias, a timm name or package.module:name."),
     compare: str | None = typer.Option(None, help="Further models, by commas: the same images for all."),
     weights: list[str] = typer.Option(
-        [], help="FILE (for --model), MODEL=FILE, or 'random'. May be given several times; default random."
+        [], help="FILE (for --model), MODEL=FILE, or 'random'; repeatable; default the model's own: random, or shipped."
     ),
     images: str | None = typer.Option(
         None, help="A folder or file; 'noise' (white), 'noise:1/f'; default: 10 photographs shipped here."

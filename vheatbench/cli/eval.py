@@ -50,7 +50,7 @@ def eval(
     data: Path | None = typer.Option(
         None, help="Class folders of images, or a folder saved by Hugging Face datasets. Needed."
     ),
-    weights: Path | None = typer.Option(None, help="Checkpoint; without one, random weights."),
+    weights: Path | None = typer.Option(None, help="Checkpoint; without one the model's own: random, or shipped."),
     resolution: str | None = typer.Option(None, help="By commas: 224,288 or 480x640; default the model's own."),
     batch: int = typer.Option(64, min=1, help="Images at once, per process."),
     dtype: str = typer.Option("float32", help="float32, tf32, bfloat16 or float16; the last two by autocast."),

@@ -118,7 +118,7 @@ def _carry_out(
     group.on_main(lambda: _check_places(folder.path, results))
     try:
         with (
-            stoppable(lambda: _kept(folder)),
+            stoppable(lambda: _kept(folder, jobs)),
             naming_lost_peers(),
             display(quiet or not group.is_main) as shown,
         ):
@@ -126,7 +126,7 @@ def _carry_out(
             return train(folder, images, group, results, command_line(), continued, on_epoch, jobs)
     except (UserError, PeerError):
         if group.is_main and (folder.path / FILE).exists():
-            print(f"stopped: {_kept(folder)}", file=sys.stderr)
+            print(f"stopped: {_kept(folder, jobs)}", file=sys.stderr)
         raise
 
 
@@ -171,14 +171,14 @@ def _shown_by(shown: Display, recipe: Recipe) -> OnEpoch:
     return on_epoch
 
 
-def _kept(folder: TrainingFolder) -> str:
+def _kept(folder: TrainingFolder, jobs: int) -> str:
     """Of a training that was stopped, and how it goes on."""
     from vheatbench.run.checkpointing import CHECKPOINT
     from vheatbench.studies.training.folder import FILE
 
     if not (folder.path / FILE).exists():
         return "nothing was trained yet"
-    command = f"vheatbench train --resume {shlex.quote(str(folder.path))}"
+    command = f"vheatbench train --resume {shlex.quote(str(folder.path))}{f' --jobs {jobs}' if jobs > 1 else ''}"
     kept = "the checkpoints are kept" if any(folder.path.glob(f"*/{CHECKPOINT}")) else "there is no checkpoint yet"
     return f"{kept}; continue with: {command}"
 

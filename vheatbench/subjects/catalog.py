@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib
 import os
 import sys
@@ -276,6 +277,7 @@ def _timm_subject(name: str, full_name: str) -> Subject:
     return Subject(name, full_name, factory, size, entry.__module__)
 
 
+@functools.lru_cache(maxsize=32)  # its file is hashed
 def _trained_subject(name: str, full_name: str) -> Subject:
     """A model with the weights of it that are shipped."""
     subject = _timm_subject(name, full_name)

@@ -182,6 +182,8 @@ def test_packaged_images_are_evaluated_by_their_name(tmp_path: Path, monkeypatch
     assert len(open_labelled("textures")) == 300
     with pytest.raises(UserError, match="--split val"):
         open_labelled("textures", "val")
+    with pytest.raises(UserError, match=r"--data texture: no such folder \(did you mean 'textures'"):
+        open_labelled("texture")
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "textures" / "own"
     folder.mkdir(parents=True)

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from vheatbench.errors import UserError
 from vheatbench.image_file import opened
-from vheatbench.text import first_line_of
+from vheatbench.text import did_you_mean, first_line_of
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Of image files, as torchvision's ImageFolder has them."""
@@ -80,7 +80,8 @@ def open_labelled(root: str | Path, split: str | None = None) -> LabelledImages:
         return PACKAGED[str(root)]()[1]
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"--data {root}: no such folder")
+        hint = did_you_mean(str(root), PACKAGED)
+        raise UserError(f"--data {root}: no such folder{f' ({hint})' if hint else ''}")
     try:
         if _is_saved(root):
             from vheatbench.studies.images.saved import open_saved
