@@ -439,7 +439,7 @@ def test_what_was_learned_comes_before_what_it_began_with(tmp_path):
     (section,) = erf_sections(run_with(found, tmp_path), "r0")
     assert section.findings[0][0].text == (
         "With shipped weights, 99 % of what vheat-micro:photographs sees from the centre of its last layer lies in "
-        "40 % of the image at 100 px; of swin-micro:photographs 30 %. Before training it was 20 %."
+        "40 % of the image at 100 px; of swin-micro:photographs 30 %. Before training vheat-micro's lay in 20 %."
     )
 
 

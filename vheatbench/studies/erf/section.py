@@ -317,10 +317,11 @@ def _areas_at(
         f"With {known}, 99 % of what {focus} sees from the centre of its last layer lies in {shares[focus]} of the "
         f"image at {alike[focus][size].case.size} px; {listed(others)}."
     )
-    before = deepest_at.get((focus.partition(":")[0], RANDOM), {}).get(size)
+    untrained = focus.partition(":")[0]
+    before = deepest_at.get((untrained, RANDOM), {}).get(size)
     share = None if before is None or known == RANDOM else metric_of(before, "erf_a99")
     if share is not None and share.value:
-        text += f" Before training it was {numbers.plain(100 * share.value, 2)} %."
+        text += f" Before training {untrained}'s lay in {numbers.plain(100 * share.value, 2)} %."
     return Finding(text, "erf_maps", important=True)
 
 
