@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,6 +94,18 @@ def test_the_time_limit_is_of_a_case_s_own_turns_together(stub: Path) -> None:
     assert records["slow"].status == "timeout"
     assert "(in turn " in (records["slow"].reason or ""), "each of which is shorter than the limit"
     assert records["a"].status == "ok", "and waiting is no part of it"
+
+
+def test_a_worker_that_speaks_before_its_start_returns_is_answered(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowToReturn(forked.Popen):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            wait_for(lambda: measured(stub))
+            time.sleep(0.1)
+
+    monkeypatch.setattr(process, "_Process", SlowToReturn)
+    records = together(stub, "a", "b", timeout_s=5)
+    assert {record.status for record in records.values()} == {"ok"}
 
 
 def test_one_that_never_gets_warm_is_a_failure_of_its_own(stub: Path) -> None:

@@ -3,8 +3,8 @@
 A subject ``own:model`` is the function ``model(round)`` of the module ``own`` in the version that is measured; it
 returns the samples in seconds and the multiply-adds. ``MACHINE`` in that module names the processor. Standard library
 only: importing pydantic takes half a second. ``python -m support.ab_worker ARGUMENTS`` is the command line with such
-workers. The folder ``STUB`` in the environment gets ``log``, with side, subject and round of every measurement; while
-the file ``hold`` is in it, none ends.
+workers. The folder ``STUB`` in the environment gets ``log``, with side, subject and round of every measurement; a file
+``hold`` in it names the first round that does not end while the file is there.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def measured(task: dict[str, Any]) -> dict[str, Any]:
     started = datetime.now(timezone.utc).isoformat()
     with (HERE / "log").open("a") as log:
         log.write(f"{Path.cwd().name} {case['subject']} {task['round']}\n")
-    while (HERE / "hold").exists():
+    while held(task["round"]):
         time.sleep(0.01)
     if task.get("others"):
         told({})
@@ -75,6 +75,14 @@ def measured(task: dict[str, Any]) -> dict[str, Any]:
     }
     taken = {"unit": "s", "values": samples * max(1, len(turns)), "turns": turns}
     return {**record, "status": "ok", "metrics": metrics, "samples": {"latency_s": taken}}
+
+
+def held(round_: int) -> bool:
+    """Whether this round may not end yet."""
+    try:
+        return round_ >= int((HERE / "hold").read_text())
+    except FileNotFoundError:
+        return False
 
 
 def told(event: dict[str, Any]) -> dict[str, Any]:

@@ -143,9 +143,9 @@ class Worker:
             with self._lock:
                 if self._stopped:
                     return Outcome("stopped", "", "stopped before it started", 0.0)
+                self._line = line  # before the start: it may be answered before the start returns
                 start = self._fork if self._forks(task) else self._spawn
                 self._process = start(message, answer.fileno(), log.fileno(), line.fileno())
-                self._line = line
             try:
                 self._process.wait(timeout_s)
             except subprocess.TimeoutExpired:
