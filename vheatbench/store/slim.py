@@ -155,9 +155,11 @@ def _slim(line: dict[str, Any], plan: Mapping[str, Case], common: frozenset[str]
         metrics = {MEASURED: Metric.model_validate(line["metrics"][MEASURED])}
     conditions = {key: line["conditions"][key] for key in FACTS if key in line["conditions"]}
     small = {key: line[key] for key in ("round", "status", "started")}
-    files = line.get("files")
-    record = Record.model_construct(case=case, case_id=id_, metrics=metrics, conditions=conditions, **small)
-    return record if not files else record.model_copy(update={"files": Record.model_validate(line).files})
+    # every field that pydantic has a default factory for: it looks at the factory's signature for each record
+    return Record.model_construct(
+        case=case, case_id=id_, metrics=metrics, conditions=conditions, warnings=[], samples={}, subject={},
+        spent_s={}, files=Record.model_validate(line).files if line.get("files") else {}, **small,
+    )  # fmt: skip
 
 
 def _write(writer: RunWriter, waiting: list[tuple[bytes, tuple[str, int]]]) -> None:
