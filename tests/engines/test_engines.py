@@ -32,6 +32,7 @@ from vheatbench.suites import SuitePolicy
 
 QUICK = SuitePolicy(min_samples=3, slow_min_samples=3, max_samples=5, ceiling_s=0.05, warmup_ceiling_s=0.05)
 HERE = ("onnxruntime", "openvino")
+MIB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,15 @@ def test_it_computes_what_the_model_does_with_its_threads(engine: str, subject: 
     assert (facts["name"], facts["threads"]) == (engine, torch.get_num_threads())
     assert facts["affinity"] == "left to the system"
     assert metrics["peak_allocated_bytes"].unavailable is not None
+
+
+@pytest.mark.parametrize("engine", HERE)
+def test_memory_is_that_of_the_whole_session_whoever_exported(engine: str, folder: Path) -> None:
+    first, again = (measured(folder, "heavy", engine=engine).metrics["peak_memory_bytes"] for _ in range(2))
+    for metric in (first, again):
+        assert metric.value is not None, metric.unavailable
+        assert 64 * MIB < metric.value < 200 * MIB
+        assert "its weights included" in metric.how
 
 
 def test_rounds_and_engines_share_one_export(tmp_path: Path) -> None:

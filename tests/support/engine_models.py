@@ -42,6 +42,17 @@ class Undecided(Tiny):
         return super().forward(x if x.is_meta or x.sum() > 0 else -x)
 
 
+class Heavy(Tiny):
+    """64 MiB of weights, and maps of 4 MiB."""
+
+    def __init__(self) -> None:
+        super().__init__(width=4096)
+        self.middle = nn.Linear(4096, 4096)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.middle(self.conv(x).relu().mean((2, 3))))
+
+
 def tiny(**options: Any) -> nn.Module:
     return Tiny(**options)
 
@@ -52,6 +63,10 @@ def two() -> nn.Module:
 
 def noisy() -> nn.Module:
     return Noisy()
+
+
+def heavy() -> nn.Module:
+    return Heavy()
 
 
 def undecided() -> nn.Module:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from vheatbench.case import Case
+from vheatbench.measure.memory import HostBaseline
 
 
 class Number(NamedTuple):
@@ -51,3 +52,5 @@ class Session:
     where the difference is only stated, or the module itself is run."""
     compared: str = ""
     """What ``tolerance`` compares, in words."""
+    baseline: HostBaseline | None = None
+    """Of an engine that has weights of its own: the process before it had them; the module was resident too."""

@@ -11,7 +11,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,26 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class HostBaseline:
-    """Resident set of this process right after the model was built, before anything ran."""
+    """Resident set of this process before anything ran."""
 
     rss_bytes: int
+    since: str = "right after the model was built: weights excluded"
+    """When it was taken, in words."""
+
+    def without(self, released_bytes: int) -> HostBaseline:
+        """The baseline, had it been taken without what was resident then and has been given back since."""
+        return replace(self, rss_bytes=self.rss_bytes - released_bytes)
 
 
 def host_baseline() -> HostBaseline:
     """Take the baseline: garbage collected, freed memory given back (``malloc_trim``), then RSS by psutil."""
     _trim()
     return HostBaseline(_rss())
+
+
+def session_baseline() -> HostBaseline:
+    """The same before an engine builds its session, which may keep of it what the step needs later."""
+    return replace(host_baseline(), since="right before the engine's session was built: its weights included")
 
 
 def measure_memory(
@@ -167,8 +178,8 @@ def _rss_growth(step: Step, baseline: HostBaseline | None) -> Metric:
         peak = _sampled_peak(step)
         instrument = f"highest of readings every {SAMPLING_S * 1000:g} ms, so short peaks may be missed"
     how = (
-        f"resident set of the process during the step, {instrument}, over its value right after the model was"
-        " built: weights excluded, input and the libraries' own buffers included"
+        f"resident set of the process during the step, {instrument}, over its value {baseline.since}, input and the"
+        " libraries' own buffers included"
     )
     growth = peak - baseline.rss_bytes
     if growth <= 0:

@@ -17,7 +17,14 @@ from vheatbench.engines import check_engine, check_present
 from vheatbench.engines.agreement import AgreementError, disagreement
 from vheatbench.measure.device import energy_metrics
 from vheatbench.measure.kernels import attention_kernels
-from vheatbench.measure.memory import host_baseline, measure_memory, released_bytes, unmeasured_memory, without_value
+from vheatbench.measure.memory import (
+    HostBaseline,
+    host_baseline,
+    measure_memory,
+    released_bytes,
+    unmeasured_memory,
+    without_value,
+)
 from vheatbench.measure.outputs import check_finite
 from vheatbench.measure.precision import slow_precision
 from vheatbench.measure.timing import Sampler, timer_for, timing_metrics, uncollected
@@ -139,13 +146,11 @@ def _measure(
         record.subject["precision"] = setup.precision
         record.warnings += setup.notes
         _say_engine(setup, record)
-        if case.exported:
-            model.to("meta")  # the engine has weights of its own
         lap.end("build")
         if case.kind == "operator" and task.count:
             count_operator(case, built, batch, backend, record)
             lap.end("count")
-        baseline = host_baseline() if device.type == "cpu" else None
+        baseline = _baseline(setup, model, device)
         _first_call(setup, case, device, record)
         lap.end("compile" if case.compiled else "warm-up")
         loops = _time(setup.step, task, device, batch, record, runner, lap)
@@ -184,6 +189,18 @@ def _measure(
         with _added(record, "not counted with fvcore"):
             cross_check(case, record)
         lap.end("count")
+
+
+def _baseline(setup: Setup, model: nn.Module, device: torch.device) -> HostBaseline | None:
+    """What the process has resident without what is measured; a model that was exported is given back."""
+    before = setup.session.baseline
+    with_model = host_baseline() if device.type == "cpu" else None
+    if before is None:
+        return with_model
+    model.to("meta")  # the engine has weights of its own
+    if with_model is None:
+        return None
+    return before.without(with_model.rss_bytes - host_baseline().rss_bytes)
 
 
 @dataclass
