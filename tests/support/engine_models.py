@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vheatbench.subjects.packed import packed_linear, settle
+
 
 class Tiny(nn.Module):
     """A convolution, a mean, a layer."""
@@ -53,6 +55,20 @@ class Heavy(Tiny):
         return self.head(self.middle(self.conv(x).relu().mean((2, 3))))
 
 
+class Packed(Heavy):
+    """With a second copy of its largest weight, once it has run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        settle(self.eval())
+
+    def forward(self, x: Tensor) -> Any:
+        features = self.conv(x).relu().mean((2, 3))
+        if not (x.is_meta or torch.compiler.is_compiling()):
+            packed_linear(self.middle)
+        return self.head(self.middle(features))
+
+
 def tiny(**options: Any) -> nn.Module:
     return Tiny(**options)
 
@@ -67,6 +83,10 @@ def noisy() -> nn.Module:
 
 def heavy() -> nn.Module:
     return Heavy()
+
+
+def packed() -> nn.Module:
+    return Packed()
 
 
 def undecided() -> nn.Module:

@@ -39,7 +39,7 @@ from vheatbench.store.schema import Metric, Record
 from vheatbench.subjects.built import Builder, Built
 from vheatbench.subjects.catalog import build
 from vheatbench.subjects.operators import heat_backend
-from vheatbench.subjects.packed import held_bytes
+from vheatbench.subjects.packed import drop_copies, held_bytes
 from vheatbench.suites import SuitePolicy
 from vheatbench.text import utc_now
 
@@ -197,6 +197,7 @@ def _baseline(setup: Setup, model: nn.Module, device: torch.device) -> HostBasel
     with_model = host_baseline() if device.type == "cpu" else None
     if before is None:
         return with_model
+    drop_copies(model)
     model.to("meta")  # the engine has weights of its own
     if with_model is None:
         return None

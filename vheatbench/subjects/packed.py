@@ -39,6 +39,12 @@ def held_bytes(model: nn.Module) -> int:
     return sum(copy.packed.numel() * copy.packed.element_size() for copy in copies)
 
 
+def drop_copies(model: nn.Module) -> None:
+    """Give back the memory of the copies, and of the weights that they hold on to."""
+    for module in model.modules():
+        _copies.pop(module, None)
+
+
 def packed_linear(layer: nn.Linear, start: int = 0, stop: int | None = None) -> Tensor:
     """Rows ``start`` to ``stop`` of the layer's weight, packed where it has settled, else as they are."""
     stop = layer.out_features if stop is None else stop
