@@ -86,6 +86,17 @@ def test_a_finished_run_with_gaps_is_not_complete(tmp_path: Path) -> None:
     assert ["1 of 4 cases have a record" in problem for problem in run.problems] == [True]
 
 
+def test_what_is_not_timed_has_one_round(tmp_path: Path) -> None:
+    study = Case(subject="vheat-t", resolution=224, mode="erf")
+    header = a_header(plan=[CASES[0], study], rounds=3)
+    assert header.planned == [(CASES[0], 0), (study, 0), (CASES[0], 1), (CASES[0], 2)]
+    records = [a_record(CASES[0], round=number) for number in range(3)]
+    assert read_run(write_run(tmp_path, header, *records)).missing == [(study, 0)]
+    run = read_run(write_run(tmp_path, header, *records, a_record(study)))
+    assert run.complete
+    assert run.problems == []
+
+
 def test_resume_goes_on_and_the_footer_fits(tmp_path: Path) -> None:
     with RunWriter.create(tmp_path, a_header()) as writer:
         writer.append(a_record(CASES[0]))
@@ -297,6 +308,14 @@ def test_shards_make_the_whole_in_planned_order(tmp_path: Path) -> None:
     assert run.records == records
     sources = run.header.environment["volatile"]["merge"]["runs"]
     assert [source["shard"] for source in sources] == ["2/2", "1/2"]
+
+
+def test_shards_that_one_command_has_started_keep_it() -> None:
+    assert merge_runs(shards()).header.command == "vheatbench run quick"
+    assert merge_runs(shards(command="vheatbench run other")).header.command.startswith("vheatbench merge ")
+    unsharded = [run for run in shards() if run.header.shard == "1/2"]
+    unsharded[0].header.shard = None
+    assert merge_runs(unsharded).header.command.startswith("vheatbench merge ")
 
 
 def test_missing_shards_and_cases_are_said(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def kept(writer: RunWriter) -> str:
     if writer.path.suffix != PARTIAL:
         return f"the run is finished: {writer.path}"
     header = writer.header
-    total = sum(header.rounds if case.timed else 1 for case in header.plan)
+    total = len(header.planned)
     return (
         f"{min(writer.count, total)} of {total} cases are safe in {writer.path}\n"
         f"continue with: {_command(header)} --resume {shlex.quote(str(writer.path))}"

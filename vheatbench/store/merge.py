@@ -77,7 +77,7 @@ def merge_of(
     header = first.model_copy(
         update={
             "run_id": secrets.token_hex(4),
-            "command": "vheatbench merge " + shlex.join(str(run.path) for run in runs),
+            "command": _command(runs),
             "created": utc_now(),
             "environment": _environment(runs, sorted(differing)),
             "plan": plan,
@@ -149,6 +149,14 @@ def written_whole(out_dir: str | Path, header: Header) -> Iterator[RunWriter]:
                 reason = getattr(error.__cause__, "strerror", None) or error
                 raise StoreError(f"cannot write the merged run to {out_dir}: {reason}; merge again") from error
             raise
+
+
+def _command(runs: list[Run]) -> str:
+    """That all shards were started by, as a cluster's are; else the merge itself."""
+    commands = {run.header.command for run in runs}
+    if len(commands) == 1 and all(run.header.shard for run in runs):
+        return commands.pop()
+    return "vheatbench merge " + shlex.join(str(run.path) for run in runs)
 
 
 def _differing_words(differing: set[str], runs: list[Run]) -> str:

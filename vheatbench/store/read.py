@@ -65,13 +65,7 @@ class Run:
     @cached_property
     def missing(self) -> list[tuple[Case, int]]:
         """Case and round of everything planned that has no record, round by round in planned order."""
-        plan = {case.id: case for case in self.header.plan}
-        return [
-            (case, number)
-            for number in range(self.header.rounds)
-            for case_id, case in plan.items()
-            if (case_id, number) not in self.done
-        ]
+        return [(case, number) for case, number in self.header.planned if (case.id, number) not in self.done]
 
     @property
     def device_name(self) -> str:
@@ -358,8 +352,8 @@ def mismatches(path: Path, footer: Footer, sha256: str, records: int) -> list[st
 
 def gaps(run: Run) -> list[str]:
     """In one line, that a run is not whole; empty where it is."""
-    planned = len({case.id for case in run.header.plan}) * run.header.rounds
-    unit = "cases" if run.header.rounds == 1 else f"measurements ({run.header.rounds} rounds of each case)"
+    planned = len(run.header.planned)
+    unit = "cases" if run.header.rounds == 1 else f"measurements ({run.header.rounds} rounds of each timed case)"
     progress = f"{planned - len(run.missing)} of {planned} {unit}"
     if run.footer is None:
         return [f"{run.path}: unfinished run: {progress}"]

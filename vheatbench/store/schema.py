@@ -188,6 +188,12 @@ class Header(_Line):
     """Of a run that was measured in turns with another: ``id`` (the same in both), ``side`` (``base`` or
     ``head``) and how the turns were taken. Rounds of equal number belong together."""
 
+    @property
+    def planned(self) -> list[tuple[Case, int]]:
+        """Every case of the plan and each of its rounds, round by round; what is not timed has one."""
+        plan = {case.id: case for case in self.plan}.values()
+        return [(case, number) for number in range(self.rounds) for case in plan if case.timed or number == 0]
+
 
 class Footer(_Line):
     """Last line of a finished run file."""
