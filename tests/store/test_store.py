@@ -92,7 +92,7 @@ def test_what_is_not_timed_has_one_round(tmp_path: Path) -> None:
     assert header.planned == [(CASES[0], 0), (study, 0), (CASES[0], 1), (CASES[0], 2)]
     records = [a_record(CASES[0], round=number) for number in range(3)]
     assert read_run(write_run(tmp_path, header, *records)).missing == [(study, 0)]
-    run = read_run(write_run(tmp_path, header, *records, a_record(study)))
+    run = read_run(write_run(tmp_path / "whole", header, *records, a_record(study)))
     assert run.complete
     assert run.problems == []
 

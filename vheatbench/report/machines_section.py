@@ -32,8 +32,8 @@ def _findings(spread: Spread) -> list[Finding]:
     if spread.spread is not None:
         found.append(
             Finding(
-                f"The {len(spread.standings)} machines of this run are {numbers.percent(spread.spread)} apart, from "
-                f"the quickest to the slowest, in the {spread.cases} cases that all of them measured.",
+                f"The {len(spread.standings)} machines of this run are {100 * spread.spread:.1f} % apart, from the "
+                f"quickest to the slowest, in the {spread.cases} cases that all of them measured.",
                 "machines",
                 important=True,
             )
