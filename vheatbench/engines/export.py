@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from vheatbench.case import Case
 from vheatbench.engines.agreement import TOLERANCE
 from vheatbench.engines.session import Number, Session, Setting
-from vheatbench.measure.memory import HostBaseline
 from vheatbench.text import one_line
 
 PACKAGES = ("torch", "onnx", "onnxscript")
@@ -229,13 +228,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def exported_session(
-    call: Callable[..., Any],
-    facts: dict[str, Any],
-    model: Exported,
-    built: Number,
-    baseline: HostBaseline,
-    module: nn.Module,
-    setting: Setting,
+    call: Callable[..., Any], facts: dict[str, Any], model: Exported, built: Number, module: nn.Module, setting: Setting
 ) -> Session:
     """The session of an engine that was given an exported model.
 
@@ -244,7 +237,6 @@ def exported_session(
         facts: of the engine, for the record.
         model: as it was exported.
         built: seconds that the engine took to make a session of it.
-        baseline: of this process before that.
         module: that it was exported from, which says what int8 loses.
         setting: that it was built by.
     """
@@ -258,5 +250,4 @@ def exported_session(
         {**model.numbers(), **lost, "session_s": built},
         tolerance=TOLERANCE.get(case.dtype),
         compared=f"the model run eagerly in {str(held[0].dtype).removeprefix('torch.')}",
-        baseline=baseline,
     )

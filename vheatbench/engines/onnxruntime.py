@@ -14,7 +14,6 @@ from vheatbench.engines.agreement import AgreementError
 from vheatbench.engines.export import INSTALL, exported, exported_session, exporter_missing
 from vheatbench.engines.session import Number, Session, Setting
 from vheatbench.errors import UserError
-from vheatbench.measure.memory import session_baseline
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ELEMENTS = {
@@ -84,7 +83,7 @@ def build_on(
 
     case = setting.case
     with exported(module, inputs, setting) as model:
-        baseline = session_baseline()
+        setting.begins()
         started = time.monotonic()
         session = onnxruntime.InferenceSession(
             str(model.path),
@@ -109,7 +108,7 @@ def build_on(
         "open": list(model.open),
     }
     how = f"ONNX Runtime {version}, {providers[0]}: reading, optimising and allocating, wall clock"
-    return exported_session(call, facts, model, Number(built_s, "s", how), baseline, module, setting)
+    return exported_session(call, facts, model, Number(built_s, "s", how), module, setting)
 
 
 def _session_options(setting: Setting) -> Any:

@@ -15,7 +15,6 @@ from vheatbench.engines.export import exported, exported_session, exporter_missi
 from vheatbench.engines.int8 import int8_missing
 from vheatbench.engines.session import Number, Session, Setting
 from vheatbench.errors import UserError
-from vheatbench.measure.memory import session_baseline
 
 PRECISIONS = {"float32": "f32", "int8": "f32", "bfloat16": "bf16", "float16": "f16"}
 """What it calls them; of a quantised model, what is left of it in float."""
@@ -44,7 +43,7 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...], setting: Setting) -> Se
     asked = PRECISIONS[case.dtype]
     core = openvino.Core()
     with exported(module, inputs, setting) as model:
-        baseline = session_baseline()
+        setting.begins()
         started = time.monotonic()
         compiled = core.compile_model(core.read_model(model.path), "CPU", _properties(setting, asked))
         built_s = time.monotonic() - started
@@ -63,7 +62,7 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...], setting: Setting) -> Se
     }
     call = _bound(compiled, inputs, setting)
     how = f"OpenVINO {facts['version']}: reading the ONNX file and compiling it for the CPU, wall clock"
-    return exported_session(call, facts, model, Number(built_s, "s", how), baseline, module, setting)
+    return exported_session(call, facts, model, Number(built_s, "s", how), module, setting)
 
 
 def _properties(setting: Setting, precision: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from vheatbench.case import Case
-from vheatbench.measure.memory import HostBaseline
 
 
 class Number(NamedTuple):
@@ -34,6 +33,8 @@ class Setting:
     """What the module itself gives for the inputs, in order."""
     folder: Path | None = None
     """Where exported models are kept that later rounds of the run take; None where they are not."""
+    begins: Callable[[], None] = lambda: None
+    """Called right before a session is built that has weights of its own."""
 
 
 @dataclass
@@ -52,5 +53,3 @@ class Session:
     where the difference is only stated, or the module itself is run."""
     compared: str = ""
     """What ``tolerance`` compares, in words."""
-    baseline: HostBaseline | None = None
-    """Of an engine that has weights of its own: the process before it had them; the module was resident too."""

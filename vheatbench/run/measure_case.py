@@ -193,7 +193,7 @@ def _measure(
 
 def _baseline(setup: Setup, model: nn.Module, device: torch.device) -> HostBaseline | None:
     """What the process has resident without what is measured; a model that was exported is given back."""
-    before = setup.session.baseline
+    before = setup.baseline
     with_model = host_baseline() if device.type == "cpu" else None
     if before is None:
         return with_model

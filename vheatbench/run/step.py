@@ -14,6 +14,7 @@ from vheatbench.case import Case
 from vheatbench.engines import engine_of
 from vheatbench.engines.agreement import leaves
 from vheatbench.engines.session import Session, Setting
+from vheatbench.measure.memory import HostBaseline, session_baseline
 from vheatbench.measure.outputs import check_finite, logits_of, loss_note, training_loss
 from vheatbench.subjects.built import Built
 
@@ -43,6 +44,8 @@ class Setup:
     """The module as the case's engine runs it."""
     expected: tuple[Tensor, ...] = ()
     """What the module gives for the inputs without the engine; none where that is what is measured, or in training."""
+    baseline: HostBaseline | None = None
+    """The process before an engine had weights of its own; the module was resident too."""
 
 
 def place(built: Built, case: Case, device: torch.device) -> nn.Module:
@@ -91,7 +94,8 @@ def prepare(
         output = _inference_step(model, inputs, dtype if autocast else torch.float32)()
         expected = tuple(tensor.clone() for tensor in leaves(output))
         del output
-    setting = Setting(case, torch.get_num_threads(), expected, folder)
+    before: list[HostBaseline] = []
+    setting = Setting(case, torch.get_num_threads(), expected, folder, lambda: before.append(session_baseline()))
     session = engine_of(case).build(model, inputs, setting)
     call: Callable[..., Any] = session.call
     held = list(inputs)
@@ -115,7 +119,7 @@ def prepare(
     if _told(case):
         precision = f"computed in {case.dtype}, input in float32"
     input_bytes = sum(t.numel() * t.element_size() for t in held)
-    return Setup(step, inputs, weights, input_bytes, precision, notes, session, expected)
+    return Setup(step, inputs, weights, input_bytes, precision, notes, session, expected, before[0] if before else None)
 
 
 def _inference_step(call: Callable[..., Any], inputs: tuple[Tensor, ...], autocast: torch.dtype) -> Callable[[], Any]:
