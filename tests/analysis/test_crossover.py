@@ -80,6 +80,13 @@ def test_noise_leaves_always_and_never_a_way_out():
     assert "but noise allows it from" in never.sentence
 
 
+def test_noise_at_the_end_of_what_was_measured_is_no_certainty():
+    sure, noisy = (series("b", [2.0, 2.0], noise, (224, 448)) for noise in (0.0, 1.0))
+    late = replace(sure, points=(sure.points[0], noisy.points[1]))
+    always = crossover(series("a", [1.0, 1.0], sides=(224, 448)), late)
+    assert (always.kind, always.low, round(always.high)) == ("always", None, 448)
+
+
 def test_a_crossing_near_the_edge_has_an_open_end():
     assert crossover(*pair(226, noise=0.02)).low is None
     near_the_end = crossover(*pair(1015, noise=0.02))

@@ -48,6 +48,18 @@ def test_an_engine_that_runs_all_models_by_the_same_products_comes_first() -> No
     assert [group.records[0].case.engine for group in groups] == ["openvino", "onnxruntime", "eager", "compiled"]
 
 
+def test_memory_says_what_is_in_it() -> None:
+    sizes = [
+        record(name, size, 0.1, memory=1e8, case={"engine": engine})
+        for engine in ("eager", "openvino")
+        for name in ("vheat-t", "swin-t")
+        for size in (224, 384)
+    ]
+    page = render([run_of(sizes)])
+    assert page.count("its weights, packed copies and arena included") == 1
+    assert page.count("activations and workspaces, no weights") == 1
+
+
 def test_the_page_has_the_table() -> None:
     page = render([run_of(records("eager", "openvino"))])
     assert 'id="r0-engines-table"' in page

@@ -76,11 +76,25 @@ def test_on_equal_footing_own_products_are_told_beside():
     assert crossing.text == "By plain PyTorch vheat-t is faster than swin-t at every measured size (224 to 320 px)."
 
 
-def test_what_the_interval_does_not_tell_from_one_is_about_one():
+@pytest.mark.parametrize(("spread", "words"), [(0.05, "about 1"), (0.2, "0.73 to 1.6")])
+def test_what_the_interval_does_not_tell_from_one_is_about_one_or_says_how_wide_it_is(spread, words):
     records = [
-        record(name, size, at, spread=0.2) for size in SIZES[:2] for name, at in (("vheat-t", 1), ("vit-s", 1.1))
+        record(name, size, at, spread=spread) for size in SIZES[:2] for name, at in (("vheat-t", 1), ("vit-s", 1.1))
     ]
-    assert told(run_of(records)).sentences[0].text == "At 320 px, vit-s takes about 1× the time of vheat-t."
+    assert told(run_of(records)).sentences[0].text == f"At 320 px, vit-s takes {words}× the time of vheat-t."
+
+
+@pytest.mark.parametrize(("others", "claim"), [(0.5, "slower than swin-t"), (2.0, "faster than swin-t")])
+def test_a_crossing_that_noise_allows_is_told_with_the_claim(others, claim):
+    spreads = dict(zip(SIZES, (0.01, 0.01, 0.6), strict=False))
+    records = [
+        record(name, size, at * size, spread=spread)
+        for size, spread in spreads.items()
+        for name, at in (("vheat-t", 1.0), ("swin-t", others))
+    ]
+    text = told(run_of(records)).sentences[1].text
+    assert text.startswith(f"vheat-t is {claim} at every measured size")
+    assert "though noise allows a crossing" in text
 
 
 def test_a_warning_of_most_cases_of_a_subject_stands_beside_the_story():

@@ -163,6 +163,8 @@ def crossover(
     if changes and low == -math.inf and high == math.inf:
         return undecided("noise allows a crossing at any common resolution, or none")
     kind: Kind = "crosses back" if backwards else "crosses" if changes else "always" if ahead[0] else "never"
+    if kind == "always" and high == math.inf:  # what noise allows ends where the measurements do
+        high = float(x[-1])
     return Crossover(
         *names,
         a.metric,

@@ -146,8 +146,10 @@ def _caption(title: str, metric: str, curve: Curve, group: ChartGroup, switched:
         caption += " Dotted: growth as N, N^1.5 and N²."
     if metric == "peak_memory_bytes":
         caption += (
-            f" Growth of the process over its size after the {axis.subject} was built: activations and workspaces, "
-            "no weights."
+            " Resident set over that before the engine's session: its weights, packed copies and arena included."
+            if group.device == "cpu" and group.records[0].case.exported
+            else f" Growth of the process over its size after the {axis.subject} was built: activations and "
+            "workspaces, no weights."
             if group.device == "cpu"
             else " Most bytes alive at once in torch's allocator: weights, input, activations, workspaces."
         )

@@ -21,6 +21,8 @@ from vheatbench.text import listed
 
 MOST = 4
 """Sentences of a story."""
+NARROW = 1.25
+"""Ends of an interval over each other, up to which a ratio whose interval holds 1 is said to be about 1."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,11 @@ def telling(groups: Sequence[tuple[ChartGroup, str]], kind: str) -> tuple[ChartG
 
 
 def takes(ratio: Ratio) -> str:
-    """``takes 1.3×``, rounded to what the interval supports; ``about 1×`` where that holds 1."""
+    """``takes 1.3×``, rounded to what the interval supports; where that holds 1, ``about 1×`` or how wide it is."""
     if ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high:
-        return "takes about 1×"
+        if ratio.high <= NARROW * ratio.low:
+            return "takes about 1×"
+        return f"takes {numbers.plain(ratio.low, 2)} to {numbers.plain(ratio.high, 2)}×"
     return f"takes {numbers.rounded(numbers.Value(*ratio[:3]))}×"
 
 
@@ -144,9 +148,11 @@ def _where(found: Crossover) -> str:
     """``faster than {} from about 380 px on``, ``slower than {} at every measured size (224 to 640 px)``."""
     axis, span = found.axis, found.axis.span(*found.span) if found.span else ""
     if found.kind == "always":
-        return f"faster than {{}} at every measured size ({span})"
+        doubt = f", though noise allows a crossing up to {axis.near(found.high)}" if found.high is not None else ""
+        return f"faster than {{}} at every measured size ({span}){doubt}"
     if found.kind == "never":
-        return f"slower than {{}} at every measured size ({span})"
+        doubt = f", though noise allows a crossing from {axis.near(found.low)} on" if found.low is not None else ""
+        return f"slower than {{}} at every measured size ({span}){doubt}"
     if found.value is not None and found.kind == "crosses":
         return f"faster than {{}} from about {axis.near(_plain_side(found.value))} on"
     if found.value is not None:
