@@ -52,6 +52,7 @@ def test_without_conduction_k_is_0_and_stays_0() -> None:
         optimizer.step()
     operators = [module for module in model.modules() if isinstance(module, HeatOperator)]
     assert len(operators) == 7
+    assert not any(one.requires_grad for operator in operators for one in operator.to_k.parameters())
     stage = model.stages[1]
     embedding = stage.freq_embed
     with torch.no_grad():

@@ -30,6 +30,7 @@ from vheatbench.store.read import list_runs, read_run
 from vheatbench.studies.accuracy import evaluate
 from vheatbench.studies.accuracy import run as accuracy_run
 from vheatbench.studies.accuracy.answers import Answers
+from vheatbench.studies.accuracy.plan import EvalSettings, make_plan, prepare
 from vheatbench.studies.images.labelled import open_labelled
 
 pytestmark = pytest.mark.usefixtures("one_thread", "in_process")
@@ -163,6 +164,18 @@ def test_answers_are_those_of_timms_preprocessing_and_the_training_form(call, tm
     assert "set 'model_ema'" in record["subject"]["weights"]
     assert record["subject"]["form"] == "deploy form"
     assert record["metrics"]["top5_accuracy"]["unavailable"]
+
+
+def test_shipped_weights_are_resized_by_the_rule():
+    name, images = "vheat-micro:photographs", torch.randn(2, 3, 96, 96)
+    answers = []
+    for rule in ("bicubic", "zeropad"):
+        settings = EvalSettings(name, "photographs", resolutions=((96, 96),), rule=rule)
+        ready = prepare(make_plan(settings).cases[0], settings)
+        assert ready.loaded is not None
+        with torch.no_grad():
+            answers.append(ready.model(images))
+    assert not torch.allclose(*answers, rtol=1e-6)
 
 
 def test_the_change_between_sizes_is_counted_image_by_image(call, tmp_path):

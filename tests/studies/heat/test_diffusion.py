@@ -36,6 +36,7 @@ from vheatbench.studies.heat.run import (
     measured,
     png_of,
 )
+from vheatbench.subjects.catalog import find_subject
 from vheatbench.subjects.heat.cosines import heat_decay
 from vheatbench.subjects.heat_operator import resize_frequencies
 from vheatbench.subjects.vheat import VHeat
@@ -156,6 +157,16 @@ def test_models_without_k_are_refused_in_one_line():
         own_size("vheat-x")
     with pytest.raises(UserError, match="divisible by 32"):
         load_heat_model("test_vheat", (65, 64))
+
+
+def test_shipped_weights_are_named_and_resized_by_the_rule() -> None:
+    name = "vheat-micro:photographs"
+    own, zeros, cubic = (load_heat_model(name, *rest) for rest in (((64, 64),), ((96, 96), "zeropad"), ((96, 96),)))
+    assert [one.rule for one in (own, zeros, cubic)] == ["", "zeropad", "bicubic"]
+    assert {one.weights for one in (own, zeros, cubic)} == {find_subject(name).weights.words}
+    assert own.weights.startswith("shipped (")
+    assert own.weights_id == cubic.weights_id
+    assert not torch.equal(zeros.layers[0].diffusivity(), cubic.layers[0].diffusivity())
 
 
 @pytest.mark.parametrize("rule", ["bicubic", "zeropad"])

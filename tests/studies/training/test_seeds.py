@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,24 @@ def test_at_once_they_learn_what_they_learn_alone(trained: Path) -> None:
         assert all(np.allclose(files[0][key], files[1][key], atol=1e-5) for key in files[0])
     weights = [load_file(trained / "alone" / f"one-seed{seed}" / "weights.safetensors") for seed in (5, 6)]
     assert not np.allclose(weights[0]["head.fc.weight"], weights[1]["head.fc.weight"], atol=1e-3)
+
+
+def test_a_model_needs_two_seeds_and_two_in_common_with_the_first(trained: Path) -> None:
+    run = run_of(trained, "alone")
+    assert [record.case.analysis["seed"] for record in run.records] == [5, 5, 6, 6]
+    assert over_seeds(run.records[:2]) == []
+    assert [one.name for one in over_seeds(run.records[:3])] == ["one"]
+    last = run.records[3].case
+    other = last.model_copy(update={"analysis": {**last.analysis, "seed": 7}})
+    _, two = over_seeds([*run.records[:3], run.records[3].model_copy(update={"case": other})])
+    assert (list(two.by_seed), two.change) == ([5, 7], None)
+
+
+def test_records_are_shown_as_planned_however_they_ended_and_with_their_threads(trained: Path) -> None:
+    run = run_of(trained, "together")
+    assert as_planned(replace(run, records=run.records[::-1])) == as_planned(run)
+    assert [record.case_id for record in as_planned(run)] == [case.id for case in run.header.plan]
+    assert {record.conditions["threads"] for record in run.records} == {1}
 
 
 def test_means_and_changes_over_seeds(trained: Path) -> None:
